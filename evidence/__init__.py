@@ -1,0 +1,1 @@
+"""Canonical JSON, references, records and gates, in the standard library alone."""
