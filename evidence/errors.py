@@ -1,0 +1,72 @@
+"""What can go wrong in the evidence package.
+
+EvidenceError
++-- NotPlainError       a value that JSON cannot hold exactly
++-- MalformedJsonError  bytes that are not one strict JSON document
++-- WrongRefError       text that does not name an artefact
++-- GateFailedError     a required gate did not hold
+"""
+
+from dataclasses import dataclass
+
+
+class EvidenceError(Exception):
+    """Base of this package; `hint` is the one useful action, or empty."""
+
+    hint: str = ""
+
+
+@dataclass(eq=False)
+class NotPlainError(EvidenceError):
+    """A value that has no canonical JSON form."""
+
+    where: str
+    found: str
+
+    def __str__(self) -> str:
+        expected = "a finite number, a string, a boolean, null, a list or a mapping with string keys"
+        return f"{self.where or 'value'} is {self.found}, should be {expected}"
+
+
+@dataclass(eq=False)
+class MalformedJsonError(EvidenceError):
+    """Bytes that are not one strict JSON document."""
+
+    where: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}, should be one strict JSON document"
+
+
+@dataclass(eq=False)
+class WrongRefError(EvidenceError):
+    """Text that does not name an artefact."""
+
+    text: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.text!r} is not a ref, should be {self.expected}"
+
+
+@dataclass(eq=False)
+class GateFailedError(EvidenceError):
+    """A required gate did not hold; the message is the gate's sentence."""
+
+    gate: str
+    sentence: str
+    value: float | None
+    operator: str
+    threshold: float | None
+    hint = "`assay status` lists every gate of the last runs with its threshold"
+
+    def __str__(self) -> str:
+        return (
+            f"gate {self.gate}: {self.sentence}: measured {_number(self.value)}, "
+            f"should be {self.operator} {_number(self.threshold)}"
+        )
+
+
+def _number(value: float | None) -> str:
+    return "nothing" if value is None else f"{value:.6g}"

@@ -1,0 +1,40 @@
+"""Where things live on this machine: the one module that reads assay's environment variables."""
+
+import os
+from pathlib import Path
+
+from tasks.errors import UnsupportedStoreError
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def home() -> Path:
+    """Directory of everything that can be made again or belongs to this machine (`ASSAY_HOME`)."""
+    return Path(os.environ.get("ASSAY_HOME", PROJECT / ".assay")).absolute()
+
+
+def store() -> Path:
+    """Directory of the artefacts (`ASSAY_STORE`).
+
+    Raises: UnsupportedStoreError.
+    """
+    text = os.environ.get("ASSAY_STORE")
+    if text and "://" in text:
+        raise UnsupportedStoreError(text)
+    return Path(text).absolute() if text else home() / "store"
+
+
+def evidence() -> Path:
+    """Directory of the run records (`ASSAY_EVIDENCE`)."""
+    return Path(os.environ.get("ASSAY_EVIDENCE", PROJECT / "evidence")).absolute()
+
+
+def mlflow_directory() -> Path:
+    """Directory of the embedded MLflow database and artifacts."""
+    return home() / "mlflow"
+
+
+def mlflow_uri() -> str:
+    """Tracking URI: the user's `MLFLOW_TRACKING_URI`, else the embedded database."""
+    embedded = f"sqlite:///{mlflow_directory() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI", embedded)

@@ -1,0 +1,117 @@
+"""Turn a stage's function into a Prefect task, and its record into artifacts.
+
+A failure that trying again cannot mend becomes a Failed state whose message is the error's own
+sentence; only a worker that died without a word is tried again.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+import prefect
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
+from prefect.runtime import flow_run, task_run
+from prefect.states import Failed
+
+from data.errors import DataError
+from evidence.errors import EvidenceError
+from model.errors import ModelError
+from tasks.errors import TaskError, WorkerDiedError
+from tasks.run_record import Run
+
+KNOWN_ERRORS = (DataError, ModelError, EvidenceError, TaskError)
+NUM_RETRIES = 2
+RETRY_SECONDS = 2.0
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def stage_task(name: str, task_run_name: str) -> Callable[[Callable[P, R]], prefect.Task[P, R]]:
+    """Make a Prefect task of a function that performs a stage."""
+
+    def decorate(function: Callable[P, R]) -> prefect.Task[P, R]:
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return function(*args, **kwargs)
+            except KNOWN_ERRORS as error:
+                if isinstance(error, WorkerDiedError):
+                    raise
+                return failed(error)
+
+        return prefect.task(
+            run,
+            name=name,
+            task_run_name=task_run_name,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            retries=NUM_RETRIES,
+            retry_delay_seconds=RETRY_SECONDS,
+            retry_condition_fn=_is_retryable,
+        )
+
+    return decorate
+
+
+def failed(error: Exception) -> Any:  # noqa: ANN401  # Prefect turns a returned state into the outcome
+    """Return the Failed state whose message is the error's sentence."""
+    return Failed(message=str(error), data=error)
+
+
+def _is_retryable(_task: object, _run: TaskRun, state: State[Any]) -> bool:
+    return isinstance(state.data, WorkerDiedError) or "WorkerDiedError" in (state.message or "")
+
+
+def tracking() -> dict[str, str | None]:
+    """Return the ids by which Prefect knows the current work; None outside of a run."""
+    return {
+        "prefect_flow_run_id": flow_run.id,
+        "prefect_task_run_id": task_run.id,
+    }
+
+
+def publish(run: Run, record: Mapping[str, Any], summary: str) -> None:
+    """Show a stage's record in the Prefect UI; outside of a task run there is nowhere to show it."""
+    if TaskRunContext.get() is None:
+        return
+    stage = str(record["stage"])
+    create_markdown_artifact(
+        _markdown(record, summary), key=f"{stage}-summary", description=f"What {stage} measured"
+    )
+    if record["gates"]:
+        create_table_artifact(
+            gate_rows(record["gates"]), key=f"{stage}-gates", description=f"Gates of {stage}"
+        )
+    create_link_artifact(
+        run.directory.as_uri(), key=f"{stage}-evidence", link_text=f"evidence of {run.name}"
+    )
+
+
+def gate_rows(gates: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Lay out verdicts as a table."""
+    return [
+        {
+            "gate": gate["id"],
+            "holds when": gate["sentence"],
+            "measured": gate["value"],
+            "should be": f"{gate['operator']} {gate['threshold_value']}",
+            "verdict": gate["verdict"],
+        }
+        for gate in gates
+    ]
+
+
+def _markdown(record: Mapping[str, Any], summary: str) -> str:
+    source = f", reused from `{record['reused_from']}`" if record["reused_from"] else ""
+    lines = [f"**{record['stage']}**: {summary}{source}", "", "| measured | value |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in record["measurements"].items()]
+    lines += ["", f"`{record['output']}`"]
+    return "\n".join(lines)

@@ -1,0 +1,174 @@
+"""A run's evidence directory: the plan before, one record per stage, the run's record last.
+
+`plan.json` is written before any work: settings and thresholds cannot move afterwards without
+showing. `metadata.json` lists the sha256 of every other file and names its predecessor.
+"""
+
+import datetime
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evidence.canonical import digest, file_sha256
+from evidence.records import RUN_RECORD, RUN_SCHEMA, STAGES, read_record, stage_file, write_record
+from tasks import places
+from tasks.errors import AmbiguousError, NotFoundError, StorageError
+from tasks.provenance import provenance
+from tasks.store import locked
+
+PLAN = "plan.json"
+PLAN_SCHEMA = "assay.plan/1"
+CHAIN = "CHAIN.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run's evidence directory."""
+
+    directory: Path
+
+    @property
+    def name(self) -> str:
+        """The run as people call it: its directory's name."""
+        return self.directory.name
+
+    def plan(self) -> dict[str, Any]:
+        """Read what was planned."""
+        return read_record(self.directory / PLAN)
+
+    def record(self) -> dict[str, Any] | None:
+        """Read the run's record; None while it runs, or if it never ended."""
+        path = self.directory / RUN_RECORD
+        return read_record(path) if path.is_file() else None
+
+    def stage_records(self) -> dict[str, dict[str, Any]]:
+        """Read the records of the stages done so far, in pipeline order."""
+        paths = {stage: self.directory / stage_file(stage) for stage in STAGES}
+        return {stage: read_record(path) for stage, path in paths.items() if path.is_file()}
+
+    def gates(self) -> list[dict[str, Any]]:
+        """List every recorded verdict, with its stage."""
+        return [
+            {"stage": stage, **gate}
+            for stage, record in self.stage_records().items()
+            for gate in record["gates"]
+        ]
+
+
+def start_run(name: str, settings: Mapping[str, Any], request: Mapping[str, Any]) -> Run:
+    """Make a run's directory and write its plan.
+
+    Raises: StorageError.
+    """
+    run = Run(_new_directory(name))
+    plan = {
+        "schema": PLAN_SCHEMA,
+        "run": run.name,
+        "request": dict(request),
+        "settings": dict(settings),
+        "settings_sha256": digest(settings),
+        "started": now(),
+        "process": os.getpid(),
+        "provenance": provenance(),
+    }
+    write_record(run.directory / PLAN, plan)
+    return run
+
+
+def finish_run(run: Run, outcome: str, error: str | None) -> dict[str, Any]:
+    """Write the run's record, last, and enter it in the chain."""
+    plan, stages = run.plan(), run.stage_records()
+    with locked(run.directory.parent / "CHAIN.lock", what="the chain", wait=True):
+        record = {
+            "schema": RUN_SCHEMA,
+            "run": run.name,
+            "outcome": outcome,
+            "error": error,
+            "started": plan["started"],
+            "finished": now(),
+            "settings_sha256": plan["settings_sha256"],
+            "recipes": {stage: each["recipe_sha256"] for stage, each in stages.items()},
+            "refs": {stage: each["output"] for stage, each in stages.items()},
+            "gates": run.gates(),
+            "provenance": plan["provenance"],
+            "files": {path.name: file_sha256(path) for path in _files(run)},
+            "parent": _chain_head(run.directory.parent),
+        }
+        sealed = write_record(run.directory / RUN_RECORD, record)
+        _append(run.directory.parent / CHAIN, run, str(sealed["record_sha256"]))
+    return sealed
+
+
+def find_run(text: str) -> Run:
+    """Return the run of this directory, name, or unique beginning of a name.
+
+    Raises: NotFoundError, AmbiguousError.
+    """
+    for path in (Path(text), places.evidence() / text):
+        if (path / PLAN).is_file():
+            return Run(path.resolve())
+    found = [run for run in all_runs() if run.name.startswith(text)]
+    if not found:
+        raise NotFoundError(f"run {text}", str(places.evidence()))
+    if len(found) > 1:
+        raise AmbiguousError(text, tuple(run.name for run in found))
+    return found[0]
+
+
+def all_runs() -> list[Run]:
+    """List the runs of the evidence directory, oldest first."""
+    plans = places.evidence().glob(f"*/{PLAN}")
+    return [Run(path.parent) for path in sorted(plans, key=lambda path: path.stat().st_mtime)]
+
+
+def now() -> str:
+    """Return the time in UTC, as ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def _new_directory(name: str) -> Path:
+    day = time.strftime("%Y-%m-%d", time.gmtime())
+    for suffix in _suffixes():
+        path = places.evidence() / f"{name}-{day}{suffix}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise StorageError(str(path), os.strerror(error.errno or 0)) from None
+        return path
+    raise AssertionError
+
+
+def _suffixes() -> Iterator[str]:
+    yield ""
+    number = 2
+    while True:
+        yield f"-{number}"
+        number += 1
+
+
+def _files(run: Run) -> list[Path]:
+    return sorted(
+        path
+        for path in run.directory.iterdir()
+        if path.is_file() and path.name != RUN_RECORD and not path.name.startswith(".")
+    )
+
+
+def _chain_head(directory: Path) -> str | None:
+    path = directory / CHAIN
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return str(json.loads(lines[-1])["record_sha256"]) if lines else None
+
+
+def _append(path: Path, run: Run, record_sha256: str) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps({"run": run.name, "record_sha256": record_sha256}) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+

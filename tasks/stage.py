@@ -1,0 +1,141 @@
+"""Run one stage: reuse or build, measure, judge, record.
+
+Every task goes through `perform`, so every stage is cached, measured, gated and recorded in the
+same way. What a stage measured is computed from the artefact on disk, by the same function that
+`assay verify` calls again later.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evidence.gates import Gate, Measurements, Verdict, judge, require, verdict_record
+from evidence.records import STAGE_SCHEMA, Recipe, stage_file, write_record
+from evidence.refs import Ref
+from tasks import places
+from tasks.errors import storage_error
+from tasks.provenance import provenance
+from tasks.run_record import Run, now
+from tasks.store import Artefact, Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What distinguishes one stage from another."""
+
+    name: str
+    version: int
+    ref_type: type[Ref]
+    measure: Callable[[Artefact], Measurements]
+    gates: tuple[Gate, ...]
+    "With thresholds named `thresholds.<field>`, filled in from the run's settings."
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A finished stage: its artefact and the record that says how it came about."""
+
+    artefact: Artefact
+    record: Mapping[str, Any]
+
+    @property
+    def ref(self) -> Ref:
+        """The artefact's ref."""
+        return self.artefact.ref
+
+
+def perform(
+    run: Run,
+    stage: Stage,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    build: Callable[[Path], object],
+    *,
+    thresholds: Mapping[str, float],
+    resumable: bool = False,
+    tracking: Mapping[str, str | None],
+) -> Done:
+    """Reuse or build a stage's artefact, and write its record either way.
+
+    Raises: GateFailedError after the record is written, StorageError, and whatever `build` raises.
+    """
+    recipe = Recipe(stage=stage.name, version=stage.version, settings=settings, inputs=inputs)
+    facts = {
+        "schema": STAGE_SCHEMA,
+        "stage": stage.name,
+        "recipe": recipe.as_record(),
+        "recipe_sha256": recipe.digest,
+        "thresholds": dict(thresholds),
+        "tracking": dict(tracking),
+        "started": now(),
+    }
+    path = run.directory / stage_file(stage.name)
+    begin = time.perf_counter()
+    try:
+        artefact, reused_from = _obtain(run, stage, recipe, build, resumable=resumable)
+        measurements = dict(stage.measure(artefact))
+    except Exception as error:
+        cause = storage_error(error) or error
+        _write_failure(path, facts, cause, time.perf_counter() - begin)
+        if cause is error:
+            raise
+        raise cause from error
+    verdicts = judge_all(stage.gates, measurements, thresholds)
+    record = write_record(
+        path,
+        {
+            **facts,
+            "outcome": "reused" if reused_from else "produced",
+            "reused_from": reused_from,
+            "output": str(artefact.ref),
+            "measurements": measurements,
+            "gates": [verdict_record(verdict) for verdict in verdicts],
+            "wall_seconds": round(time.perf_counter() - begin, 3),
+            "provenance": provenance(),
+        },
+    )
+    require(verdicts)
+    return Done(artefact, record)
+
+
+def judge_all(
+    gates: tuple[Gate, ...], measurements: Measurements, thresholds: Mapping[str, float]
+) -> list[Verdict]:
+    """Judge gates against measurements and the run's thresholds."""
+    named = {f"thresholds.{name}": value for name, value in thresholds.items()}
+    return [judge(gate, {**measurements, **named}) for gate in gates]
+
+
+def _obtain(
+    run: Run, stage: Stage, recipe: Recipe, build: Callable[[Path], object], *, resumable: bool
+) -> tuple[Artefact, str | None]:
+    """Return the artefact, and the run that made it if that was not this one."""
+    store = Store(places.store())
+    if made := store.find(recipe):
+        return store.open(made.ref), made.run
+    store.check_writable()
+    name = f"{stage.name}-{recipe.digest[:16]}"
+    with store.resuming(name) if resumable else store.building(name) as directory:
+        ref = store.commit(directory, stage.ref_type, build(directory))
+    store.remember(recipe, ref, run.name)
+    return store.peek(ref), None
+
+
+def _write_failure(path: Path, facts: Mapping[str, Any], error: Exception, seconds: float) -> None:
+    """Record a failure; a disk that refuses this too leaves the error itself to speak."""
+    record = {
+        **facts,
+        "outcome": "failed",
+        "error": {"type": type(error).__name__, "message": str(error)},
+        "output": None,
+        "measurements": {},
+        "gates": [],
+        "wall_seconds": round(seconds, 3),
+        "provenance": provenance(),
+    }
+    try:
+        write_record(path, record)
+    except OSError as refusal:
+        error.add_note(f"the failure could not be recorded: {refusal}")
