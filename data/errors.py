@@ -1,7 +1,251 @@
-"""What can go wrong in the data package; drawn as a tree when it has one."""
+"""What can go wrong in the data package.
+
+DataError
++-- WrongSettingError             a setting that cannot work
++-- SourceError                   the source files are not what was asked for
+|   +-- MissingSourceError        their directory does not exist
+|   +-- EmptySourceError          no file matches the patterns
+|   +-- UnnameableFileError       a file name that is not Unicode
+|   +-- ChangedSourceError        a file changed after it was listed
++-- NoTrainingDocumentsError      every document is on the validation side
++-- NoValidationDocumentsError    every document is on the training side
++-- LeakError                     the same content is on both sides
++-- VocabularyTooLargeError       the corpus cannot fill the vocabulary
++-- WrongTokenizerError           a tokenizer.json this package cannot use
++-- TokenOutOfRangeError          a token id beyond the vocabulary
++-- RoundTripError                stored tokens do not decode to the source bytes
++-- DegenerateTokensError         a token stream that no model should be trained on
++-- CorpusTooSmallError           fewer tokens than one row or one batch needs
++-- CorruptTokensError            a tokens directory that contradicts its index
++-- CorruptShardError             a shards directory that contradicts its index
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
 
 
 class DataError(Exception):
     """Base of this package; `hint` is the one useful action, or empty."""
 
     hint: str = ""
+
+
+@dataclass(eq=False)
+class WrongSettingError(DataError):
+    """A setting that cannot work: which, what it is, what it should be."""
+
+    setting: str
+    found: object
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.setting} is {self.found!r}, should be {self.expected}"
+
+
+class SourceError(DataError):
+    """Source files that are not what was asked for."""
+
+
+@dataclass(eq=False)
+class MissingSourceError(SourceError):
+    """A source directory that does not exist."""
+
+    path: Path
+    hint = "correct source.path"
+
+    def __str__(self) -> str:
+        return f"{self.path}: does not exist, should be a directory of source files"
+
+
+@dataclass(eq=False)
+class EmptySourceError(SourceError):
+    """A source directory without a matching file."""
+
+    path: Path
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    hint = "widen source.include or narrow source.exclude"
+
+    def __str__(self) -> str:
+        patterns = f"{', '.join(self.include)} without {', '.join(self.exclude) or 'exceptions'}"
+        return f"{self.path}: no file matches, should hold at least one of {patterns}"
+
+
+@dataclass(eq=False)
+class UnnameableFileError(SourceError):
+    """A file whose name no record can hold."""
+
+    path: str
+    hint = "rename the file, or exclude it"
+
+    def __str__(self) -> str:
+        return f"{self.path!a}: the name is not Unicode, should be"
+
+
+@dataclass(eq=False)
+class ChangedSourceError(SourceError):
+    """A source file that changed after it was listed."""
+
+    path: Path
+    found_sha256: str
+    listed_sha256: str
+    hint = "list the source again and leave it alone until the stage ends"
+
+    def __str__(self) -> str:
+        found, listed = self.found_sha256[:12], self.listed_sha256[:12]
+        return f"{self.path}: sha256 is {found}..., should be {listed}... as listed"
+
+
+@dataclass(eq=False)
+class NoTrainingDocumentsError(DataError):
+    """A corpus of which nothing is left to train on."""
+
+    num_documents: int
+    num_rejected: int
+    validation_fraction: float
+    hint = "use a larger corpus, or lower pretokenize.validation_fraction"
+
+    def __str__(self) -> str:
+        return (
+            f"corpus: 0 of {self.num_documents} documents ({self.num_rejected} files rejected) are "
+            f"for training at validation_fraction {self.validation_fraction}, should be at least 1"
+        )
+
+
+@dataclass(eq=False)
+class NoValidationDocumentsError(DataError):
+    """A corpus of which nothing is held out."""
+
+    num_documents: int
+    validation_fraction: float
+    hint = "use a larger corpus, or raise pretokenize.validation_fraction"
+
+    def __str__(self) -> str:
+        return (
+            f"corpus: 0 of {self.num_documents} documents are for validation "
+            f"at validation_fraction {self.validation_fraction}, should be at least 1"
+        )
+
+
+@dataclass(eq=False)
+class LeakError(DataError):
+    """Content that is both trained on and validated on."""
+
+    where: Path
+    num_shared: int
+    sha256: str
+    hint = "pretokenize the corpus again"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.where}: {self.num_shared} digests are in train and val, "
+            f"{self.sha256[:12]}... among them; should be 0"
+        )
+
+
+@dataclass(eq=False)
+class VocabularyTooLargeError(DataError):
+    """A vocabulary that the corpus cannot fill."""
+
+    requested: int
+    supported: int
+    hint = "lower vocab_size, lower min_merge_frequency, or use a larger corpus"
+
+    def __str__(self) -> str:
+        return (
+            f"tokenizer: vocab_size is {self.requested}, "
+            f"should be at most {self.supported}, which is all that the corpus supports"
+        )
+
+
+@dataclass(eq=False)
+class WrongTokenizerError(DataError):
+    """A tokenizer file that is not a byte-level BPE with an end of text."""
+
+    path: Path
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.found}, should be {self.expected}"
+
+
+@dataclass(eq=False)
+class TokenOutOfRangeError(DataError):
+    """A token id that the vocabulary does not have."""
+
+    where: str
+    token: int
+    vocab_size: int
+    hint = "use the tokenizer and the vocab_size that the tokens were made with"
+
+    def __str__(self) -> str:
+        return f"{self.where}: token id is {self.token}, should be below {self.vocab_size}"
+
+
+@dataclass(eq=False)
+class RoundTripError(DataError):
+    """A document whose stored tokens are not its source."""
+
+    path: Path
+    position_bytes: int
+    hint = "the encoder lost information: report this document"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: the stored tokens decode to other bytes "
+            f"from byte {self.position_bytes} on, should be the source"
+        )
+
+
+@dataclass(eq=False)
+class DegenerateTokensError(DataError):
+    """A token stream that carries next to no information."""
+
+    where: str
+    measure: str
+    found: float
+    expected: str
+    hint = "decode the first document and look at it: the tokenizer does not fit the text"
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.measure} is {self.found:.6g}, should be {self.expected}"
+
+
+@dataclass(eq=False)
+class CorpusTooSmallError(DataError):
+    """A split with fewer tokens than the unit that is cut from it."""
+
+    split: str
+    num_tokens: int
+    needed: int
+    hint = "use a larger corpus, a shorter context or a smaller batch"
+
+    def __str__(self) -> str:
+        return f"{self.split}: {self.num_tokens} tokens, should be at least {self.needed}"
+
+
+@dataclass(eq=False)
+class CorruptTokensError(DataError):
+    """A tokens directory that contradicts its index."""
+
+    path: Path
+    found: str
+    expected: str
+    hint = "pretokenize the corpus again"
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.found}, should be {self.expected}"
+
+
+@dataclass(eq=False)
+class CorruptShardError(DataError):
+    """A shards directory that contradicts its index."""
+
+    path: Path
+    found: str
+    expected: str
+    hint = "shard the tokens again"
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.found}, should be {self.expected}"

@@ -1,0 +1,142 @@
+"""What models without a network score: no better than these, and nothing was learnt.
+
+Counted on the training rows, scored on the targets of the validation rows.
+
+Legend: N rows, S tokens in a row, P distinct pairs of neighbours, V vocabulary.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.errors import TokenOutOfRangeError
+from data.rows import Rows
+
+READ_TOKENS = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Baselines:
+    """Cross-entropies of models that only count.
+
+    Units: nats per target token.
+    """
+
+    uniform_nats: float
+    unigram_nats: float
+    bigram_nats: float
+    num_target_tokens: int
+
+
+class PairCounts(NamedTuple):
+    """Neighbours within rows, sorted, and how often each pair occurs."""
+
+    histories: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+
+def cross_entropies(train: Rows, val: Rows, vocab_size: int) -> Baselines:
+    """Score counting models: uniform, unigram and bigram.
+
+    Raises: TokenOutOfRangeError.
+    """
+    seen, scored = count_pairs(train, vocab_size), count_pairs(val, vocab_size)
+    unigram_V = unigram(count_tokens(train, vocab_size))
+    bigram_P = bigram(seen, unigram_V, scored.histories, scored.targets)
+    num_target_tokens = int(scored.counts.sum())
+
+    def mean_nats(probability_P: NDArray[np.float64]) -> float:
+        return float(-(scored.counts * np.log(probability_P)).sum() / num_target_tokens)
+
+    return Baselines(
+        uniform_nats=math.log(vocab_size),
+        unigram_nats=mean_nats(unigram_V[scored.targets]),
+        bigram_nats=mean_nats(bigram_P),
+        num_target_tokens=num_target_tokens,
+    )
+
+
+def unigram(count_V: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Estimate the probability of each id from its count, with add-one smoothing.
+
+    Shapes: (V,) -> (V,).
+    Source: Laplace's rule of succession; Chen and Goodman 1998, section 2.1.
+    """
+    smoothed_V = count_V + 1.0
+    return np.asarray(smoothed_V / smoothed_V.sum())
+
+
+def bigram(
+    seen: PairCounts,
+    unigram_V: NDArray[np.float64],
+    history_P: NDArray[np.int64],
+    target_P: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Estimate the probability of targets after histories, interpolated with the unigram.
+
+    (c(h, w) + n(h) p(w)) / (c(h) + n(h)), where n(h) counts the distinct successors of h; p(w)
+    after a history never seen.
+
+    Shapes: (P,), (P,) -> (P,).
+    Source: Witten and Bell 1991, in Chen and Goodman 1998, section 2.4.
+    """
+    vocab_size = len(unigram_V)
+    total_V = np.bincount(seen.histories, weights=seen.counts, minlength=vocab_size)
+    distinct_V = np.bincount(seen.histories, minlength=vocab_size)
+    pair_count_P = _lookup(seen, history_P * vocab_size + target_P, vocab_size)
+    total_P, distinct_P = total_V[history_P], distinct_V[history_P]
+    interpolated_P = pair_count_P + distinct_P * unigram_V[target_P]
+    weight_P = np.maximum(total_P + distinct_P, 1)
+    return np.where(total_P > 0, interpolated_P / weight_P, unigram_V[target_P])
+
+
+def count_tokens(rows: Rows, vocab_size: int) -> NDArray[np.int64]:
+    """Count every id in every position of the rows.
+
+    Shapes: (V,).
+    """
+    count_V = np.zeros(vocab_size, dtype=np.int64)
+    for ids_NS in _read(rows, vocab_size):
+        count_V += np.bincount(ids_NS.reshape(-1), minlength=vocab_size)
+    return count_V
+
+
+def count_pairs(rows: Rows, vocab_size: int) -> PairCounts:
+    """Count the pairs of neighbouring ids within rows.
+
+    Raises: TokenOutOfRangeError.
+    """
+    codes = np.zeros(0, dtype=np.int64)
+    counts = np.zeros(0, dtype=np.int64)
+    for ids_NS in _read(rows, vocab_size):
+        new = (ids_NS[:, :-1] * vocab_size + ids_NS[:, 1:]).reshape(-1)
+        new_codes, new_counts = np.unique(new, return_counts=True)
+        codes, place = np.unique(np.concatenate([codes, new_codes]), return_inverse=True)
+        weights = np.concatenate([counts, new_counts])
+        counts = np.bincount(place, weights=weights, minlength=len(codes)).astype(np.int64)
+    return PairCounts(codes // vocab_size, codes % vocab_size, counts)
+
+
+def target_bytes(val: Rows, token_bytes: NDArray[np.integer[Any]]) -> int:
+    """Count the UTF-8 bytes of the target tokens of the rows."""
+    return sum(int(token_bytes[ids[:, 1:]].sum()) for ids in _read(val, len(token_bytes)))
+
+
+def _read(rows: Rows, vocab_size: int) -> Iterator[NDArray[np.int64]]:
+    for ids_NS in rows.all(max(READ_TOKENS // rows.row_tokens, 1)):
+        if ids_NS.max() >= vocab_size:
+            where = f"{rows.split} rows"
+            raise TokenOutOfRangeError(where, int(ids_NS.max()), vocab_size)
+        yield ids_NS
+
+
+def _lookup(seen: PairCounts, codes: NDArray[np.int64], vocab_size: int) -> NDArray[np.int64]:
+    """Count of each pair among those seen, zero where it was not."""
+    known = seen.histories * vocab_size + seen.targets
+    place = np.minimum(np.searchsorted(known, codes), len(known) - 1)
+    return np.where(known[place] == codes, seen.counts[place], 0)

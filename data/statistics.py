@@ -1,0 +1,110 @@
+"""What a token stream looks like, and whether it can be a text at all.
+
+A stream of almost one id trains to a loss near zero and looks like a success; its statistics
+give it away before the first step.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.errors import DegenerateTokensError, TokenOutOfRangeError
+
+NUM_TOP_IDS = 10
+MAX_TOP_SHARE = 0.5
+"""No token of a text is every second one; a fallback id that swallowed the text is."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStatistics:
+    """What was counted in a stream of token ids.
+
+    Units: `entropy_bits` is per token, of the distribution of single ids.
+    """
+
+    num_tokens: int
+    distinct_ids: int
+    entropy_bits: float
+    unk_ratio: float
+    max_id: int
+    """-1 for an empty stream."""
+    top_ids: tuple[tuple[int, int], ...]
+    """The most frequent ids and their counts, most frequent first."""
+
+    @property
+    def top_share(self) -> float:
+        """Share of the most frequent id."""
+        return self.top_ids[0][1] / self.num_tokens if self.top_ids else 0.0
+
+
+class TokenCounter:
+    """Counts a stream that arrives in pieces; `where` names it in an error."""
+
+    def __init__(self, vocab_size: int, where: str) -> None:
+        self.where = where
+        self.counts_V = np.zeros(vocab_size, dtype=np.int64)
+
+    def add(self, ids: NDArray[np.integer[Any]]) -> None:
+        """Count more ids.
+
+        Raises: TokenOutOfRangeError.
+        """
+        vocab_size = len(self.counts_V)
+        for outlier in (int(ids.max(initial=0)), int(ids.min(initial=0))):
+            if not 0 <= outlier < vocab_size:
+                raise TokenOutOfRangeError(self.where, outlier, vocab_size)
+        self.counts_V += np.bincount(ids.reshape(-1), minlength=vocab_size)
+
+    def statistics(self, unk_id: int | None) -> TokenStatistics:
+        """Describe what was counted; a vocabulary without an unknown token has `unk_id` None."""
+        counts_V, present = self.counts_V, np.flatnonzero(self.counts_V)
+        num_tokens = int(counts_V.sum())
+        top = present[np.argsort(-counts_V[present], kind="stable")][:NUM_TOP_IDS]
+        unknown = 0 if unk_id is None else int(counts_V[unk_id])
+        return TokenStatistics(
+            num_tokens=num_tokens,
+            distinct_ids=len(present),
+            entropy_bits=_entropy_bits(counts_V[present].tolist()),
+            unk_ratio=unknown / num_tokens if num_tokens else 0.0,
+            max_id=int(present[-1]) if len(present) else -1,
+            top_ids=tuple((int(token), int(counts_V[token])) for token in top),
+        )
+
+
+def token_statistics(
+    ids: NDArray[np.integer[Any]], vocab_size: int, *, unk_id: int | None = None
+) -> TokenStatistics:
+    """Describe a stream of token ids.
+
+    Raises: TokenOutOfRangeError.
+    """
+    counter = TokenCounter(vocab_size, "token stream")
+    counter.add(ids)
+    return counter.statistics(unk_id)
+
+
+def refuse_degenerate(
+    found: TokenStatistics, where: str, *, max_unk_ratio: float, min_distinct_ids: int
+) -> None:
+    """Refuse a stream that is mostly unknown, has few distinct ids, or is mostly one id.
+
+    Raises: DegenerateTokensError.
+    """
+    if found.distinct_ids < min_distinct_ids:
+        expected = f"at least {min_distinct_ids}"
+        raise DegenerateTokensError(where, "distinct_ids", found.distinct_ids, expected)
+    if found.unk_ratio > max_unk_ratio:
+        expected = f"at most {max_unk_ratio}"
+        raise DegenerateTokensError(where, "unk_ratio", found.unk_ratio, expected)
+    if found.top_share > MAX_TOP_SHARE:
+        expected = f"at most {MAX_TOP_SHARE}"
+        raise DegenerateTokensError(where, "top_share", found.top_share, expected)
+
+
+def _entropy_bits(counts: list[int]) -> float:
+    """Exactly rounded summation: the index this goes into must not depend on the machine."""
+    total = sum(counts)
+    return math.fsum(-count / total * math.log2(count / total) for count in counts)
