@@ -21,9 +21,9 @@ def encode_metadata(path: Path, metadata: Mapping[str, object]) -> bytes:
         text = json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         encoded = text.encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise ModelFormatError(path, f"metadata with {error}", "plain JSON values") from error
+        raise ModelFormatError(path, f"JSON with {error}", "plain JSON values") from error
     if decode_metadata(path, encoded) != metadata:
-        found = "metadata with tuples or keys that are not strings"
+        found = "JSON with tuples or keys that are not strings"
         raise ModelFormatError(path, found, "plain JSON values")
     return encoded
 
@@ -46,9 +46,9 @@ def decode_metadata(path: Path, encoded: bytes) -> dict[str, object]:
         if "\\u" in text:
             json.dumps(metadata, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise ModelFormatError(path, f"metadata with {error}", "one plain JSON object") from error
+        raise ModelFormatError(path, f"JSON with {error}", "one plain JSON object") from error
     if not isinstance(metadata, dict):
-        found = f"metadata of type {type(metadata).__name__}"
+        found = f"JSON of type {type(metadata).__name__}"
         raise ModelFormatError(path, found, "one plain JSON object")
     return metadata
 
@@ -59,7 +59,7 @@ def require_metadata_size(path: Path, size_bytes: int) -> None:
     Raises: ModelFormatError.
     """
     if size_bytes > MAX_METADATA_BYTES:
-        found = f"metadata of {size_bytes} bytes"
+        found = f"JSON of {size_bytes} bytes"
         raise ModelFormatError(path, found, f"at most {MAX_METADATA_BYTES}")
 
 
