@@ -1,0 +1,178 @@
+"""A Llama in one .apr file: exactly the architecture's tensors, its settings and its tokenizer.
+
+Query and key rows are in split-half order (Hugging Face's), which the file states as its rope type.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+
+from torch import Tensor
+
+from model.apr_file import VOCABULARY_KEY, open_apr, write_apr
+from model.apr_layout import DTYPE_CODES, VERSION, AprFlag
+from model.architecture import (
+    BOUNDS,
+    decode_settings,
+    expected_tensors,
+    parse_tokenizer,
+    require_bounds,
+    require_finite,
+    require_tensors,
+)
+from model.errors import ModelFormatError, WrongSettingError
+from model.llama import LlamaSettings
+
+__all__ = ["describe", "expected_tensors", "read_model", "write_model"]
+
+ARCHITECTURE = {
+    "architecture": "llama",
+    "hf_architecture": "LlamaForCausalLM",
+    "hf_model_type": "llama",
+    "rope_type": 2,
+}
+PROVENANCE_KEYS = (
+    "name",
+    "description",
+    "author",
+    "version",
+    "source",
+    "created_at",
+    "license",
+    "data_source",
+    "data_license",
+)
+# Not a key of the format: kept under our own name, so that a reader gets back what was written.
+INITIALIZER_KEY = "assay.initializer_std"
+TOKENIZER_DIGEST_KEY = "assay.tokenizer_sha256"
+
+
+def write_model(
+    path: Path,
+    settings: LlamaSettings,
+    tensors: Mapping[str, Tensor],
+    *,
+    tokenizer_json: str,
+    provenance: Mapping[str, str],
+) -> None:
+    """Write a model that other readers of the format can run.
+
+    Raises: WrongTensorsError, WrongSettingError, ModelFormatError (a value is NaN or infinite).
+    """
+    require_bounds(settings)
+    require_tensors(str(path), settings, {name: tensors[name].shape for name in tensors})
+    for name in tensors:
+        _require_float32_norm(path, name, tensors[name])
+        require_finite(path, name, tensors[name])
+    metadata = {
+        "model_type": ARCHITECTURE["architecture"],
+        **_provenance(provenance),
+        "param_count": sum(map(prod, expected_tensors(settings).values())),
+        **ARCHITECTURE,
+        **{key: getattr(settings, key) for key in BOUNDS if key != "initializer_std"},
+        "head_dim": settings.head_size,
+        **_tokenizer(path, settings, tokenizer_json),
+        INITIALIZER_KEY: settings.initializer_std,
+    }
+    write_apr(path, metadata, tensors)
+
+
+def read_model(path: Path, *, scan: bool = False) -> tuple[LlamaSettings, dict[str, Tensor]]:
+    """Map a model after its checksum has confirmed every byte.
+
+    A `scan` also refuses NaN and infinity.
+
+    Raises: CorruptFileError, ModelFormatError, WrongTensorsError.
+    """
+    file = open_apr(path)
+    file.verify()
+    settings = _read_settings(path, file.metadata)
+    require_tensors(
+        str(path), settings, {entry.name: entry.shape for entry in file.tensors.values()}
+    )
+    tensors = {name: file.tensor(name) for name in expected_tensors(settings)}
+    for name, tensor in tensors.items() if scan else ():
+        require_finite(path, name, tensor)
+    return settings, tensors
+
+
+def describe(path: Path) -> dict[str, object]:
+    """Summarise an .apr file of any architecture as plain JSON values.
+
+    Raises: CorruptFileError, ModelFormatError.
+    """
+    file = open_apr(path)
+    entries = sorted(file.tensors.values(), key=lambda entry: entry.offset_bytes)
+    lists = {key: len(value) for key, value in file.metadata.items() if isinstance(value, list)}
+    return {
+        "format": "apr",
+        "version": ".".join(map(str, VERSION)),
+        "size_bytes": file.size_bytes,
+        "flags": [flag.name for flag in AprFlag if flag & file.header.flags],
+        "num_tensors": len(entries),
+        "num_parameters": sum(prod(entry.shape) for entry in entries),
+        "metadata": {key: value for key, value in file.metadata.items() if key not in lists},
+        "num_items": lists,
+        "tensors": [
+            {
+                "name": entry.name,
+                "dtype": str(entry.dtype).removeprefix("torch."),
+                "shape": list(entry.shape),
+                "size_bytes": entry.size_bytes,
+            }
+            for entry in entries
+        ],
+    }
+
+
+def _read_settings(path: Path, metadata: Mapping[str, object]) -> LlamaSettings:
+    for key, expected in ARCHITECTURE.items():
+        if metadata.get(key) != expected:
+            raise ModelFormatError(path, f"{key} is {metadata.get(key)!r:.60}", f"{expected!r}")
+    values = {key: metadata[key] for key in BOUNDS if key in metadata}
+    if INITIALIZER_KEY in metadata:
+        values["initializer_std"] = metadata[INITIALIZER_KEY]
+    settings = decode_settings(path, values)
+    if metadata.get("head_dim", settings.head_size) != settings.head_size:
+        found = f"head_dim is {metadata['head_dim']!r:.60}"
+        raise ModelFormatError(path, found, f"{settings.head_size}")
+    return settings
+
+
+def _require_float32_norm(path: Path, name: str, tensor: Tensor) -> None:
+    if tensor.ndim == 1 and DTYPE_CODES.get(tensor.dtype) != 0:
+        found = f"norm {name!r} is {str(tensor.dtype).removeprefix('torch.')}"
+        raise ModelFormatError(path, found, "float32, which other readers take it for unasked")
+
+
+def _provenance(provenance: Mapping[str, str]) -> dict[str, str]:
+    for key in provenance:
+        if key not in PROVENANCE_KEYS:
+            raise WrongSettingError("provenance", key, f"one of {', '.join(PROVENANCE_KEYS)}")
+    return {key: provenance[key] for key in PROVENANCE_KEYS if key in provenance}
+
+
+def _tokenizer(path: Path, settings: LlamaSettings, tokenizer_json: str) -> dict[str, object]:
+    tokenizer = parse_tokenizer(path, settings, tokenizer_json)
+    model = json.loads(tokenizer.to_str())["model"]
+    if model["type"] != "BPE":
+        raise ModelFormatError(path, f"tokenizer of type {model['type']}", "BPE")
+    ids = tokenizer.get_vocab(with_added_tokens=True)
+    spaced = [pair for pair in model["merges"] if " " in "".join(pair)]
+    if spaced:
+        raise ModelFormatError(path, f"merge {spaced[0]!r}", "two tokens without a space in them")
+    added = tokenizer.get_added_tokens_decoder()
+    special = [number for number, token in added.items() if token.special]
+    # A tokenizer with one special token separates documents by it, so it both ends and begins them.
+    ends = {f"tokenizer.{end}_token_id": special[0] for end in ("bos", "eos") if len(special) == 1}
+    return {
+        VOCABULARY_KEY: sorted(ids, key=lambda token: ids[token]),
+        "tokenizer.merges": [" ".join(pair) for pair in model["merges"]],
+        **ends,
+        "tokenizer.add_bos_token": False,
+        "tokenizer.vocab_size": len(ids),
+        "tokenizer.model_type": model["type"],
+        TOKENIZER_DIGEST_KEY: hashlib.sha256(tokenizer_json.encode()).hexdigest(),
+    }
