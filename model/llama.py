@@ -1,6 +1,6 @@
-"""The Llama decoder, computed as Hugging Face's LlamaForCausalLM computes it, under its parameter names.
+"""The Llama decoder, as Hugging Face's LlamaForCausalLM computes it and names its parameters.
 
-Every numerically significant operation is a module of its own, so that a forward hook sees its result.
+Every numerically significant operation is a module, so that forward hooks see its result.
 
 Shapes: B rows, T positions, D hidden channels, F feed-forward channels, V vocabulary,
 N query heads, K key/value heads, H channels of a head.
@@ -50,7 +50,8 @@ class LlamaSettings:
     def _refuse_what_is_not_positive(self) -> None:
         for name in self.__dataclass_fields__:
             if not getattr(self, name) > 0:
-                raise WrongSettingError(f"model.{name}", getattr(self, name), "positive")
+                setting = f"model.{name}"
+                raise WrongSettingError(setting, getattr(self, name), "positive")
 
     @property
     def head_size(self) -> int:
@@ -78,7 +79,7 @@ class RMSNorm(nn.Module):
 
 
 class Rope(nn.Module):
-    """Rotate channel i of every head together with channel i + H/2, by an angle that grows with position.
+    """Rotate channels i and i + H/2 of every head by an angle that grows with position.
 
     Precision: angles in float32, rotation in the dtype of the input; both as in Hugging Face.
     Source: Su et al. 2021, arXiv:2104.09864, eq. 34, in the rotate-half pairing.
@@ -162,7 +163,8 @@ class Attention(nn.Module):
         return out_BTD
 
     def _heads(self, x_BTD: Tensor) -> Tensor:
-        return x_BTD.unflatten(-1, (-1, self.head_size)).transpose(1, 2)
+        num_rows, num_positions, _ = x_BTD.shape
+        return x_BTD.view(num_rows, num_positions, -1, self.head_size).transpose(1, 2)
 
 
 class FeedForward(nn.Module):
@@ -248,13 +250,15 @@ def num_parameters(model: nn.Module) -> int:
 
 
 @torch.no_grad()
-def initialise(model: Llama, generator: torch.Generator) -> None:
-    """Draw every weight anew, on the generator's device, in the order of the parameter names.
+def initialise(model: Llama, seed: int) -> torch.Generator:
+    """Draw every weight anew, in the order of the parameters, and return the used generator.
 
-    Matrices that write to the residual stream are smaller, so that its variance does not grow with depth.
+    Draws happen on the CPU, so that a seed means the same weights on every device. Matrices that
+    write to the residual stream are smaller, so that its variance does not grow with depth.
 
     Source: Radford et al. 2019 (GPT-2), section 2.3.
     """
+    generator = torch.Generator().manual_seed(seed)
     std = model.settings.initializer_std
     residual_std = std / math.sqrt(2 * model.settings.num_layers)
     for name, parameter in model.named_parameters():
@@ -262,6 +266,7 @@ def initialise(model: Llama, generator: torch.Generator) -> None:
             parameter.fill_(1.0)
         else:
             is_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
-            drawn = torch.empty(parameter.shape, device=generator.device)
+            drawn = torch.empty(parameter.shape)
             drawn.normal_(0.0, residual_std if is_residual else std, generator=generator)
             parameter.copy_(drawn)
+    return generator
