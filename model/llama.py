@@ -1,6 +1,17 @@
-"""The Llama decoder."""
+"""The Llama decoder, as Hugging Face's LlamaForCausalLM computes it and names its parameters.
 
+Every numerically significant operation is a module, so that forward hooks see its result.
+
+Shapes: B rows, T positions, D hidden channels, F feed-forward channels, V vocabulary,
+N query heads, K key/value heads, H channels of a head.
+"""
+
+import math
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 from model.errors import WrongSettingError
 
@@ -25,14 +36,237 @@ class LlamaSettings:
 
         Raises: WrongSettingError.
         """
+        self._refuse_what_is_not_positive()
         if self.hidden_size % self.num_heads:
             expected = f"a multiple of model.num_heads ({self.num_heads})"
             raise WrongSettingError("model.hidden_size", self.hidden_size, expected)
         if self.num_heads % self.num_kv_heads:
             expected = f"a multiple of model.num_kv_heads ({self.num_kv_heads})"
             raise WrongSettingError("model.num_heads", self.num_heads, expected)
+        if self.head_size % 2:
+            expected = f"an even number of channels for each of {self.num_heads} heads"
+            raise WrongSettingError("model.hidden_size", self.hidden_size, expected)
+
+    def _refuse_what_is_not_positive(self) -> None:
+        for name in self.__dataclass_fields__:
+            if not getattr(self, name) > 0:
+                setting = f"model.{name}"
+                raise WrongSettingError(setting, getattr(self, name), "positive")
 
     @property
     def head_size(self) -> int:
         """Channels of one attention head."""
         return self.hidden_size // self.num_heads
+
+
+class RMSNorm(nn.Module):
+    """Divide each position by its root mean square, then scale every channel.
+
+    Precision: float32 at least, as Hugging Face does; float64 stays float64.
+    Source: Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4.
+    """
+
+    def __init__(self, hidden_size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(hidden_size))
+        self.eps = eps
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Normalise every position."""
+        wide_BTD = x_BTD.to(torch.promote_types(x_BTD.dtype, torch.float32))
+        scale_BT1 = torch.rsqrt(wide_BTD.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * (wide_BTD * scale_BT1).to(x_BTD.dtype)
+
+
+class Rope(nn.Module):
+    """Rotate channels i and i + H/2 of every head by an angle that grows with position.
+
+    Precision: angles in float32, rotation in the dtype of the input; both as in Hugging Face.
+    Source: Su et al. 2021, arXiv:2104.09864, eq. 34, in the rotate-half pairing.
+    """
+
+    def __init__(self, head_size: int, theta: float) -> None:
+        super().__init__()
+        self.head_size = head_size
+        self.theta = theta
+
+    def forward(self, x_BNTH: Tensor) -> Tensor:
+        """Rotate positions 0, 1, ..."""
+        cos_TH, sin_TH = self._angles(x_BNTH.shape[-2], x_BNTH.device)
+        low, high = x_BNTH.chunk(2, dim=-1)
+        turned_BNTH = torch.cat((-high, low), dim=-1)
+        return x_BNTH * cos_TH.to(x_BNTH.dtype) + turned_BNTH * sin_TH.to(x_BNTH.dtype)
+
+    def _angles(self, num_positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        pairs = torch.arange(0, self.head_size, 2, dtype=torch.float32, device=device)
+        frequencies = 1.0 / self.theta ** (pairs / self.head_size)
+        positions = torch.arange(num_positions, dtype=torch.float32, device=device)
+        angles_TH = (positions[:, None] * frequencies).repeat(1, 2)
+        return angles_TH.cos(), angles_TH.sin()
+
+
+class CausalAttention(nn.Module):
+    """Mix values over this and earlier positions by softmax of scaled query-key products.
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; Ainslie et al. 2023, arXiv:2305.13245.
+    """
+
+    def forward(self, q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor) -> Tensor:
+        """Attend; heads come back concatenated.
+
+        Shapes: (B, N, T, H), (B, K, T, H), (B, K, T, H) -> (B, T, N*H).
+        """
+        grouped = q_BNTH.shape[1] != k_BKTH.shape[1]
+        mix_BNTH = functional.scaled_dot_product_attention(
+            q_BNTH, k_BKTH, v_BKTH, is_causal=True, enable_gqa=grouped
+        )
+        return mix_BNTH.transpose(1, 2).flatten(2)
+
+
+class Add(nn.Module):
+    """Add a branch to the residual stream."""
+
+    def forward(self, stream_BTD: Tensor, branch_BTD: Tensor) -> Tensor:
+        """Add."""
+        return stream_BTD + branch_BTD
+
+
+class Product(nn.Module):
+    """Multiply the opened gate with the up projection."""
+
+    def forward(self, gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
+        """Multiply."""
+        return gate_BTF * up_BTF
+
+
+class Attention(nn.Module):
+    """Project to heads, rotate, attend, project back."""
+
+    def __init__(self, settings: LlamaSettings) -> None:
+        super().__init__()
+        self.head_size = settings.head_size
+        kv_channels = settings.num_kv_heads * settings.head_size
+        self.q_proj = nn.Linear(settings.hidden_size, settings.hidden_size, bias=False)
+        self.k_proj = nn.Linear(settings.hidden_size, kv_channels, bias=False)
+        self.v_proj = nn.Linear(settings.hidden_size, kv_channels, bias=False)
+        self.q_rope = Rope(settings.head_size, settings.rope_theta)
+        self.k_rope = Rope(settings.head_size, settings.rope_theta)
+        self.mix = CausalAttention()
+        self.o_proj = nn.Linear(settings.hidden_size, settings.hidden_size, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Let every position read from this and earlier positions."""
+        q_BNTH = self.q_rope(self._heads(self.q_proj(x_BTD)))
+        k_BKTH = self.k_rope(self._heads(self.k_proj(x_BTD)))
+        v_BKTH = self._heads(self.v_proj(x_BTD))
+        out_BTD: Tensor = self.o_proj(self.mix(q_BNTH, k_BKTH, v_BKTH))
+        return out_BTD
+
+    def _heads(self, x_BTD: Tensor) -> Tensor:
+        num_rows, num_positions, _ = x_BTD.shape
+        return x_BTD.view(num_rows, num_positions, -1, self.head_size).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """The gated feed-forward block.
+
+    Source: Shazeer 2020, arXiv:2002.05202, eq. 6 (SwiGLU).
+    """
+
+    def __init__(self, settings: LlamaSettings) -> None:
+        super().__init__()
+        inner = settings.intermediate_size
+        self.gate_proj = nn.Linear(settings.hidden_size, inner, bias=False)
+        self.up_proj = nn.Linear(settings.hidden_size, inner, bias=False)
+        self.act_fn = nn.SiLU()
+        self.product = Product()
+        self.down_proj = nn.Linear(inner, settings.hidden_size, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Transform every position by itself."""
+        gate_BTF = self.act_fn(self.gate_proj(x_BTD))
+        out_BTD: Tensor = self.down_proj(self.product(gate_BTF, self.up_proj(x_BTD)))
+        return out_BTD
+
+
+class Layer(nn.Module):
+    """Attention, then feed-forward, each on a normalised copy of the residual stream."""
+
+    def __init__(self, settings: LlamaSettings) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(settings.hidden_size, settings.rms_norm_eps)
+        self.self_attn = Attention(settings)
+        self.attn_residual = Add()
+        self.post_attention_layernorm = RMSNorm(settings.hidden_size, settings.rms_norm_eps)
+        self.mlp = FeedForward(settings)
+        self.mlp_residual = Add()
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Add both branches to the stream."""
+        x_BTD = self.attn_residual(x_BTD, self.self_attn(self.input_layernorm(x_BTD)))
+        out_BTD: Tensor = self.mlp_residual(x_BTD, self.mlp(self.post_attention_layernorm(x_BTD)))
+        return out_BTD
+
+
+class Decoder(nn.Module):
+    """Everything but the head; the extra level exists in Hugging Face's parameter names."""
+
+    def __init__(self, settings: LlamaSettings) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(settings.vocab_size, settings.hidden_size)
+        self.layers = nn.ModuleList(Layer(settings) for _ in range(settings.num_layers))
+        self.norm = RMSNorm(settings.hidden_size, settings.rms_norm_eps)
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        """Embed, run every layer, normalise."""
+        x_BTD = self.embed_tokens(ids_BT)
+        for layer in self.layers:
+            x_BTD = layer(x_BTD)
+        out_BTD: Tensor = self.norm(x_BTD)
+        return out_BTD
+
+
+class Llama(nn.Module):
+    """A decoder with its own output matrix (untied)."""
+
+    def __init__(self, settings: LlamaSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.model = Decoder(settings)
+        self.lm_head = nn.Linear(settings.hidden_size, settings.vocab_size, bias=False)
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        """Score every next token at every position.
+
+        Shapes: (B, T) -> (B, T, V).
+        """
+        logits_BTV: Tensor = self.lm_head(self.model(ids_BT))
+        return logits_BTV
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Count the elements of every parameter."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@torch.no_grad()
+def initialise(model: Llama, seed: int) -> torch.Generator:
+    """Draw every weight anew, in the order of the parameters, and return the used generator.
+
+    Draws happen on the CPU, so that a seed means the same weights on every device. Matrices that
+    write to the residual stream are smaller, so that its variance does not grow with depth.
+
+    Source: Radford et al. 2019 (GPT-2), section 2.3.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    std = model.settings.initializer_std
+    residual_std = std / math.sqrt(2 * model.settings.num_layers)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            parameter.fill_(1.0)
+        else:
+            is_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+            drawn = torch.empty(parameter.shape)
+            drawn.normal_(0.0, residual_std if is_residual else std, generator=generator)
+            parameter.copy_(drawn)
+    return generator

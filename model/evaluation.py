@@ -1,0 +1,33 @@
+"""The loss of every token of held-out rows.
+
+Shapes: B rows, T positions, S = T + 1 ids of a row.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.llama import Llama
+from model.loss import token_losses
+
+
+def evaluate(
+    model: Llama, rows: Iterable[np.ndarray], device: torch.device | str
+) -> Iterator[np.ndarray]:
+    """Score every row under the model, one batch for each batch given.
+
+    Shapes: every batch (B, S) of int64 -> (B, T) of float32.
+    Units: nats per token.
+    Precision: a row's losses may differ in the last bits with the rows beside it, because matrix
+        libraries choose another order of summation for another number of rows.
+    """
+    for ids_BS in rows:
+        yield _losses(model, torch.from_numpy(ids_BS).to(device)).float().cpu().numpy()
+
+
+# Inference mode must not be held across a yield: the consumer would run under it.
+@torch.inference_mode()
+def _losses(model: Llama, ids_BS: Tensor) -> Tensor:
+    return token_losses(model(ids_BS[:, :-1]), ids_BS[:, 1:])
