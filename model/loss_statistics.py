@@ -41,27 +41,39 @@ class LossCounter:
         )
         self._tokens += np.bincount(documents, minlength=length)
 
-    def statistics(self) -> LossStatistics:
-        """Return the mean and its cluster-robust standard error.
+    @property
+    def by_document(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """The sum of losses and the number of target tokens of every document."""
+        return self._nats, self._tokens
 
-        Source: Cameron and Miller 2015, "A Practitioner's Guide to Cluster-Robust Inference",
-        eq. 11, for a mean, with the factor C / (C - 1).
-        """
-        seen = self._tokens > 0
-        nats, tokens = self._nats[seen], self._tokens[seen]
-        num_tokens, num_documents = int(tokens.sum()), int(seen.sum())
-        mean = math.fsum(nats) / num_tokens
-        residuals = nats - tokens * mean
-        error = None
-        if num_documents > 1:
-            correction = num_documents / (num_documents - 1)
-            error = math.sqrt(correction * math.fsum(residuals**2)) / num_tokens
-        return LossStatistics(
-            mean_nats=mean,
-            standard_error_nats=error,
-            num_tokens=num_tokens,
-            num_documents=num_documents,
-        )
+    def statistics(self) -> LossStatistics:
+        """Return the mean and its cluster-robust standard error."""
+        return loss_statistics(self._nats, self._tokens)
+
+
+def loss_statistics(
+    nats_of_document: NDArray[np.float64], tokens_of_document: NDArray[np.int64]
+) -> LossStatistics:
+    """Return the mean loss and its cluster-robust standard error, documents being the clusters.
+
+    Source: Cameron and Miller 2015, "A Practitioner's Guide to Cluster-Robust Inference",
+    eq. 11, for a mean, with the factor C / (C - 1).
+    """
+    seen = tokens_of_document > 0
+    nats, tokens = nats_of_document[seen], tokens_of_document[seen]
+    num_tokens, num_documents = int(tokens.sum()), int(seen.sum())
+    mean = math.fsum(nats) / num_tokens
+    residuals = nats - tokens * mean
+    error = None
+    if num_documents > 1:
+        correction = num_documents / (num_documents - 1)
+        error = math.sqrt(correction * math.fsum(residuals**2)) / num_tokens
+    return LossStatistics(
+        mean_nats=mean,
+        standard_error_nats=error,
+        num_tokens=num_tokens,
+        num_documents=num_documents,
+    )
 
 
 def bits_per_byte(mean_nats: float, num_tokens: int, num_bytes: int) -> float:

@@ -19,6 +19,8 @@ class Thresholds:
     "Largest ratio of the validation loss to the unigram cross-entropy."
     max_loss_to_bigram: float
     "The aim: ratio of the validation loss to the interpolated bigram cross-entropy."
+    max_reload_drift: float
+    "Largest difference of the validation loss, in nats, after saving and loading."
     max_trace_error: float
     "Largest relative L2 difference of any tap, of any token."
 

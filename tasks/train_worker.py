@@ -57,7 +57,6 @@ class Job:
     shards: str
     shards_ref: str
     shards_index: dict[str, Any]
-    recipe_sha256: str
     model: LlamaSettings
     train: TrainSettings
     evaluate_batch_rows: int
@@ -160,8 +159,9 @@ def _end_epoch(
         job.model,
         weights(state),
         tokenizer_json=validation.tokenizer_json,
-        provenance={"training_recipe_sha256": job.recipe_sha256, "step": str(state.step)},
+        provenance={"name": f"step-{state.step}", "source": f"rows of {job.shards_ref}"},
     )
+    snapshot.state.mkdir()
     save_training_state(state, snapshot.state)
     rows = [row for row in read_rows(directory / TRAIN_LOG) if row["step"] > _previous_step(snapshot)]
     validation_seconds = time.perf_counter() - begin
@@ -236,12 +236,15 @@ class _Validation:
         )
 
     def measure(self, model: Llama) -> LossStatistics:
-        return val_statistics(model, self.rows, self.num_documents, self.batch_rows, self.device)
+        counted = count_losses(
+            model, self.rows, self.num_documents, self.batch_rows, self.device
+        )
+        return counted.statistics()
 
 
-def val_statistics(
+def count_losses(
     model: Llama, rows: Rows, num_documents: int, batch_rows: int, device: str
-) -> LossStatistics:
+) -> LossCounter:
     """Score every target token of the rows."""
     counter = LossCounter(num_documents)
     starts = range(0, len(rows), batch_rows)
@@ -249,7 +252,7 @@ def val_statistics(
     scored = evaluate(model, (rows.take(chunk) for chunk in indices), torch.device(device))
     for chunk, losses_BT in zip(indices, scored, strict=True):
         counter.add(losses_BT, rows.documents_NS(chunk)[:, 1:])
-    return counter.statistics()
+    return counter
 
 
 def stability_gate(epoch: int) -> Gate:

@@ -1,0 +1,170 @@
+"""Checkpoint: seal the evaluated snapshot as a bundle that other programs open."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.tokenizer import END_OF_TEXT
+from evidence.gates import Gate, Measurements
+from evidence.refs import CheckpointRef, EvaluationRef, ShardsRef, TrainingRef
+from model.apr_model import read_model, write_model
+from model.errors import WrongSettingError
+from model.hugging_face import read_directory, write_directory
+from tasks import places
+from tasks.model_card import model_card
+from tasks.prefect_task import publish, stage_task, tracking
+from tasks.run_record import Run
+from tasks.snapshots import SNAPSHOTS, Snapshot
+from tasks.stage import Stage, perform
+from tasks.store import Artefact, Store
+from tasks.thresholds import Thresholds
+
+VERSION = 1
+APR = "model.apr"
+CARD = "README.md"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointSettings:
+    """How the bundle is labelled."""
+
+    name: str
+    licence: str
+    "SPDX id under which the weights are given on."
+    data_source: str
+    data_licence: str
+
+    def __post_init__(self) -> None:
+        """Refuse a bundle that does not say what it is.
+
+        Raises: WrongSettingError.
+        """
+        for field in ("name", "licence", "data_source", "data_licence"):
+            if not getattr(self, field).strip():
+                raise WrongSettingError(f"checkpoint.{field}", "empty", "a text")
+
+
+def measure(artefact: Artefact) -> Measurements:
+    """Read both model files back and compare them, value by value."""
+    settings, apr = read_model(artefact.directory / APR, scan=True)
+    other_settings, other = read_directory(artefact.directory)
+    return {
+        "epoch": artefact.index["content"]["epoch"],
+        "tensors": len(apr),
+        "parameters": sum(tensor.numel() for tensor in apr.values()),
+        "apr_bytes": (artefact.directory / APR).stat().st_size,
+        "safetensors_bytes": (artefact.directory / "model.safetensors").stat().st_size,
+        "differing_tensors": len(differing_tensors(apr, other)),
+        "settings_differ": int(settings != other_settings),
+    }
+
+
+def differing_tensors(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> list[str]:
+    """Name the tensors that are not bit for bit the same on both sides."""
+    return sorted(
+        name
+        for name in left.keys() | right.keys()
+        if name not in left or name not in right or not torch.equal(left[name], right[name])
+    )
+
+
+STAGE = Stage(
+    name="checkpoint",
+    version=VERSION,
+    ref_type=CheckpointRef,
+    measure=measure,
+    gates=(
+        Gate(
+            id="checkpoint.formats",
+            sentence="the .apr and the safetensors file hold the same tensors, bit for bit",
+            measured="differing_tensors",
+            operator="==",
+            threshold=0,
+        ),
+        Gate(
+            id="checkpoint.settings",
+            sentence="both files describe the same architecture",
+            measured="settings_differ",
+            operator="==",
+            threshold=0,
+        ),
+    ),
+)
+
+
+@stage_task("checkpoint", "seal {training.short} as {settings.name}")
+def checkpoint_task(
+    run: Run,
+    training: TrainingRef,
+    evaluation: EvaluationRef,
+    shards: ShardsRef,
+    settings: CheckpointSettings,
+    thresholds: Thresholds,
+) -> CheckpointRef:
+    """Seal the snapshot that the evaluation scored."""
+
+    def build(out: Path) -> dict[str, Any]:
+        store = Store(places.store())
+        return write_bundle(
+            store.open(training), store.open(evaluation), store.open(shards), settings, out
+        )
+
+    done = perform(
+        run,
+        STAGE,
+        {"checkpoint": asdict(settings)},
+        {"training": str(training), "evaluation": str(evaluation), "shards": str(shards)},
+        build,
+        thresholds=asdict(thresholds),
+        tracking=tracking(),
+    )
+    publish(run, done.record, summary(done.record["measurements"]))
+    return CheckpointRef(done.ref.digest)
+
+
+def write_bundle(
+    training: Artefact,
+    evaluation: Artefact,
+    shards: Artefact,
+    settings: CheckpointSettings,
+    out: Path,
+) -> dict[str, Any]:
+    """Write `.apr`, the Hugging Face files and the model card."""
+    epoch = int(evaluation.index["content"]["epoch"])
+    llama, tensors = read_model(Snapshot(training.directory / SNAPSHOTS, epoch).weights, scan=True)
+    tokenizer_json = (shards.directory / "tokenizer.json").read_text()
+    provenance = {
+        "name": settings.name,
+        "license": settings.licence,
+        "data_source": settings.data_source,
+        "data_license": settings.data_licence,
+        "source": f"{training.ref}, epoch {epoch}",
+    }
+    write_model(
+        out / APR, llama, tensors, tokenizer_json=tokenizer_json, provenance=provenance
+    )
+    write_directory(
+        out,
+        llama,
+        tensors,
+        tokenizer_json=tokenizer_json,
+        end_of_text=END_OF_TEXT,
+        dtype=torch.float32,
+    )
+    card = model_card(asdict(settings), asdict(llama), provenance, evaluation)
+    (out / CARD).write_text(card)
+    return {
+        "name": settings.name,
+        "epoch": epoch,
+        "training": str(training.ref),
+        "evaluation": str(evaluation.ref),
+    }
+
+
+def summary(measured: Measurements) -> str:
+    """Say in a line what came out."""
+    return f"{measured['parameters']:,} parameters in {measured['tensors']} tensors, sealed"

@@ -1,0 +1,179 @@
+"""Evaluate: score the best snapshot on every validation row, beside models that only count."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from data.documents import DOCUMENTS, read_documents
+from data.rows import open_rows
+from data.shard import ShardsIndex
+from evidence.canonical import read_object
+from evidence.gates import Gate, Measurements
+from evidence.refs import EvaluationRef, ShardsRef, TrainingRef
+from model.apr_model import read_model
+from model.llama import Llama
+from model.loss_statistics import LossCounter, bits_per_byte, loss_statistics
+from tasks import places
+from tasks.device import choose_device, num_threads
+from tasks.prefect_task import publish, stage_task, tracking
+from tasks.run_record import Run
+from tasks.runtime import RuntimeSettings
+from tasks.shard import BASELINES
+from tasks.snapshots import SNAPSHOTS, Snapshot
+from tasks.stage import Stage, perform
+from tasks.store import Artefact, Store
+from tasks.thresholds import Thresholds
+from tasks.train_worker import count_losses
+
+VERSION = 1
+LOSSES = "documents.parquet"
+
+
+def measure(artefact: Artefact) -> Measurements:
+    """Compute the loss again from the sums of every document."""
+    content = artefact.index["content"]
+    table = pd.read_parquet(artefact.directory / LOSSES)
+    found = loss_statistics(
+        table["nats"].to_numpy(dtype=np.float64), table["target_tokens"].to_numpy(dtype=np.int64)
+    )
+    baselines = content["baselines"]
+    num_bytes = int(baselines["target_bytes"])
+
+    def bits(nats: float) -> float:
+        return bits_per_byte(nats, found.num_tokens, num_bytes)
+
+    return {
+        "epoch": content["epoch"],
+        "val_loss": found.mean_nats,
+        "val_loss_standard_error": found.standard_error_nats,
+        "val_tokens": found.num_tokens,
+        "val_documents": found.num_documents,
+        "val_bytes": num_bytes,
+        "val_bits_per_byte": bits(found.mean_nats),
+        "recorded_val_loss": content["recorded_val_loss"],
+        "reload_drift": abs(found.mean_nats - content["recorded_val_loss"]),
+        **{name: baselines[name] for name in ("uniform_nats", "unigram_nats", "bigram_nats")},
+        "unigram_bits_per_byte": bits(baselines["unigram_nats"]),
+        "bigram_bits_per_byte": bits(baselines["bigram_nats"]),
+        "loss_to_unigram": found.mean_nats / baselines["unigram_nats"],
+        "loss_to_bigram": found.mean_nats / baselines["bigram_nats"],
+    }
+
+
+STAGE = Stage(
+    name="evaluate",
+    version=VERSION,
+    ref_type=EvaluationRef,
+    measure=measure,
+    gates=(
+        Gate(
+            id="evaluate.reload",
+            sentence="the saved weights score what the model in training scored",
+            measured="reload_drift",
+            operator="<=",
+            threshold="thresholds.max_reload_drift",
+        ),
+        Gate(
+            id="evaluate.unigram",
+            sentence="the model predicts better than a table of token frequencies",
+            measured="loss_to_unigram",
+            operator="<=",
+            threshold="thresholds.max_loss_to_unigram",
+        ),
+        Gate(
+            id="evaluate.bigram",
+            sentence="the model predicts better than an interpolated bigram",
+            measured="loss_to_bigram",
+            operator="<=",
+            threshold="thresholds.max_loss_to_bigram",
+            required=False,
+        ),
+    ),
+)
+
+
+@stage_task("evaluate", "evaluate {training.short} on {shards.short}")
+def evaluate_task(
+    run: Run,
+    training: TrainingRef,
+    shards: ShardsRef,
+    thresholds: Thresholds,
+    runtime: RuntimeSettings,
+) -> EvaluationRef:
+    """Score the best snapshot of a training on the validation rows of its shards."""
+
+    def build(out: Path) -> dict[str, Any]:
+        store = Store(places.store())
+        return score(store.open(training), store.open(shards), runtime, out)
+
+    done = perform(
+        run,
+        STAGE,
+        {},
+        {"training": str(training), "shards": str(shards)},
+        build,
+        thresholds=asdict(thresholds),
+        tracking=tracking(),
+    )
+    publish(run, done.record, summary(done.record["measurements"]))
+    return EvaluationRef(done.ref.digest)
+
+
+def score(
+    training: Artefact, shards: Artefact, runtime: RuntimeSettings, out: Path
+) -> dict[str, Any]:
+    """Score a training's best snapshot and keep the sums of every document."""
+    torch.set_num_threads(num_threads(runtime))
+    device = choose_device(runtime)
+    snapshot = best_snapshot(training)
+    model = load_model(snapshot.weights, device)
+    index = shards.read_index(ShardsIndex)
+    rows = open_rows(shards.directory, index, "val")
+    counter = count_losses(
+        model, rows, index.val.num_documents, runtime.evaluate_batch_rows, device
+    )
+    _write_losses(out / LOSSES, shards.directory, counter)
+    return {
+        "epoch": snapshot.epoch,
+        "recorded_val_loss": snapshot.read()["val_loss"],
+        "baselines": read_object(shards.directory / BASELINES),
+    }
+
+
+def best_snapshot(training: Artefact) -> Snapshot:
+    """Return the snapshot with the lowest validation loss."""
+    return Snapshot(training.directory / SNAPSHOTS, int(training.index["content"]["best_epoch"]))
+
+
+def load_model(path: Path, device: str) -> Llama:
+    """Read an `.apr` file into a model."""
+    settings, tensors = read_model(path)
+    model = Llama(settings)
+    model.load_state_dict(tensors)
+    return model.to(device).eval()
+
+
+def _write_losses(path: Path, shards: Path, counter: LossCounter) -> None:
+    documents = read_documents(shards / "val" / DOCUMENTS)
+    nats, tokens = counter.by_document
+    table = pd.DataFrame(
+        {
+            "path": [document.path for document in documents],
+            "sha256": [document.sha256 for document in documents],
+            "nats": nats,
+            "target_tokens": tokens,
+        }
+    )
+    table.to_parquet(path, index=False)
+
+
+def summary(measured: Measurements) -> str:
+    """Say in a line what came out."""
+    return (
+        f"{measured['val_loss']:.3f} nats, {measured['val_bits_per_byte']:.3f} bits a byte; "
+        f"bigram {measured['bigram_nats']:.3f}, unigram {measured['unigram_nats']:.3f} nats"
+    )
