@@ -1,0 +1,313 @@
+"""Mirror a run's evidence into MLflow: the one module that imports it, in a process of its own.
+
+A run is complete without MLflow. This process follows the evidence while the run goes on, and
+sends what is new in batches; when MLflow is slow, down or full, the run does not notice, and
+`assay mirror RUN` sends the rest later. What has been sent is remembered beside the database, so
+that every pass sends only what is missing.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from evidence.refs import parse_ref
+from tasks import places
+from tasks.live import training_directory
+from tasks.mirror_log import (
+    Point,
+    epoch_points,
+    milliseconds,
+    params,
+    result_metrics,
+    step_points,
+    system_points,
+)
+from tasks.run_record import Run, find_run
+from tasks.store import Store, locked
+
+EXPERIMENT = "assay"
+LOOK_SECONDS = 2.0
+BATCH_METRICS = 900
+"A REST batch holds at most a thousand entities of all kinds."
+DIGEST_LENGTH = 36
+"MLflow's limit for a dataset digest."
+TRAIN = "train"
+
+
+@dataclass(slots=True)
+class Sent:
+    """What MLflow has of a run."""
+
+    run: str
+    uri: str
+    experiment_id: str = ""
+    run_id: str = ""
+    stage_run_ids: dict[str, str] = field(default_factory=dict)
+    finished_stages: list[str] = field(default_factory=list)
+    last_step: int = 0
+    last_epoch: int = -1
+    last_sample: int = 0
+    complete: bool = False
+
+    @classmethod
+    def load(cls, run: Run, uri: str) -> "Sent":
+        """Read what was sent to this server before, or begin."""
+        path = _sent_path(run.name)
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        return cls(**known) if known.get("uri") == uri else cls(run.name, uri)
+
+    def save(self) -> None:
+        """Remember what was sent."""
+        path = _sent_path(self.run)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(asdict(self)))
+        partial.replace(path)
+
+
+class Mirror:
+    """Sends one run's evidence, pass by pass."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.client, uri = open_client()
+        self.sent = Sent.load(run, uri)
+        if self.sent.run_id and not self._still_there():
+            self.sent = Sent(run.name, uri)
+
+    def pass_once(self) -> bool:
+        """Send what is new; return whether all of a finished run has been sent."""
+        try:
+            self._ensure_run()
+            self._send_training()
+            for stage, record in self.run.stage_records().items():
+                if stage not in self.sent.finished_stages:
+                    self._send_stage(stage, record)
+            if record := self.run.record():
+                self._finish(record)
+        finally:
+            self.sent.save()
+        return self.sent.complete
+
+    def _still_there(self) -> bool:
+        try:
+            return bool(self.client.get_run(self.sent.run_id).info.lifecycle_stage == "active")
+        except MlflowException:
+            return False
+
+    def _ensure_run(self) -> None:
+        if self.sent.run_id:
+            return
+        plan = self.run.plan()
+        self.sent.experiment_id = _experiment(self.client)
+        tags = {
+            "assay.run": self.run.name,
+            "assay.evidence": str(self.run.directory),
+            "assay.settings_sha256": plan["settings_sha256"],
+            "mlflow.source.git.commit": plan["provenance"]["git_commit"] or "",
+        }
+        self.sent.run_id = self._create(self.run.name, milliseconds(plan["started"]), tags)
+        self._log(self.sent.run_id, params=params(plan["settings"]))
+
+    def _create(self, name: str, start_ms: int, tags: Mapping[str, str]) -> str:
+        created = self.client.create_run(
+            self.sent.experiment_id, start_time=start_ms, tags=dict(tags), run_name=name
+        )
+        return str(created.info.run_id)
+
+    def _stage_run(self, stage: str, started: str) -> str:
+        if stage not in self.sent.stage_run_ids:
+            tags = {"mlflow.parentRunId": self.sent.run_id, "assay.stage": stage}
+            name = f"{self.run.name}: {stage}"
+            self.sent.stage_run_ids[stage] = self._create(name, milliseconds(started), tags)
+        return self.sent.stage_run_ids[stage]
+
+    def _send_training(self) -> None:
+        """Send steps, epochs and machine samples as they come."""
+        training = training_directory(self.run)
+        if training is None or not training.is_dir() or TRAIN in self.sent.finished_stages:
+            return
+        run_id = self._stage_run(TRAIN, self.run.plan()["started"])
+        for batch in _batched(step_points(training, self.sent.last_step)):
+            self._log(run_id, points=batch)
+            self.sent.last_step = batch[-1].step
+        for epoch, points in epoch_points(training, self.sent.last_epoch):
+            self._log(run_id, points=points)
+            self.sent.last_epoch = epoch
+        for batch in _batched(system_points(training, self.sent.last_sample)):
+            self._log(run_id, points=batch)
+            self.sent.last_sample = batch[-1].step
+
+    def _send_stage(self, stage: str, record: Mapping[str, Any]) -> None:
+        run_id = self._stage_run(stage, record["started"])
+        start_ms = milliseconds(record["started"])
+        end_ms = start_ms + int(record["wall_seconds"] * 1000)
+        results = result_metrics(record)
+        tags = {
+            "assay.recipe_sha256": record["recipe_sha256"],
+            "assay.outcome": record["outcome"],
+            "assay.reused_from": record.get("reused_from") or "",
+            "assay.output": record["output"] or "",
+            **{f"assay.{key}": value or "" for key, value in record["tracking"].items()},
+        }
+        self._log(run_id, params=params(record["recipe"]["settings"]), tags=tags)
+        points = [Point(key, value, end_ms, 0) for key, value in results.items()]
+        self._log(run_id, points=points)
+        self._log(self.sent.run_id, points=points)
+        self.client.log_inputs(run_id, _datasets(record["recipe"]["inputs"]))
+        for path in self._stage_files(stage):
+            self.client.log_artifact(run_id, str(path))
+        if stage == "checkpoint" and record["output"]:
+            self._register_model(run_id, record)
+        status = "FAILED" if record["outcome"] == "failed" else "FINISHED"
+        self.client.set_terminated(run_id, status, end_ms)
+        self.sent.finished_stages.append(stage)
+
+    def _stage_files(self, stage: str) -> list[Path]:
+        extra = {"train": "epoch-*", "bisect": "*.txt", "checkpoint": ""}.get(stage, "")
+        names = [f"{stage}.metadata.json", *([extra] if extra else [])]
+        return sorted(path for name in names for path in self.run.directory.glob(name))
+
+    def _register_model(self, run_id: str, record: Mapping[str, Any]) -> None:
+        """Register the sealed checkpoint by place and digest, with its small files as artifacts."""
+        ref = parse_ref(record["output"])
+        directory = Store(places.store()).directory(ref)
+        model = self.client.create_logged_model(
+            self.sent.experiment_id,
+            name=record["recipe"]["settings"]["checkpoint"]["name"],
+            source_run_id=run_id,
+            tags={"assay.ref": str(ref), "assay.path": str(directory)},
+            model_type="checkpoint",
+        )
+        for name in ("index.json", "config.json", "README.md"):
+            self.client.log_model_artifact(model.model_id, str(directory / name))
+        self.client.finalize_logged_model(model.model_id, "READY")
+
+    def _finish(self, record: Mapping[str, Any]) -> None:
+        tags = {"assay.outcome": record["outcome"], "assay.record_sha256": record["record_sha256"]}
+        self._log(self.sent.run_id, tags=tags)
+        for name in ("plan.json", "metadata.json"):
+            self.client.log_artifact(self.sent.run_id, str(self.run.directory / name))
+        status = "FINISHED" if record["outcome"] == "completed" else "FAILED"
+        self.client.set_terminated(self.sent.run_id, status, milliseconds(record["finished"]))
+        self.sent.complete = True
+
+    def _log(
+        self,
+        run_id: str,
+        *,
+        points: Iterable[Point] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        self.client.log_batch(
+            run_id,
+            metrics=[Metric(p.key, p.value, p.time_ms, p.step) for p in points],
+            params=[Param(key, value) for key, value in (params or {}).items()],
+            tags=[RunTag(key, value) for key, value in (tags or {}).items()],
+        )
+
+
+def open_client() -> tuple[MlflowClient, str]:
+    """Connect to the tracking server; the embedded database is made by one process at a time."""
+    uri = places.mlflow_uri()
+    places.mlflow_directory().mkdir(parents=True, exist_ok=True)
+    with locked(places.mlflow_directory() / "lock", what="the MLflow database", wait=True):
+        client = MlflowClient(uri)
+        client.search_experiments(max_results=1)
+    return client, uri
+
+
+def _experiment(client: MlflowClient) -> str:
+    with locked(places.mlflow_directory() / "lock", what="the MLflow database", wait=True):
+        if known := client.get_experiment_by_name(EXPERIMENT):
+            return str(known.experiment_id)
+        location = None
+        if client.tracking_uri.startswith("sqlite:"):
+            location = (places.mlflow_directory() / "artifacts").as_uri()
+        return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+
+
+def _datasets(inputs: Mapping[str, str]) -> list[DatasetInput]:
+    return [
+        DatasetInput(
+            Dataset(name, ref.partition(":")[2][:DIGEST_LENGTH], "assay", json.dumps({"ref": ref})),
+            [InputTag("mlflow.data.context", name)],
+        )
+        for name, ref in inputs.items()
+    ]
+
+
+def _batched(points: Iterable[Point]) -> Iterable[list[Point]]:
+    """Cut points into batches; the points of one step stay together."""
+    batch: list[Point] = []
+    for point in points:
+        if len(batch) >= BATCH_METRICS and point.step != batch[-1].step:
+            yield batch
+            batch = []
+        batch.append(point)
+    if batch:
+        yield batch
+
+
+def _sent_path(name: str) -> Path:
+    return places.home() / "mirror" / f"{name}.json"
+
+
+def mirror(run: Run) -> Sent:
+    """Send all that a run has, once."""
+    sender = Mirror(run)
+    sender.pass_once()
+    return sender.sent
+
+
+def follow(run: Run, parent: int) -> bool:
+    """Send what comes until the run ends or its process is gone; survive MLflow's troubles."""
+    sender: Mirror | None = None
+    while True:
+        alive = _is_alive(parent)
+        try:
+            sender = sender or Mirror(run)
+            if sender.pass_once():
+                return True
+        except Exception as error:  # noqa: BLE001  # a mirror must outlive whatever MLflow raises
+            sys.stderr.write(f"{run.name}: MLflow: {type(error).__name__}: {error}\n")
+        if not alive:
+            return False
+        time.sleep(LOOK_SECONDS)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def main() -> int:
+    """Mirror one run from the command line."""
+    parser = argparse.ArgumentParser(description="Mirror a run's evidence into MLflow.")
+    parser.add_argument("run")
+    parser.add_argument("--follow", type=int, metavar="PID", help="go on while this process lives")
+    arguments = parser.parse_args()
+    run = find_run(arguments.run)
+    if arguments.follow:
+        return 0 if follow(run, arguments.follow) else 1
+    sent = mirror(run)
+    sys.stdout.write(json.dumps(asdict(sent)) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
