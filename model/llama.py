@@ -93,16 +93,17 @@ class Rope(nn.Module):
     def forward(self, x_BNTH: Tensor) -> Tensor:
         """Rotate positions 0, 1, ..."""
         cos_TH, sin_TH = self._angles(x_BNTH.shape[-2], x_BNTH.device)
-        low, high = x_BNTH.chunk(2, dim=-1)
-        turned_BNTH = torch.cat((-high, low), dim=-1)
-        return x_BNTH * cos_TH.to(x_BNTH.dtype) + turned_BNTH * sin_TH.to(x_BNTH.dtype)
+        # Swapping the halves and negating half of the sines equals concatenating (-high, low) to
+        # the bit, in half the passes over memory.
+        swapped_BNTH = x_BNTH.roll(self.head_size // 2, -1)
+        return x_BNTH * cos_TH.to(x_BNTH.dtype) + swapped_BNTH * sin_TH.to(x_BNTH.dtype)
 
     def _angles(self, num_positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
         pairs = torch.arange(0, self.head_size, 2, dtype=torch.float32, device=device)
         frequencies = 1.0 / self.theta ** (pairs / self.head_size)
         positions = torch.arange(num_positions, dtype=torch.float32, device=device)
-        angles_TH = (positions[:, None] * frequencies).repeat(1, 2)
-        return angles_TH.cos(), angles_TH.sin()
+        angles = positions[:, None] * frequencies
+        return angles.cos().repeat(1, 2), torch.cat((-angles.sin(), angles.sin()), dim=-1)
 
 
 class CausalAttention(nn.Module):
