@@ -1,7 +1,7 @@
 """Checkpoint: seal the evaluated snapshot as a bundle that other programs open."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 from data.tokenizer import END_OF_TEXT
 from evidence.gates import Gate, Measurements
-from evidence.refs import CheckpointRef, EvaluationRef, ShardsRef, TrainingRef
+from evidence.refs import CheckpointRef, EvaluationRef, parse_ref
 from model.apr_model import read_model, write_model
-from model.errors import WrongSettingError
 from model.hugging_face import read_directory, write_directory
 from tasks import places
+from tasks.checkpoint_settings import CheckpointSettings
 from tasks.model_card import model_card
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.run_record import Run
@@ -26,26 +26,6 @@ from tasks.thresholds import Thresholds
 VERSION = 1
 APR = "model.apr"
 CARD = "README.md"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointSettings:
-    """How the bundle is labelled."""
-
-    name: str
-    licence: str
-    "SPDX id under which the weights are given on."
-    data_source: str
-    data_licence: str
-
-    def __post_init__(self) -> None:
-        """Refuse a bundle that does not say what it is.
-
-        Raises: WrongSettingError.
-        """
-        for field in ("name", "licence", "data_source", "data_licence"):
-            if not getattr(self, field).strip():
-                raise WrongSettingError(f"checkpoint.{field}", "empty", "a text")
 
 
 def measure(artefact: Artefact) -> Measurements:
@@ -96,12 +76,10 @@ STAGE = Stage(
 )
 
 
-@stage_task("checkpoint", "seal {training.short} as {settings.name}")
+@stage_task("checkpoint", "seal what {evaluation.short} scored as {settings.name}")
 def checkpoint_task(
     run: Run,
-    training: TrainingRef,
     evaluation: EvaluationRef,
-    shards: ShardsRef,
     settings: CheckpointSettings,
     thresholds: Thresholds,
 ) -> CheckpointRef:
@@ -109,15 +87,17 @@ def checkpoint_task(
 
     def build(out: Path) -> dict[str, Any]:
         store = Store(places.store())
-        return write_bundle(
-            store.open(training), store.open(evaluation), store.open(shards), settings, out
+        scored = store.open(evaluation)
+        training, shards = (
+            store.open(parse_ref(scored.index["content"][kind])) for kind in ("training", "shards")
         )
+        return write_bundle(training, scored, shards, settings, out)
 
     done = perform(
         run,
         STAGE,
         {"checkpoint": asdict(settings)},
-        {"training": str(training), "evaluation": str(evaluation), "shards": str(shards)},
+        {"evaluation": str(evaluation)},
         build,
         thresholds=asdict(thresholds),
         tracking=tracking(),

@@ -138,6 +138,8 @@ def score(
     )
     _write_losses(out / LOSSES, shards.directory, counter)
     return {
+        "training": str(training.ref),
+        "shards": str(shards.ref),
         "epoch": snapshot.epoch,
         "recorded_val_loss": snapshot.read()["val_loss"],
         "baselines": read_object(shards.directory / BASELINES),

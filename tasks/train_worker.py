@@ -42,6 +42,7 @@ from model.training_state import (
     weights,
 )
 from tasks.errors import TaskError, storage_error
+from tasks.probe import probe_ids, write_fingerprint
 from tasks.snapshots import SNAPSHOTS, Snapshot, complete_snapshots, drop_incomplete
 from tasks.training_log import TRAIN_LOG, append_row, read_rows, truncate
 
@@ -163,6 +164,7 @@ def _end_epoch(
     )
     snapshot.state.mkdir()
     save_training_state(state, snapshot.state)
+    write_fingerprint(state.model, probe_ids(validation.rows), snapshot.state)
     rows = [row for row in read_rows(directory / TRAIN_LOG) if row["step"] > _previous_step(snapshot)]
     validation_seconds = time.perf_counter() - begin
     record = epoch_record(job, snapshot, rows, statistics, validation.num_bytes, passes=passes)

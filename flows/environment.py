@@ -1,0 +1,86 @@
+"""Settings of Prefect and MLflow for this process, made before either is imported.
+
+What the user has set in the environment wins. Without a server, Prefect runs on the embedded
+database under `ASSAY_HOME`; with `assay up` running, on its server, which uses the same database.
+"""
+
+import json
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tasks import places
+from tasks.errors import StorageError
+
+UP_FILE = "up.json"
+HEALTH_SECONDS = 1.0
+
+QUIET = {
+    # Both tools report home unless told otherwise; MLflow wants the word `true`.
+    "DO_NOT_TRACK": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "MLFLOW_DISABLE_AGENT_HINT": "true",
+    "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_CLI_COLORS": "false",
+    "TOKENIZERS_PARALLELISM": "true",
+}
+PREFECT = {
+    # A first start runs migrations; the default of 20 s is too short for a busy machine.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    # Task runs travel through an in-memory queue that drops what is written one by one too slowly.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_READ_BATCH_SIZE": "200",
+}
+CONSOLE = {
+    # The terminal shows assay's own progress; Prefect's log goes to its server and UI.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+}
+
+
+def prepare(*, quiet_console: bool = True) -> None:
+    """Fill in the environment; must run before Prefect or MLflow is imported.
+
+    Raises: StorageError if `ASSAY_HOME` cannot be made.
+    """
+    try:
+        places.home().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(str(places.home()), os.strerror(error.errno or 0)) from None
+    defaults = {**QUIET, **PREFECT, **(CONSOLE if quiet_console else {})}
+    defaults["PREFECT_HOME"] = str(places.home() / "prefect")
+    defaults["MLFLOW_TRACKING_URI"] = places.mlflow_uri()
+    if url := running_server():
+        defaults["PREFECT_API_URL"] = url
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def running_server() -> str | None:
+    """Return the API URL of this machine's `assay up`, if one answers."""
+    path = places.home() / UP_FILE
+    if not path.is_file():
+        return None
+    url = str(json.loads(path.read_text())["prefect_api"])
+    return url if answers(f"{url}/health") else None
+
+
+def answers(url: str) -> bool:
+    """Return whether a loopback service answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=HEALTH_SECONDS) as reply:  # noqa: S310  # loopback
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def service_addresses() -> dict[str, str]:
+    """Return the addresses of this machine's `assay up`, as it wrote them; empty without one."""
+    path: Path = places.home() / UP_FILE
+    addresses: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
+    return addresses

@@ -1,0 +1,112 @@
+"""What can go wrong in the flows package.
+
+FlowError
++-- UsageError             a preset, a key, a value or an option that cannot be used
+|   +-- UnknownPresetError
+|   +-- UnknownSettingError
+|   +-- WrongValueError
++-- PortBusyError          another program listens where a service should
++-- ServiceFailedError     a service did not come up
++-- VerificationError      evidence that does not hold; lists what fails
+"""
+
+from dataclasses import dataclass
+
+
+class FlowError(Exception):
+    """Base of this package; `hint` is the one useful action, or empty."""
+
+    hint: str = ""
+
+
+class UsageError(FlowError):
+    """Something that was asked for and cannot be meant."""
+
+
+@dataclass(eq=False)
+class UnknownPresetError(UsageError):
+    """A preset that does not exist."""
+
+    preset: str
+    known: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"preset {self.preset} does not exist, should be one of {', '.join(self.known)}"
+
+
+@dataclass(eq=False)
+class UnknownSettingError(UsageError):
+    """A key that no setting has."""
+
+    where: str
+    key: str
+    closest: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.key} is not a setting, should be one of the preset's keys"
+
+    @property
+    def hint(self) -> str:  # type: ignore[override]  # depends on what was written
+        """Name the closest key."""
+        return f"did you mean {self.closest}?" if self.closest else "see flows/presets/"
+
+
+@dataclass(eq=False)
+class WrongValueError(UsageError):
+    """A value of the wrong type, or one that is missing."""
+
+    where: str
+    key: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.key} is {self.found}, should be {self.expected}"
+
+
+@dataclass(eq=False)
+class PortBusyError(FlowError):
+    """Another program listens where a service should."""
+
+    service: str
+    host: str
+    port: int
+    option: str
+
+    def __str__(self) -> str:
+        return f"{self.service}: {self.host}:{self.port} is in use, should be free"
+
+    @property
+    def hint(self) -> str:  # type: ignore[override]  # names the option
+        """Name the option that chooses another port."""
+        return f"choose another with {self.option}, or stop the program that listens there"
+
+
+@dataclass(eq=False)
+class ServiceFailedError(FlowError):
+    """A service did not come up."""
+
+    service: str
+    log: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.service}: not answering after {self.seconds:.0f} s, should be up"
+
+    @property
+    def hint(self) -> str:  # type: ignore[override]  # names the log
+        """Name the log."""
+        return f"read {self.log}"
+
+
+@dataclass(eq=False)
+class VerificationError(FlowError):
+    """Evidence that does not hold."""
+
+    subject: str
+    failures: tuple[str, ...]
+    hint = "the files named above are not what the record says; restore them or run again"
+
+    def __str__(self) -> str:
+        listed = "\n".join(f"  {failure}" for failure in self.failures)
+        return f"{self.subject}: {len(self.failures)} checks fail, should be none\n{listed}"

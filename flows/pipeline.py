@@ -1,0 +1,38 @@
+"""The pipeline: six stages as one flow run, each a task that passes a ref to the next."""
+
+from prefect import flow
+
+from flows.run import Finished, recorded
+from flows.settings import PipelineSettings, load_settings
+from tasks.bisection import bisect_task
+from tasks.checkpoint import checkpoint_task
+from tasks.evaluate import evaluate_task
+from tasks.pretokenize import pretokenize_task
+from tasks.run_record import Run
+from tasks.shard import shard_task
+from tasks.train import train_task
+
+
+@flow(name="pipeline", flow_run_name="{name}: {preset}", persist_result=False)
+def pipeline(name: str = "demo", preset: str = "demo", overrides: tuple[str, ...] = ()) -> Finished:
+    """Take source code to a sealed, evaluated and traced model.
+
+    Args:
+        name: The first part of the run's name; the day is added.
+        preset: A preset that comes with assay, or the path of a TOML file.
+        overrides: Settings that differ from the preset, each as `section.key=value`.
+    """
+    settings = load_settings(preset, overrides)
+    request = {"flow": "pipeline", "preset": preset, "overrides": list(overrides)}
+    return recorded(name, settings, request, lambda run: _stages(run, settings))
+
+
+def _stages(run: Run, settings: PipelineSettings) -> object:
+    thresholds, runtime = settings.thresholds, settings.runtime
+    tokens = pretokenize_task(run, settings.source, settings.pretokenize, thresholds)
+    shards = shard_task(run, tokens, settings.shard, thresholds)
+    training = train_task(run, shards, settings.model, settings.train, thresholds, runtime)
+    evaluation = evaluate_task(run, training, shards, thresholds, runtime)
+    checkpoint = checkpoint_task(run, evaluation, settings.checkpoint, thresholds)
+    bisect_task(run, checkpoint, thresholds, runtime)
+    return checkpoint

@@ -1,0 +1,83 @@
+"""Run stages as one recorded run: plan first, record last, MLflow beside, whatever happens."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
+
+from flows.environment import service_addresses
+from flows.settings import PipelineSettings
+from tasks.mirroring import mirrored
+from tasks.prefect_task import KNOWN_ERRORS, failed, gate_rows
+from tasks.run_record import Run, finish_run, start_run
+
+Body = Callable[[Run], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a flow leaves: its evidence, and whether MLflow has caught up."""
+
+    evidence: str
+    output: str
+    mlflow_complete: bool
+
+
+def recorded(
+    name: str, settings: PipelineSettings, request: Mapping[str, Any], body: Body
+) -> Finished:
+    """Run a body of stages and record the run.
+
+    A failure that is known becomes the flow's Failed state, with the error's own sentence.
+    """
+    request = {**request, "runtime": asdict(settings.runtime), "prefect_flow_run_id": flow_run.id}
+    run = start_run(name, settings.as_record(), request)
+    with mirrored(run) as mirror:
+        try:
+            with recording_the_end(run):
+                output = body(run)
+        except KNOWN_ERRORS as error:
+            publish_run(run)
+            return failed_with(run, error)
+        publish_run(run)
+    return Finished(str(run.directory), str(output), mirror.complete)
+
+
+@contextmanager
+def recording_the_end(run: Run) -> Iterator[None]:
+    """Write the run's record when the block ends, however it ends."""
+    try:
+        yield
+    except KNOWN_ERRORS as error:
+        finish_run(run, "failed", str(error))
+        raise
+    except BaseException as error:
+        finish_run(run, "interrupted", f"{type(error).__name__}: {error}")
+        raise
+    finish_run(run, "completed", None)
+
+
+def failed_with(run: Run, error: Exception) -> Any:  # noqa: ANN401  # a Prefect state
+    """Return the Failed state of a flow; the error carries the run it belongs to."""
+    error.add_note(f"evidence: {run.directory}")
+    return failed(error)
+
+
+def publish_run(run: Run) -> None:
+    """Show all gates and the way to the evidence and to MLflow on the flow run's page."""
+    if FlowRunContext.get() is None:
+        return
+    gates = run.gates()
+    if gates:
+        create_table_artifact(gate_rows(gates), key="gates", description=f"Gates of {run.name}")
+    create_link_artifact(run.directory.as_uri(), key="evidence", link_text=run.name)
+    address = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not address.startswith("http"):
+        address = service_addresses().get("mlflow", "")
+    if address:
+        create_link_artifact(address, key="mlflow", link_text=f"MLflow: {run.name}")

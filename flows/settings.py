@@ -1,0 +1,131 @@
+"""Settings of a pipeline: a complete TOML preset, then `--set` overrides, through one strict parser.
+
+Unknown keys, missing keys and values of the wrong type are refused; nothing is filled in.
+"""
+
+import dataclasses
+import difflib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from data.pretokenize import PretokenizeSettings
+from data.shard import ShardSettings
+from data.source import SourceSettings
+from flows.errors import UnknownPresetError, UnknownSettingError, WrongValueError
+from model.llama import LlamaSettings
+from model.train_settings import TrainSettings
+from tasks.checkpoint_settings import CheckpointSettings
+from tasks.runtime import RuntimeSettings
+from tasks.thresholds import Thresholds
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineSettings:
+    """All settings of a run, a section a stage."""
+
+    source: SourceSettings
+    pretokenize: PretokenizeSettings
+    shard: ShardSettings
+    model: LlamaSettings
+    train: TrainSettings
+    checkpoint: CheckpointSettings
+    thresholds: Thresholds
+    runtime: RuntimeSettings
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the settings as plain values, without what does not change the result."""
+        record = dataclasses.asdict(self)
+        del record["runtime"]
+        return record
+
+
+def preset_names() -> tuple[str, ...]:
+    """List the presets that come with assay."""
+    return tuple(sorted(path.stem for path in PRESETS.glob("*.toml")))
+
+
+def load_settings(preset: str, overrides: Sequence[str] = ()) -> PipelineSettings:
+    """Read a preset, by name or as a path to a TOML file, and apply overrides.
+
+    Raises: UnknownPresetError, UnknownSettingError, WrongValueError, WrongSettingError.
+    """
+    path = Path(preset) if preset.endswith(".toml") else PRESETS / f"{preset}.toml"
+    if not path.is_file():
+        raise UnknownPresetError(preset, preset_names())
+    try:
+        values = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise WrongValueError(str(path), "the file", str(error), "TOML") from None
+    _refuse_unknown(str(path), values)
+    for override in overrides:
+        _apply(values, override)
+    return parse_settings(str(path.stem), values)
+
+
+def parse_settings(where: str, values: Mapping[str, Any]) -> PipelineSettings:
+    """Turn plain values into settings.
+
+    Raises: WrongValueError, WrongSettingError.
+    """
+    try:
+        return _ADAPTER.validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        found = "missing" if first["type"] == "missing" else repr(first["input"])
+        expected = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+        raise WrongValueError(where, key, found, expected) from None
+
+
+def setting_keys() -> list[str]:
+    """List every key of a preset."""
+    return [f"{section}.{field}" for section, fields in _SECTIONS.items() for field in fields]
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set one `key=value`; the value is TOML, or a bare text where it is not."""
+    key, equals, text = override.partition("=")
+    section, _, field = key.strip().partition(".")
+    if not equals:
+        raise WrongValueError("--set", override, "without a value", "KEY=VALUE")
+    if f"{section}.{field}" not in setting_keys():
+        raise UnknownSettingError("--set", key, _closest(key))
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    values.setdefault(section, {})[field] = value
+
+
+def _refuse_unknown(where: str, values: Mapping[str, Any]) -> None:
+    known = set(setting_keys())
+    for key in _keys(values):
+        if key not in known:
+            raise UnknownSettingError(where, key, _closest(key))
+
+
+def _keys(values: Mapping[str, Any]) -> Iterator[str]:
+    for section, fields in values.items():
+        if isinstance(fields, Mapping):
+            yield from (f"{section}.{field}" for field in fields)
+        else:
+            yield section
+
+
+def _closest(key: str) -> str:
+    return next(iter(difflib.get_close_matches(key, setting_keys(), n=1)), "")
+
+
+_SECTIONS: dict[str, list[str]] = {
+    section: [field.name for field in dataclasses.fields(settings_type)]
+    for section, settings_type in get_type_hints(PipelineSettings).items()
+}
+_ADAPTER = TypeAdapter(PipelineSettings)

@@ -1,0 +1,123 @@
+"""Each stage as a flow of its own: refs in, ref out."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from prefect import flow
+
+from evidence.errors import WrongRefError
+from evidence.refs import CheckpointRef, EvaluationRef, Ref, ShardsRef, TokensRef, TrainingRef
+from flows.run import Finished, recorded
+from flows.settings import load_settings
+from tasks import places
+from tasks.bisection import bisect_task
+from tasks.checkpoint import checkpoint_task
+from tasks.evaluate import evaluate_task
+from tasks.pretokenize import pretokenize_task
+from tasks.shard import shard_task
+from tasks.store import Store
+from tasks.train import train_task
+
+RefT = TypeVar("RefT", bound=Ref)
+Overrides = tuple[str, ...]
+
+
+def resolve(text: str, ref_type: type[RefT]) -> RefT:
+    """Return the artefact that a person named, if it is of the kind that is due.
+
+    Raises: WrongRefError, NotFoundError, AmbiguousError.
+    """
+    ref = Store(places.store()).resolve(text)
+    if not isinstance(ref, ref_type):
+        raise WrongRefError(text, f"a {ref_type.kind} ref")
+    return ref
+
+
+@flow(name="pretokenize", flow_run_name="{name}: pretokenize", persist_result=False)
+def pretokenize_flow(name: str, preset: str, overrides: Overrides = ()) -> Finished:
+    """Make token files of the preset's source."""
+    settings = load_settings(preset, overrides)
+    request = _request("pretokenize", preset, overrides)
+    return recorded(
+        name,
+        settings,
+        request,
+        lambda run: pretokenize_task(
+            run, settings.source, settings.pretokenize, settings.thresholds
+        ),
+    )
+
+
+@flow(name="shard", flow_run_name="{name}: shard {tokens}", persist_result=False)
+def shard_flow(name: str, preset: str, tokens: str, overrides: Overrides = ()) -> Finished:
+    """Make shuffled rows of token files."""
+    settings, ref = load_settings(preset, overrides), resolve(tokens, TokensRef)
+    request = _request("shard", preset, overrides, tokens=ref)
+    return recorded(
+        name,
+        settings,
+        request,
+        lambda run: shard_task(run, ref, settings.shard, settings.thresholds),
+    )
+
+
+@flow(name="train", flow_run_name="{name}: train on {shards}", persist_result=False)
+def train_flow(name: str, preset: str, shards: str, overrides: Overrides = ()) -> Finished:
+    """Train a model on shards."""
+    settings, ref = load_settings(preset, overrides), resolve(shards, ShardsRef)
+    request = _request("train", preset, overrides, shards=ref)
+    return recorded(
+        name,
+        settings,
+        request,
+        lambda run: train_task(
+            run, ref, settings.model, settings.train, settings.thresholds, settings.runtime
+        ),
+    )
+
+
+@flow(name="evaluate", flow_run_name="{name}: evaluate {training}", persist_result=False)
+def evaluate_flow(
+    name: str, preset: str, training: str, shards: str, overrides: Overrides = ()
+) -> Finished:
+    """Score a training's best snapshot on the validation rows of shards."""
+    settings = load_settings(preset, overrides)
+    trained, rows = resolve(training, TrainingRef), resolve(shards, ShardsRef)
+    request = _request("evaluate", preset, overrides, training=trained, shards=rows)
+    return recorded(
+        name,
+        settings,
+        request,
+        lambda run: evaluate_task(run, trained, rows, settings.thresholds, settings.runtime),
+    )
+
+
+@flow(name="checkpoint", flow_run_name="{name}: seal {evaluation}", persist_result=False)
+def checkpoint_flow(name: str, preset: str, evaluation: str, overrides: Overrides = ()) -> Finished:
+    """Seal the snapshot that an evaluation scored."""
+    settings, ref = load_settings(preset, overrides), resolve(evaluation, EvaluationRef)
+    request = _request("checkpoint", preset, overrides, evaluation=ref)
+    return recorded(
+        name,
+        settings,
+        request,
+        lambda run: checkpoint_task(run, ref, settings.checkpoint, settings.thresholds),
+    )
+
+
+@flow(name="bisect", flow_run_name="{name}: trace {checkpoint}", persist_result=False)
+def bisect_flow(name: str, preset: str, checkpoint: str, overrides: Overrides = ()) -> Finished:
+    """Trace a sealed checkpoint against the model that was trained."""
+    settings, ref = load_settings(preset, overrides), resolve(checkpoint, CheckpointRef)
+    request = _request("bisect", preset, overrides, checkpoint=ref)
+    return recorded(
+        name,
+        settings,
+        request,
+        lambda run: bisect_task(run, ref, settings.thresholds, settings.runtime),
+    )
+
+
+def _request(stage: str, preset: str, overrides: Overrides, **refs: Ref) -> dict[str, object]:
+    named = {kind: str(ref) for kind, ref in refs.items()}
+    return {"flow": stage, "preset": preset, "overrides": list(overrides), **named}

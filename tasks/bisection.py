@@ -1,0 +1,190 @@
+"""Bisect: trace the sealed checkpoint against the trained model, operation by operation.
+
+The reference is the snapshot that was sealed; the candidates are the checkpoint's `.apr` and its
+safetensors file. Beside them stand the digests that the worker took of the model in its memory.
+"""
+
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.rows import open_rows
+from data.shard import ShardsIndex
+from evidence.canonical import pretty, read_object
+from evidence.gates import Gate, Measurements
+from evidence.refs import CheckpointRef, TraceRef, parse_ref
+from model.disagreement import compare, first_departure
+from model.hugging_face import read_directory
+from model.llama import Llama, LlamaSettings
+from model.taps import Trace, trace
+from model.trace_text import TraceHeader, sub_ffn_csv, trace_text
+from tasks import places
+from tasks.checkpoint import APR
+from tasks.device import choose_device, num_threads
+from tasks.evaluate import load_model
+from tasks.prefect_task import publish, stage_task, tracking
+from tasks.probe import probe_ids, read_fingerprint
+from tasks.run_record import Run
+from tasks.runtime import RuntimeSettings
+from tasks.snapshots import SNAPSHOTS, Snapshot
+from tasks.stage import Stage, perform
+from tasks.store import Artefact, Store
+from tasks.thresholds import Thresholds
+
+VERSION = 1
+RESULT = "trace.json"
+TEXT = "trace.txt"
+CSV = "sub-ffn-per-layer-stds.csv"
+
+
+def measure(artefact: Artefact) -> Measurements:
+    """Compute the verdicts again from the recorded taps and differences."""
+    result: Any = read_object(artefact.directory / RESULT)
+    sides = result["candidates"].values()
+    sites = [site for side in sides for site in side]
+    taps = {tap["site"]: tap["sha256"] for tap in result["taps"]}
+    errors = [math.inf if site["relative_l2"] is None else site["relative_l2"] for site in sites]
+    departed = [site["site"] for site, error in zip(sites, errors, strict=True) if error > 0]
+    largest = max(errors)
+    return {
+        "sites": len(taps),
+        "sides": len(sides),
+        "tokens": len(result["ids"][0]),
+        "largest_relative_error": largest if math.isfinite(largest) else None,
+        "differing_sites": len(set(departed)),
+        "first_differing_site": departed[0] if departed else "none",
+        "sites_unlike_memory": sum(
+            taps[site] != digest for site, digest in result["in_memory"].items()
+        ),
+    }
+
+
+STAGE = Stage(
+    name="bisect",
+    version=VERSION,
+    ref_type=TraceRef,
+    measure=measure,
+    gates=(
+        Gate(
+            id="bisect.agrees",
+            sentence="the sealed checkpoint computes what the trained model computes",
+            measured="largest_relative_error",
+            operator="<=",
+            threshold="thresholds.max_trace_error",
+        ),
+        Gate(
+            id="bisect.memory",
+            sentence="every operation equals, bit for bit, the model in the trainer's memory",
+            measured="sites_unlike_memory",
+            operator="==",
+            threshold=0,
+            required=False,
+        ),
+    ),
+)
+
+
+@stage_task("bisect", "trace {checkpoint.short} against the trained model")
+def bisect_task(
+    run: Run, checkpoint: CheckpointRef, thresholds: Thresholds, runtime: RuntimeSettings
+) -> TraceRef:
+    """Trace a sealed checkpoint against the snapshot that it was sealed from."""
+
+    def build(out: Path) -> dict[str, Any]:
+        torch.set_num_threads(num_threads(runtime))
+        store = Store(places.store())
+        return trace_checkpoint(store, store.open(checkpoint), choose_device(runtime), thresholds, out)
+
+    done = perform(
+        run,
+        STAGE,
+        {"max_trace_error": thresholds.max_trace_error},
+        {"checkpoint": str(checkpoint)},
+        build,
+        thresholds=asdict(thresholds),
+        tracking=tracking(),
+    )
+    for name in (TEXT, CSV):
+        shutil.copyfile(done.artefact.directory / name, run.directory / name)
+    publish(run, done.record, summary(done.record["measurements"]))
+    return TraceRef(done.ref.digest)
+
+
+def trace_checkpoint(
+    store: Store, checkpoint: Artefact, device: str, thresholds: Thresholds, out: Path
+) -> dict[str, Any]:
+    """Trace the trained model and both files of its checkpoint on the probe."""
+    content = checkpoint.index["content"]
+    training = store.open(parse_ref(content["training"]))
+    snapshot = Snapshot(training.directory / SNAPSHOTS, int(content["epoch"]))
+    ids_BT = _probe(store, snapshot).to(device)
+    model = load_model(snapshot.weights, device)
+    reference = trace(model, ids_BT, keep_tensors=True)
+    candidates = {
+        APR: load_model(checkpoint.directory / APR, device),
+        "model.safetensors": _from_directory(checkpoint.directory, device),
+    }
+    compared = {
+        name: compare(reference, trace(candidate, ids_BT, keep_tensors=True))
+        for name, candidate in candidates.items()
+    }
+    bar = thresholds.max_trace_error
+    departures = {name: first_departure(found, max_relative_l2=bar) for name, found in compared.items()}
+    result = {
+        "ids": reference.ids,
+        "taps": [asdict(tap) for tap in reference.taps],
+        "in_memory": read_fingerprint(snapshot.state),
+        "candidates": {name: [asdict(site) for site in found] for name, found in compared.items()},
+        "first_departures": {name: each and each.site for name, each in departures.items()},
+    }
+    (out / RESULT).write_bytes(pretty(_finite(result)))
+    _write_text(out, checkpoint, model.settings, reference)
+    return {"checkpoint": str(checkpoint.ref), "tokens": ids_BT.numel()}
+
+
+def _probe(store: Store, snapshot: Snapshot) -> Tensor:
+    shards = store.open(parse_ref(str(snapshot.read()["shards"])))
+    return probe_ids(open_rows(shards.directory, shards.read_index(ShardsIndex), "val"))
+
+
+def _from_directory(directory: Path, device: str) -> Llama:
+    settings, tensors = read_directory(directory)
+    model = Llama(settings)
+    model.load_state_dict(tensors)
+    return model.to(device).eval()
+
+
+def _write_text(out: Path, checkpoint: Artefact, settings: LlamaSettings, found: Trace) -> None:
+    header = TraceHeader(
+        model_path=f"{checkpoint.ref.short}/{APR}",
+        contract=f"{len(found.taps)} taps compared with the trained model",
+        file_format="APR (native)",
+        tokenizer=f"Tokenizer: embedded BPE, {settings.vocab_size} tokens",
+        prompt="(first validation row)",
+    )
+    (out / TEXT).write_text(trace_text(header, settings, found))
+    (out / CSV).write_text(sub_ffn_csv(found))
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401  # walks plain values of any shape
+    """Replace NaN and infinities, which JSON has not, by null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def summary(measured: Measurements) -> str:
+    """Say in a line what came out."""
+    if measured["first_differing_site"] == "none":
+        return f"no fault: {measured['sites']} sites agree bit for bit on {measured['sides']} files"
+    return f"first difference at {measured['first_differing_site']}"
