@@ -9,11 +9,12 @@ from typing import Any
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
+from prefect.states import Failed
 
 from flows.environment import service_addresses
 from flows.settings import PipelineSettings
 from tasks.mirroring import mirrored
-from tasks.prefect_task import KNOWN_ERRORS, failed, gate_rows
+from tasks.prefect_task import KNOWN_ERRORS, gate_rows
 from tasks.run_record import Run, finish_run, start_run
 
 Body = Callable[[Run], object]
@@ -63,9 +64,12 @@ def recording_the_end(run: Run) -> Iterator[None]:
 
 
 def failed_with(run: Run, error: Exception) -> Any:  # noqa: ANN401  # a Prefect state
-    """Return the Failed state of a flow; the error carries the run it belongs to."""
+    """Return the Failed state whose message is the error's own sentence.
+
+    The error carries the run that it belongs to as a note.
+    """
     error.add_note(f"evidence: {run.directory}")
-    return failed(error)
+    return Failed(message=str(error), data=error)
 
 
 def publish_run(run: Run) -> None:

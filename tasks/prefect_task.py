@@ -1,10 +1,8 @@
 """Turn a stage's function into a Prefect task, and its record into artifacts.
 
-A failure that trying again cannot mend becomes a Failed state whose message is the error's own
-sentence; only a worker that died without a word is tried again.
+Only a worker that died without a word is tried again: no other failure would go away.
 """
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
@@ -18,7 +16,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.runtime import flow_run, task_run
-from prefect.states import Failed
 
 from data.errors import DataError
 from evidence.errors import EvidenceError
@@ -38,19 +35,11 @@ def stage_task(name: str, task_run_name: str) -> Callable[[Callable[P, R]], pref
     """Make a Prefect task of a function that performs a stage."""
 
     def decorate(function: Callable[P, R]) -> prefect.Task[P, R]:
-        @functools.wraps(function)
-        def run(*args: P.args, **kwargs: P.kwargs) -> R:
-            try:
-                return function(*args, **kwargs)
-            except KNOWN_ERRORS as error:
-                if isinstance(error, WorkerDiedError):
-                    raise
-                return failed(error)
-
         return prefect.task(
-            run,
+            function,
             name=name,
             task_run_name=task_run_name,
+            # The store decides what has been done; Prefect's cache does not look at the data.
             cache_policy=NO_CACHE,
             persist_result=False,
             retries=NUM_RETRIES,
@@ -61,13 +50,8 @@ def stage_task(name: str, task_run_name: str) -> Callable[[Callable[P, R]], pref
     return decorate
 
 
-def failed(error: Exception) -> Any:  # noqa: ANN401  # Prefect turns a returned state into the outcome
-    """Return the Failed state whose message is the error's sentence."""
-    return Failed(message=str(error), data=error)
-
-
 def _is_retryable(_task: object, _run: TaskRun, state: State[Any]) -> bool:
-    return isinstance(state.data, WorkerDiedError) or "WorkerDiedError" in (state.message or "")
+    return isinstance(state.data, WorkerDiedError)
 
 
 def tracking() -> dict[str, str | None]:
