@@ -4,11 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from data.pretokenize import TokensIndex, pretokenize
 from data.shard import ShardsIndex, shard
 from data.source import SourceListing
 from tests.data.corpus import TEXTS, pretokenize_settings, quiet, shard_settings, write_corpus
+
+# Reading and writing files on a busy machine has no deadline worth failing for.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 @dataclass(frozen=True)

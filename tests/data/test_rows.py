@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,12 @@ def test_an_end_of_text_belongs_to_the_document_that_it_ends(rows: Rows) -> None
     documents_NS = rows.documents_NS([0, 1, 2])
     assert documents_NS.tolist() == [[0, 0, 0], [4, 4, 5], [257, 258, 259]]
     assert documents_NS.dtype == np.int64
+
+
+def test_ids_beyond_sixteen_bits_are_read_as_written(tmp_path: Path) -> None:
+    index = replace(by_hand(tmp_path), dtype="uint32", vocab_size=70001)
+    (tmp_path / "val" / "shard-00000.bin").write_bytes(np.array([1, 70000, 0], "<u4").tobytes())
+    assert open_rows(tmp_path, index, "val").take([0]).tolist() == [[1, 70000, 0]]
 
 
 def test_the_splits_are_apart(tmp_path: Path) -> None:

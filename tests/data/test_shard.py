@@ -1,6 +1,7 @@
 import hashlib
+import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,24 @@ def test_the_same_tokens_give_the_same_shards(
         if path.is_file():
             again = tmp_path / "out" / path.relative_to(shards.directory)
             assert again.read_bytes() == path.read_bytes()
+
+
+def test_rows_written_in_many_blocks_are_the_same(
+    tokens: Tokens, shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "BLOCK_TOKENS", 1)
+    index = shard(
+        tokens.directory, tokens.index, shard_settings(), out=tmp_path / "out", on_progress=quiet
+    )
+    assert index == shards.index
+    for path, _ in index.train.shards:
+        assert half_sha256(tmp_path / "out" / path) == half_sha256(shards.directory / path)
+
+
+def test_an_index_is_plain_json(tokens: Tokens, shards: Shards) -> None:
+    for index in (asdict(tokens.index), asdict(shards.index)):
+        as_lists = json.loads(json.dumps(index, allow_nan=False))
+        assert json.dumps(as_lists) == json.dumps(index)
 
 
 def test_another_seed_gives_other_rows(tokens: Tokens, shards: Shards, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from data.errors import (
     WrongSettingError,
 )
 from data.globs import matcher
-from data.source import SourceFile, SourceSettings, list_files
+from data.source import SourceFile, SourceSettings, _walk, list_files
 from tests.data.corpus import source_settings, write_corpus
 
 
@@ -78,6 +78,16 @@ def test_a_directory_without_matching_files_is_refused(tmp_path: Path) -> None:
     assert caught.value.path == tmp_path
     assert caught.value.include == ("**/*.py",)
     assert caught.value.exclude == ("*.py",)
+
+
+def test_a_directory_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    write_corpus(tmp_path, {"a.py": b"a", "b/c.py": b"c"})
+    walk = _walk(tmp_path, ())
+    assert next(walk) == "a.py"
+    (tmp_path / "b" / "c.py").unlink()
+    (tmp_path / "b").rmdir()
+    with pytest.raises(FileNotFoundError):
+        list(walk)
 
 
 def test_a_name_that_is_not_unicode_is_refused(tmp_path: Path) -> None:
