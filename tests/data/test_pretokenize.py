@@ -194,19 +194,20 @@ def test_a_corpus_without_validation_documents_is_refused(tmp_path: Path) -> Non
     assert caught.value.validation_fraction == 1e-9
 
 
-def test_a_file_that_changes_during_the_stage_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", ["filter", "train the tokenizer", "encode"])
+def test_a_file_that_changes_after_any_step_is_refused(tmp_path: Path, step: str) -> None:
     listing = write_corpus(tmp_path / "source", TEXTS)
 
-    def change_after_filtering(what: str, done: int, total: int) -> None:
-        if what == "filter" and done == total:
-            (tmp_path / "source" / "a.py").write_bytes(b"changed")
-            (tmp_path / "source" / "b.py").write_bytes(b"changed")
+    def change_after_step(what: str, done: int, total: int) -> None:
+        if what == step and done == total:
+            for path in TEXTS:
+                (tmp_path / "source" / path).write_bytes(b"changed")
 
     with pytest.raises(ChangedSourceError) as caught:
         pretokenize(
-            listing, pretokenize_settings(), out=tmp_path / "o", on_progress=change_after_filtering
+            listing, pretokenize_settings(), out=tmp_path / "o", on_progress=change_after_step
         )
-    assert caught.value.path.name in ("a.py", "b.py")
+    assert caught.value.found_sha256 == hashlib.sha256(b"changed").hexdigest()
 
 
 def test_a_vocabulary_larger_than_the_corpus_is_refused(tmp_path: Path) -> None:
