@@ -207,16 +207,19 @@ def _encode(
     number = 0
     for batch in _batches(files):
         texts = [listing.read(file).decode() for file in batch]
-        for file, ids in zip(batch, tokenizer.encode_batch(texts), strict=True):
-            terminated = np.append(ids, np.uint32(tokenizer.end_of_text_id))
-            counter.add(terminated)
-            writer.write(terminated)
+        encoded = [
+            np.append(ids, np.uint32(tokenizer.end_of_text_id))
+            for ids in tokenizer.encode_batch(texts)
+        ]
+        counter.add(np.concatenate(encoded))
+        for file, ids in zip(batch, encoded, strict=True):
+            writer.write(ids)
             yield Document(
                 document=number,
                 path=file.path,
                 sha256=file.sha256,
                 num_bytes=file.num_bytes,
-                num_tokens=len(terminated),
+                num_tokens=len(ids),
                 split=split_of(file.sha256, fraction, seed),
                 licence=listing.licence,
             )

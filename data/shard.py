@@ -27,6 +27,8 @@ from data.tokenizer import Tokenizer
 VERSION = 1
 ROW_DOCUMENTS = "row-documents.bin"
 ROW_DOCUMENT_DTYPE = np.dtype("<u4")
+BLOCK_TOKENS = 2**20
+"""Tokens counted and written at a time; what a shard holds is never in memory as a whole."""
 # The streams of random numbers: one for each split and purpose, all from one seed.
 SPLIT_KEYS: dict[SplitName, int] = {"train": 0, "val": 1}
 ORDER_DOCUMENTS, ORDER_ROWS = 0, 1
@@ -179,13 +181,21 @@ class Cutter:
             path = f"{self._split}/shard-{number:05d}.bin"
             chosen = rows[first : first + step]
             with (self._out / path).open("xb") as file:
-                for row in chosen:
-                    start = int(row) * self._row_tokens
-                    ids = stream.read(start, start + self._row_tokens)
+                for block in _blocks(chosen, BLOCK_TOKENS // self._row_tokens):
+                    ids = self._read(stream, block)
                     self._counter.add(ids)
                     file.write(ids.astype(self._dtype).tobytes())
             on_progress(f"shard {self._split}", first + len(chosen), len(rows))
             yield path, len(chosen)
+
+    def _read(self, stream: Stream, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        starts = (int(row) * self._row_tokens for row in rows)
+        return np.concatenate([stream.read(at, at + self._row_tokens) for at in starts])
+
+
+def _blocks(rows: NDArray[np.int64], num_rows: int) -> Iterator[NDArray[np.int64]]:
+    step = max(num_rows, 1)
+    return (rows[first : first + step] for first in range(0, len(rows), step))
 
 
 def _documents(directory: Path, tokens: TokensIndex) -> tuple[Document, ...]:

@@ -107,10 +107,15 @@ def _walk(root: Path, exclude: tuple[str, ...]) -> Iterator[str]:
     """Yield every regular file inside the root, as relative POSIX paths.
 
     Not descending into directories excluded as a whole saves most of the walk of an installation.
+    A directory that cannot be read is an error, not an absence.
     """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
     whole = matcher(pattern.removesuffix("/**") for pattern in exclude if pattern.endswith("/**"))
     inside = root.resolve()
-    for directory, subdirectories, names in os.walk(root):
+    for directory, subdirectories, names in os.walk(root, onerror=refuse):
         relative = Path(directory).relative_to(root)
         subdirectories[:] = [n for n in subdirectories if not whole((relative / n).as_posix())]
         for name in names:

@@ -102,7 +102,7 @@ def _read(path: Path, definition: dict[str, Any]) -> tuple[int, int | None, list
         model, added = definition["model"], definition["added_tokens"]
         vocab: dict[str, int] = model["vocab"]
         kind, normalizer = model["type"], definition["normalizer"]
-        special = {token["content"]: token["id"] for token in added if token["special"]}
+        special = {token["content"]: token["id"] for token in added}
         unk_id = vocab.get(model["unk_token"])
     except (KeyError, TypeError) as error:
         raise WrongTokenizerError(path, f"no {error}", "a tokenizer.json") from error
@@ -111,7 +111,7 @@ def _read(path: Path, definition: dict[str, Any]) -> tuple[int, int | None, list
         raise WrongTokenizerError(path, found, "BPE without a normalizer")
     if special != {END_OF_TEXT: vocab.get(END_OF_TEXT)}:
         expected = f"exactly {END_OF_TEXT}, an id of the vocabulary"
-        raise WrongTokenizerError(path, f"special tokens are {special}", expected)
+        raise WrongTokenizerError(path, f"added tokens are {special}", expected)
     if sorted(vocab.values()) != list(range(len(vocab))):
         raise WrongTokenizerError(path, "ids have gaps", f"0 to {len(vocab) - 1}")
     return special[END_OF_TEXT], unk_id, _bytes_of_ids(path, vocab)
