@@ -65,11 +65,19 @@ def measure(artefact: Artefact) -> Measurements:
     }
 
 
+def summary(measured: Measurements) -> str:
+    """Say in a line what came out."""
+    if measured["first_differing_site"] == "none":
+        return f"no fault: {measured['sites']} sites agree bit for bit on {measured['sides']} files"
+    return f"first difference at {measured['first_differing_site']}"
+
+
 STAGE = Stage(
     name="bisect",
     version=VERSION,
     ref_type=TraceRef,
     measure=measure,
+    summary=summary,
     gates=(
         Gate(
             id="bisect.agrees",
@@ -112,7 +120,7 @@ def bisect_task(
     )
     for name in (TEXT, CSV):
         shutil.copyfile(done.artefact.directory / name, run.directory / name)
-    publish(run, done.record, summary(done.record["measurements"]))
+    publish(run, STAGE, done.record)
     return TraceRef(done.ref.digest)
 
 
@@ -181,10 +189,3 @@ def _finite(value: Any) -> Any:  # noqa: ANN401  # walks plain values of any sha
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
-
-
-def summary(measured: Measurements) -> str:
-    """Say in a line what came out."""
-    if measured["first_differing_site"] == "none":
-        return f"no fault: {measured['sites']} sites agree bit for bit on {measured['sides']} files"
-    return f"first difference at {measured['first_differing_site']}"

@@ -52,11 +52,17 @@ def differing_tensors(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -
     )
 
 
+def summary(measured: Measurements) -> str:
+    """Say in a line what came out."""
+    return f"{measured['parameters']:,} parameters in {measured['tensors']} tensors, sealed"
+
+
 STAGE = Stage(
     name="checkpoint",
     version=VERSION,
     ref_type=CheckpointRef,
     measure=measure,
+    summary=summary,
     gates=(
         Gate(
             id="checkpoint.formats",
@@ -102,7 +108,7 @@ def checkpoint_task(
         thresholds=asdict(thresholds),
         tracking=tracking(),
     )
-    publish(run, done.record, summary(done.record["measurements"]))
+    publish(run, STAGE, done.record)
     return CheckpointRef(done.ref.digest)
 
 
@@ -143,8 +149,3 @@ def write_bundle(
         "training": str(training.ref),
         "evaluation": str(evaluation.ref),
     }
-
-
-def summary(measured: Measurements) -> str:
-    """Say in a line what came out."""
-    return f"{measured['parameters']:,} parameters in {measured['tensors']} tensors, sealed"

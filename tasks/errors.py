@@ -7,6 +7,8 @@ TaskError
 +-- StorageError           the disk refused: full, read-only, not permitted
 +-- UnsupportedStoreError  a store of a kind that this version cannot use
 +-- BusyError              another process is doing the same work
++-- PreflightError         a model or a budget that the shards cannot serve
++-- MirrorError            MLflow did not take a run's evidence
 +-- WorkerFailedError      the training worker stopped and said why
 +-- WorkerDiedError        the training worker died without a word; may be retried
 """
@@ -100,6 +102,30 @@ class BusyError(TaskError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.what} is held by another process, should be free"
+
+
+@dataclass(eq=False)
+class PreflightError(TaskError):
+    """A model or a budget that the shards cannot serve, found before any compute."""
+
+    setting: str
+    found: object
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.setting} is {self.found}, should be {self.expected}"
+
+
+@dataclass(eq=False)
+class MirrorError(TaskError):
+    """MLflow did not take a run's evidence."""
+
+    uri: str
+    reason: str
+    hint = "the record is safe; run `assay mirror` again when MLflow answers"
+
+    def __str__(self) -> str:
+        return f"{self.uri}: {self.reason}, should take the run"
 
 
 @dataclass(eq=False)

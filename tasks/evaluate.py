@@ -64,11 +64,20 @@ def measure(artefact: Artefact) -> Measurements:
     }
 
 
+def summary(measured: Measurements) -> str:
+    """Say in a line what came out."""
+    return (
+        f"{measured['val_loss']:.3f} nats, {measured['val_bits_per_byte']:.3f} bits a byte; "
+        f"bigram {measured['bigram_nats']:.3f}, unigram {measured['unigram_nats']:.3f} nats"
+    )
+
+
 STAGE = Stage(
     name="evaluate",
     version=VERSION,
     ref_type=EvaluationRef,
     measure=measure,
+    summary=summary,
     gates=(
         Gate(
             id="evaluate.reload",
@@ -119,7 +128,7 @@ def evaluate_task(
         thresholds=asdict(thresholds),
         tracking=tracking(),
     )
-    publish(run, done.record, summary(done.record["measurements"]))
+    publish(run, STAGE, done.record)
     return EvaluationRef(done.ref.digest)
 
 
@@ -171,11 +180,3 @@ def _write_losses(path: Path, shards: Path, counter: LossCounter) -> None:
         }
     )
     table.to_parquet(path, index=False)
-
-
-def summary(measured: Measurements) -> str:
-    """Say in a line what came out."""
-    return (
-        f"{measured['val_loss']:.3f} nats, {measured['val_bits_per_byte']:.3f} bits a byte; "
-        f"bigram {measured['bigram_nats']:.3f}, unigram {measured['unigram_nats']:.3f} nats"
-    )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks import places
-from tasks.errors import WorkerFailedError
+from tasks.errors import MirrorError
 from tasks.run_record import Run
 
 PATIENCE_SECONDS = 30.0
@@ -59,7 +59,7 @@ def mirrored(run: Run) -> Iterator[MirrorState]:
 def mirror_now(run: Run) -> dict[str, Any]:
     """Send what MLflow lacks of a run; return what it has then.
 
-    Raises: WorkerFailedError.
+    Raises: MirrorError.
     """
     done = subprocess.run(
         [*_COMMAND, str(run.directory)],
@@ -71,8 +71,7 @@ def mirror_now(run: Run) -> dict[str, Any]:
     )
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        hint = "the record is safe; run `assay mirror` again when MLflow answers"
-        raise WorkerFailedError("MlflowError", f"{places.mlflow_uri()}: {said}", hint)
+        raise MirrorError(places.mlflow_uri(), said)
     sent: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return sent
 

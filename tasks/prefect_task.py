@@ -22,6 +22,7 @@ from evidence.errors import EvidenceError
 from model.errors import ModelError
 from tasks.errors import TaskError, WorkerDiedError
 from tasks.run_record import Run
+from tasks.stage import Stage
 
 KNOWN_ERRORS = (DataError, ModelError, EvidenceError, TaskError)
 NUM_RETRIES = 2
@@ -62,20 +63,19 @@ def tracking() -> dict[str, str | None]:
     }
 
 
-def publish(run: Run, record: Mapping[str, Any], summary: str) -> None:
+def publish(run: Run, stage: Stage, record: Mapping[str, Any]) -> None:
     """Show a stage's record in the Prefect UI; outside of a task run there is nowhere to show it."""
     if TaskRunContext.get() is None:
         return
-    stage = str(record["stage"])
+    name, summary = stage.name, stage.summary(record["measurements"])
     create_markdown_artifact(
-        _markdown(record, summary), key=f"{stage}-summary", description=f"What {stage} measured"
+        _markdown(record, summary), key=f"{name}-summary", description=f"What {name} measured"
     )
-    if record["gates"]:
-        create_table_artifact(
-            gate_rows(record["gates"]), key=f"{stage}-gates", description=f"Gates of {stage}"
-        )
+    create_table_artifact(
+        gate_rows(record["gates"]), key=f"{name}-gates", description=f"Gates of {name}"
+    )
     create_link_artifact(
-        run.directory.as_uri(), key=f"{stage}-evidence", link_text=f"evidence of {run.name}"
+        run.directory.as_uri(), key=f"{name}-evidence", link_text=f"evidence of {run.name}"
     )
 
 

@@ -48,11 +48,20 @@ def measure(artefact: Artefact) -> Measurements:
     }
 
 
+def summary(measured: Measurements) -> str:
+    """Say in a line what came out."""
+    return (
+        f"{measured['documents']:,} documents, {measured['tokens']:,} tokens, "
+        f"{measured['bytes_per_token']:.2f} bytes a token"
+    )
+
+
 STAGE = Stage(
     name="pretokenize",
     version=VERSION,
     ref_type=TokensRef,
     measure=measure,
+    summary=summary,
     gates=(
         Gate(
             id="pretokenize.known",
@@ -99,13 +108,5 @@ def pretokenize_task(
             thresholds=asdict(thresholds),
             tracking=tracking(),
         )
-    publish(run, done.record, summary(done.record["measurements"]))
+    publish(run, STAGE, done.record)
     return TokensRef(done.ref.digest)
-
-
-def summary(measured: Measurements) -> str:
-    """Say in a line what came out."""
-    return (
-        f"{measured['documents']:,} documents, {measured['tokens']:,} tokens, "
-        f"{measured['bytes_per_token']:.2f} bytes a token"
-    )

@@ -70,11 +70,20 @@ def measure(artefact: Artefact) -> Measurements:
     }
 
 
+def summary(measured: Measurements) -> str:
+    """Say in a line what came out."""
+    return (
+        f"{measured['train_rows']:,} training and {measured['val_rows']:,} validation rows; "
+        f"unigram {measured['unigram_nats']:.3f}, bigram {measured['bigram_nats']:.3f} nats"
+    )
+
+
 STAGE = Stage(
     name="shard",
     version=VERSION,
     ref_type=ShardsRef,
     measure=measure,
+    summary=summary,
     gates=(
         Gate(
             id="shard.disjoint",
@@ -119,16 +128,9 @@ def shard_task(
         thresholds=asdict(thresholds),
         tracking=tracking(),
     )
-    publish(run, done.record, summary(done.record["measurements"]))
+    publish(run, STAGE, done.record)
     return ShardsRef(done.ref.digest)
 
-
-def summary(measured: Measurements) -> str:
-    """Say in a line what came out."""
-    return (
-        f"{measured['train_rows']:,} training and {measured['val_rows']:,} validation rows; "
-        f"unigram {measured['unigram_nats']:.3f}, bigram {measured['bigram_nats']:.3f} nats"
-    )
 
 
 def _number(value: object) -> float:

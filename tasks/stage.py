@@ -29,6 +29,8 @@ class Stage:
     version: int
     ref_type: type[Ref]
     measure: Callable[[Artefact], Measurements]
+    summary: Callable[[Measurements], str]
+    "Says in a line what came out."
     gates: tuple[Gate, ...]
     "With thresholds named `thresholds.<field>`, filled in from the run's settings."
 

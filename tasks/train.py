@@ -20,13 +20,12 @@ from evidence.canonical import pretty
 from evidence.gates import Gate, Measurements
 from evidence.records import SEAL
 from evidence.refs import ShardsRef, TrainingRef
-from model.errors import WrongSettingError
 from model.llama import LlamaSettings
 from model.schedule import learning_rate
 from model.train import VERSION, TrainSettings
 from tasks import places
 from tasks.device import choose_device, num_threads
-from tasks.errors import WorkerDiedError, WorkerFailedError
+from tasks.errors import PreflightError, WorkerDiedError, WorkerFailedError
 from tasks.live import announce
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.progress import ProgressArtifact, progress_bars
@@ -83,11 +82,20 @@ def _schedule_error(row: Mapping[str, Any], train: TrainSettings) -> float:
     return abs(float(row["learning_rate"]) - planned)
 
 
+def summary(measured: Measurements) -> str:
+    """Say in a line what came out."""
+    return (
+        f"{measured['steps']} steps, {measured['tokens_seen']:,} tokens; "
+        f"validation loss {measured['best_val_loss']:.3f} nats"
+    )
+
+
 STAGE = Stage(
     name="train",
     version=VERSION,
     ref_type=TrainingRef,
     measure=measure,
+    summary=summary,
     gates=(
         Gate(
             id="train.budget",
@@ -156,29 +164,29 @@ def train_task(
     )
     announce(run, done.artefact.directory)
     _copy_epoch_records(run, done)
-    publish(run, done.record, summary(done.record["measurements"]))
+    publish(run, STAGE, done.record)
     return TrainingRef(done.ref.digest)
 
 
 def check_fits(index: ShardsIndex, model: LlamaSettings, settings: TrainSettings) -> None:
     """Refuse a model or a budget that these shards cannot serve, before any compute.
 
-    Raises: WrongSettingError.
+    Raises: PreflightError.
     """
     if model.vocab_size != index.vocab_size:
         expected = f"the tokenizer's {index.vocab_size}"
-        raise WrongSettingError("model.vocab_size", model.vocab_size, expected)
+        raise PreflightError("model.vocab_size", model.vocab_size, expected)
     if model.max_position_embeddings < index.context_length:
         found = model.max_position_embeddings
         expected = f"at least shard.context_length ({index.context_length})"
-        raise WrongSettingError("model.max_position_embeddings", found, expected)
+        raise PreflightError("model.max_position_embeddings", found, expected)
     available = settings.max_passes * (index.train.num_rows // settings.batch_rows)
     if settings.num_steps > available:
         expected = (
             f"at most {available}: {index.train.num_rows} rows in batches of "
             f"{settings.batch_rows}, {settings.max_passes} passes"
         )
-        raise WrongSettingError("train.num_steps", settings.num_steps, expected)
+        raise PreflightError("train.num_steps", settings.num_steps, expected)
 
 
 def _job(
@@ -269,11 +277,3 @@ def _index(directory: Path) -> dict[str, Any]:
 def _copy_epoch_records(run: Run, done: Done) -> None:
     for snapshot in complete_snapshots(done.artefact.directory):
         shutil.copyfile(snapshot.record, run.directory / snapshot.record.name)
-
-
-def summary(measured: Measurements) -> str:
-    """Say in a line what came out."""
-    return (
-        f"{measured['steps']} steps, {measured['tokens_seen']:,} tokens; "
-        f"validation loss {measured['best_val_loss']:.3f} nats"
-    )

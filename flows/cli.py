@@ -1,0 +1,54 @@
+"""The `assay` command. It imports Prefect, MLflow and torch only in the commands that need them."""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from data.errors import DataError
+from evidence.errors import EvidenceError
+from flows import look_commands, run_commands, use_commands
+from flows.errors import FlowError
+from flows.exit_codes import UNEXPECTED, exit_code
+from flows.screen import complain, err
+from model.errors import ModelError
+from tasks.errors import TaskError, storage_error
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="assay",
+    help="Pretrain code models and prove what you say about them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for commands in (run_commands, look_commands, use_commands):
+    commands.add_to(app)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line; return its exit code. A known error is a sentence, not a traceback."""
+    try:
+        code = app(list(arguments), standalone_mode=True)
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else UNEXPECTED
+    except KeyboardInterrupt:
+        err.print("interrupted; the same command goes on from what is finished")
+        return INTERRUPTED
+    except (DataError, EvidenceError, FlowError, ModelError, TaskError) as error:
+        complain(error)
+        return exit_code(error)
+    except OSError as error:
+        refusal = storage_error(error)
+        if refusal is None:
+            raise
+        complain(refusal)
+        return exit_code(refusal)
+    return int(code or 0)

@@ -1,0 +1,74 @@
+"""From error classes to exit codes; the numbers are the reference's."""
+
+from collections.abc import Mapping
+
+from data import errors as data_errors
+from evidence import errors as evidence_errors
+from flows import errors as flow_errors
+from model import errors as model_errors
+from tasks import errors as task_errors
+
+UNEXPECTED = 1
+USAGE = 2
+NOT_FOUND = 3
+INVALID_FORMAT = 4
+VALIDATION_FAILED = 5
+MODEL_LOAD_FAILED = 6
+STORAGE = 7
+INFERENCE_FAILED = 8
+NOT_AVAILABLE = 9
+NETWORK = 10
+
+EXIT_CODES: Mapping[type[Exception], int] = {
+    flow_errors.UsageError: USAGE,
+    flow_errors.PortBusyError: NETWORK,
+    flow_errors.ServiceFailedError: NETWORK,
+    flow_errors.VerificationError: VALIDATION_FAILED,
+    task_errors.NotFoundError: NOT_FOUND,
+    task_errors.AmbiguousError: USAGE,
+    task_errors.ArtefactDamagedError: VALIDATION_FAILED,
+    task_errors.StorageError: STORAGE,
+    task_errors.UnsupportedStoreError: NOT_AVAILABLE,
+    task_errors.BusyError: STORAGE,
+    task_errors.WorkerDiedError: UNEXPECTED,
+    task_errors.MirrorError: NETWORK,
+    task_errors.PreflightError: VALIDATION_FAILED,
+    data_errors.WrongSettingError: USAGE,
+    data_errors.MissingSourceError: NOT_FOUND,
+    data_errors.EmptySourceError: NOT_FOUND,
+    data_errors.UnnameableFileError: INVALID_FORMAT,
+    data_errors.ChangedSourceError: VALIDATION_FAILED,
+    data_errors.NoTrainingDocumentsError: VALIDATION_FAILED,
+    data_errors.NoValidationDocumentsError: VALIDATION_FAILED,
+    data_errors.LeakError: VALIDATION_FAILED,
+    data_errors.VocabularyTooLargeError: VALIDATION_FAILED,
+    data_errors.WrongTokenizerError: INVALID_FORMAT,
+    data_errors.TokenOutOfRangeError: VALIDATION_FAILED,
+    data_errors.RoundTripError: VALIDATION_FAILED,
+    data_errors.DegenerateTokensError: VALIDATION_FAILED,
+    data_errors.CorpusTooSmallError: VALIDATION_FAILED,
+    data_errors.CorruptTokensError: VALIDATION_FAILED,
+    data_errors.CorruptShardError: VALIDATION_FAILED,
+    evidence_errors.NotPlainError: INVALID_FORMAT,
+    evidence_errors.MalformedJsonError: INVALID_FORMAT,
+    evidence_errors.WrongRefError: USAGE,
+    evidence_errors.GateFailedError: VALIDATION_FAILED,
+    model_errors.WrongSettingError: USAGE,
+    model_errors.ModelFormatError: INVALID_FORMAT,
+    model_errors.WrongTensorsError: MODEL_LOAD_FAILED,
+    model_errors.NonFiniteError: VALIDATION_FAILED,
+    model_errors.StreamExhaustedError: VALIDATION_FAILED,
+    model_errors.DifferentProgramsError: VALIDATION_FAILED,
+}
+"""The table; a subclass without an entry of its own has its nearest ancestor's."""
+
+
+def exit_code(error: Exception) -> int:
+    """Return the exit code of an error; what the table does not know is unexpected."""
+    if isinstance(error, task_errors.WorkerFailedError):
+        return _BY_NAME.get(error.error, UNEXPECTED)
+    known = (EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
+    return next(known, UNEXPECTED)
+
+
+_BY_NAME = {kind.__name__: code for kind, code in EXIT_CODES.items()}

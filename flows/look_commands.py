@@ -1,0 +1,128 @@
+"""Commands that look: runs, comparisons, verdicts, verification, files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.errors import VerificationError
+from flows.run_commands import Json
+from flows.screen import err, out, show_json, show_table
+
+Subject = Annotated[str | None, typer.Argument(help="A run, or KIND:DIGEST; default: the last run.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (runs, compare, status, verify, inspect, mirror):
+        app.command()(command)
+
+
+def runs(json: Json = False) -> None:  # noqa: FBT002
+    """List the recorded runs."""
+    from flows.report import run_rows
+    from tasks.run_record import all_runs
+
+    rows = run_rows(all_runs())
+    if json:
+        show_json(rows)
+    elif rows:
+        show_table(rows)
+    else:
+        err.print("no runs yet; `assay run --preset demo` makes one")
+
+
+def compare(
+    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Two runs or more.")],
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Show the settings that differ between runs, and their results side by side."""
+    from flows.report import comparison
+    from tasks.run_record import find_run
+
+    found = comparison([find_run(name) for name in names])
+    if json:
+        show_json(found)
+        return
+    show_table(found["settings"] or [{"setting": "(none differ)"}], title="settings that differ")
+    out.print()
+    show_table(found["results"], title="results")
+
+
+def status(run: Subject = None, json: Json = False) -> None:  # noqa: FBT002
+    """Judge every gate of a run from its recorded measurements."""
+    from flows.report import gate_table, outcome
+
+    found = _run(run)
+    rows = gate_table(found)
+    if json:
+        show_json({"run": found.name, "outcome": outcome(found), "gates": rows})
+        return
+    out.print(f"{found.name}: {outcome(found)}\n")
+    if rows:
+        show_table(rows)
+
+
+def verify(subject: Subject = None, json: Json = False) -> None:  # noqa: FBT002
+    """Recompute every digest, measurement and verdict; exit 5 and the list of what fails."""
+    from evidence.refs import REF_TYPES
+    from flows.environment import prepare
+    from tasks import places
+
+    prepare()
+    from tasks.store import Store
+    from tasks.verify import verify_ref, verify_run
+
+    if subject and subject.partition(":")[0] in REF_TYPES:
+        report = verify_ref(Store(places.store()).resolve(subject))
+    else:
+        report = verify_run(_run(subject))
+    if json:
+        show_json({"subject": report.subject, "checks": report.num_checks,
+                   "failures": report.failures})  # fmt: skip
+    if report.failures:
+        raise VerificationError(report.subject, tuple(report.failures))
+    if not json:
+        out.print(f"{report.subject}: {report.num_checks} checks, all hold")
+
+
+def inspect(
+    subject: Annotated[str, typer.Argument(help="A run, KIND:DIGEST, or a .apr file.")],
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Describe a run, an artefact or a file."""
+    from flows.inspection import describe
+
+    found = describe(subject)
+    if json:
+        show_json(found)
+        return
+    from evidence.records import flatten
+
+    show_table([{"key": key, "value": value} for key, value in flatten(found).items()])
+
+
+def mirror(run: Subject = None, json: Json = False) -> None:  # noqa: FBT002
+    """Send what MLflow lacks of a run, from its record."""
+    from flows.environment import prepare
+    from tasks.mirroring import mirror_now
+
+    prepare()
+    found = _run(run)
+    sent = mirror_now(found)
+    if json:
+        show_json(sent)
+    else:
+        state = "complete" if sent["complete"] else "as far as the run is"
+        out.print(f"{found.name}: in MLflow as {sent['run_id']}, {state}")
+
+
+def _run(text: str | None) -> "Run":
+    from tasks.run_record import all_runs, find_run
+
+    if text is not None:
+        return find_run(text)
+    recorded = all_runs()
+    return recorded[-1] if recorded else find_run("any")
+
+

@@ -1,0 +1,162 @@
+"""Commands that make something: the pipeline, and each stage as a flow of its own."""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from flows.environment import prepare
+from flows.screen import err, out, show_json, show_table
+
+Preset = Annotated[str, typer.Option(help="A preset that comes with assay, or a TOML file.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated."),
+]
+Name = Annotated[str | None, typer.Option(help="First part of the run's name.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (run, pretokenize, shard, train, evaluate, checkpoint, bisect):
+        app.command()(command)
+
+
+def run(
+    preset: Preset = "demo", set_: Set = None, name: Name = None, json: Json = False  # noqa: FBT002
+) -> None:
+    """Run the whole pipeline; its evidence directory is printed last."""
+    prepare()
+    from flows.pipeline import pipeline
+
+    _run(pipeline, preset, set_, name, json=json)
+
+
+def pretokenize(
+    preset: Preset = "demo", set_: Set = None, name: Name = None, json: Json = False  # noqa: FBT002
+) -> None:
+    """Make token files of the preset's source."""
+    prepare()
+    from flows.stages import pretokenize_flow
+
+    _run(pretokenize_flow, preset, set_, name, json=json)
+
+
+def shard(
+    tokens: Annotated[str, typer.Option(help="Ref of token files.")],
+    preset: Preset = "demo",
+    set_: Set = None,
+    name: Name = None,
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Make shuffled rows of token files."""
+    prepare()
+    from flows.stages import shard_flow
+
+    _run(shard_flow, preset, set_, name, json=json, tokens=tokens)
+
+
+def train(
+    shards: Annotated[str, typer.Option(help="Ref of shards.")],
+    preset: Preset = "demo",
+    set_: Set = None,
+    name: Name = None,
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Train a model on shards; an interrupted training goes on."""
+    prepare()
+    from flows.stages import train_flow
+
+    _run(train_flow, preset, set_, name, json=json, shards=shards)
+
+
+def evaluate(
+    training: Annotated[str, typer.Option(help="Ref of a training.")],
+    shards: Annotated[str, typer.Option(help="Ref of the shards to score.")],
+    preset: Preset = "demo",
+    set_: Set = None,
+    name: Name = None,
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Score a training's best snapshot beside models that only count."""
+    prepare()
+    from flows.stages import evaluate_flow
+
+    _run(evaluate_flow, preset, set_, name, json=json, training=training, shards=shards)
+
+
+def checkpoint(
+    evaluation: Annotated[str, typer.Option(help="Ref of an evaluation.")],
+    preset: Preset = "demo",
+    set_: Set = None,
+    name: Name = None,
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Seal the snapshot that an evaluation scored."""
+    prepare()
+    from flows.stages import checkpoint_flow
+
+    _run(checkpoint_flow, preset, set_, name, json=json, evaluation=evaluation)
+
+
+def bisect(
+    checkpoint: Annotated[str, typer.Option(help="Ref of a checkpoint.")],
+    preset: Preset = "demo",
+    set_: Set = None,
+    name: Name = None,
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Trace a sealed checkpoint against the model that was trained."""
+    prepare()
+    from flows.stages import bisect_flow
+
+    _run(bisect_flow, preset, set_, name, json=json, checkpoint=checkpoint)
+
+
+def _run(
+    flow: Callable[..., Any],
+    preset: str,
+    set_: Sequence[str] | None,
+    name: str | None,
+    *,
+    json: bool,
+    **refs: str,
+) -> None:
+    """Run a flow and show what it left; a failure is raised as the error that it was."""
+    from flows.settings import load_settings
+
+    overrides = tuple(set_ or ())
+    load_settings(preset, overrides)  # refuses a mistake before anything is started
+    state = flow(
+        name=name or preset.rpartition("/")[2].removesuffix(".toml"),
+        preset=preset,
+        overrides=overrides,
+        **refs,
+        return_state=True,
+    )
+    result = state.result(raise_on_failure=False)
+    if isinstance(result, Exception):
+        raise result
+    _show(result, json=json)
+
+
+def _show(finished: Any, *, json: bool) -> None:  # noqa: ANN401  # flows.run.Finished, deferred
+    from flows.report import stage_rows
+    from tasks.run_record import find_run
+
+    found = find_run(finished.evidence)
+    rows = stage_rows(found)
+    if json:
+        show_json({"run": found.name, "evidence": finished.evidence, "output": finished.output,
+                   "mlflow_complete": finished.mlflow_complete, "stages": rows})  # fmt: skip
+        return
+    show_table(rows)
+    if not finished.mlflow_complete:
+        err.print(f"MLflow is behind; `assay mirror {found.name}` sends the rest")
+    out.print(f"\noutput    {finished.output}")
+    if finished.output.startswith("checkpoint:"):
+        short = finished.output[:23]
+        out.print(f"complete  assay generate --checkpoint {short} --prompt 'def main('")
+    out.print(f"watch     assay up        check  assay verify {found.name}")
+    out.print(f"evidence  {finished.evidence}")

@@ -1,0 +1,42 @@
+"""What people see: results on stdout, everything else on stderr; `--json` gives one document."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def show_json(value: object) -> None:
+    """Print one JSON document."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def show_table(rows: Sequence[Mapping[str, object]], title: str | None = None) -> None:
+    """Print rows as a table; the first row's keys are the columns."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in rows[0] if rows else ():
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(text_of(value) for value in row.values()))
+    out.print(table)
+
+
+def text_of(value: object) -> str:
+    """Write a value as people read it."""
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def complain(error: Exception) -> None:
+    """Print an error, its notes and its hint on stderr."""
+    err.print(f"error: {error}", style="red", markup=False)
+    for note in getattr(error, "__notes__", ()):
+        err.print(note, markup=False)
+    if hint := getattr(error, "hint", ""):
+        err.print(f"\nhint: {hint}", markup=False)

@@ -1,0 +1,232 @@
+"""Verify a run: recompute every digest, every measurement and every verdict from what is on disk.
+
+Nothing is believed because it is written: a record must agree with its seal, the run's list of
+files, the artefact that it names, and the numbers that this artefact gives again.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evidence.canonical import digest, file_sha256
+from evidence.errors import EvidenceError
+from evidence.gates import gate_of, verdict_record
+from evidence.records import RUN_RECORD, STAGES, epoch_fields, read_record, stage_file
+from evidence.refs import Ref, parse_ref
+from tasks import bisection, checkpoint, evaluate, places, pretokenize, shard, train
+from tasks.errors import NotFoundError
+from tasks.prefect_task import KNOWN_ERRORS
+from tasks.run_record import PLAN, Run
+from tasks.snapshots import Snapshot, complete_snapshots
+from tasks.stage import Stage, judge_all
+from tasks.store import Artefact, Store, damages
+from tasks.training_log import TRAIN_LOG, read_rows
+
+STAGE_OF: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        pretokenize.STAGE,
+        shard.STAGE,
+        train.STAGE,
+        evaluate.STAGE,
+        checkpoint.STAGE,
+        bisection.STAGE,
+    )
+}
+assert tuple(STAGE_OF) == STAGES
+
+
+@dataclass(slots=True)
+class Report:
+    """What was checked and what does not hold."""
+
+    subject: str
+    num_checks: int
+    failures: list[str]
+
+    def check(self, *, holds: bool, failure: str) -> None:
+        """Count a check and keep its failure."""
+        self.num_checks += 1
+        if not holds:
+            self.failures.append(failure)
+
+
+def verify_run(run: Run) -> Report:
+    """Check everything that a run's evidence says."""
+    report = Report(run.name, 0, [])
+    record = _read(report, run.directory / RUN_RECORD)
+    plan = _read(report, run.directory / PLAN)
+    if record is None or plan is None:
+        return report
+    _check_files(report, run, record)
+    _check_plan(report, plan, record)
+    for stage in STAGES:
+        if stage in record["refs"] or (run.directory / stage_file(stage)).is_file():
+            _check_stage(report, run, stage, record)
+    return report
+
+
+def verify_ref(ref: Ref) -> Report:
+    """Check every byte of an artefact."""
+    report = Report(str(ref), 0, [])
+    _open(report, ref)
+    return report
+
+
+def _read(report: Report, path: Path) -> dict[str, Any] | None:
+    """Read a record and check its seal."""
+    try:
+        record = read_record(path)
+    except FileNotFoundError:
+        report.check(holds=False, failure=f"{path.name}: missing")
+        return None
+    except EvidenceError as error:
+        report.check(holds=False, failure=str(error))
+        return None
+    report.check(holds=True, failure="")
+    return record
+
+
+def _check_files(report: Report, run: Run, record: Mapping[str, Any]) -> None:
+    """Check that the directory holds exactly the listed files, byte for byte."""
+    listed: Mapping[str, str] = record["files"]
+    present = {
+        path.name
+        for path in run.directory.iterdir()
+        if path.name != RUN_RECORD and not path.name.startswith(".")
+    }
+    for name in sorted(present - listed.keys()):
+        report.check(holds=False, failure=f"{name}: not listed in {RUN_RECORD}")
+    for name, sha256 in listed.items():
+        path = run.directory / name
+        found = file_sha256(path) if path.is_file() else "missing"
+        report.check(
+            holds=found == sha256,
+            failure=f"{name}: sha256 is {found[:12]}, {RUN_RECORD} says {sha256[:12]}",
+        )
+
+
+def _check_plan(report: Report, plan: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    found = digest(plan["settings"])
+    for name, said in ((PLAN, plan), (RUN_RECORD, record)):
+        report.check(
+            holds=said["settings_sha256"] == found,
+            failure=f"{name}: settings_sha256 is not the digest of the planned settings",
+        )
+
+
+def _check_stage(report: Report, run: Run, stage: str, run_record: Mapping[str, Any]) -> None:
+    """Check one stage's record against its artefact and against the run's record."""
+    name = stage_file(stage)
+    record = _read(report, run.directory / name)
+    if record is None:
+        return
+    report.check(
+        holds=digest(record["recipe"]) == record["recipe_sha256"],
+        failure=f"{name}: recipe_sha256 is not the digest of the recipe",
+    )
+    report.check(
+        holds=run_record["refs"].get(stage) == record["output"],
+        failure=f"{name}: output is not the ref in {RUN_RECORD}",
+    )
+    thresholds = run.plan()["settings"]["thresholds"]
+    report.check(
+        holds=record["thresholds"] == thresholds,
+        failure=f"{name}: thresholds are not those of {PLAN}",
+    )
+    if record["output"] is None:
+        return
+    artefact = _open(report, parse_ref(record["output"]))
+    if artefact is not None:
+        _check_numbers(report, name, STAGE_OF[stage], record, artefact)
+        if stage == "train":
+            _check_epochs(report, run, artefact)
+    own = [gate for gate in run_record["gates"] if gate["stage"] == stage]
+    report.check(
+        holds=own == [{"stage": stage, **gate} for gate in record["gates"]],
+        failure=f"{name}: gates are not those of {RUN_RECORD}",
+    )
+
+
+def _open(report: Report, ref: Ref) -> Artefact | None:
+    """Open an artefact, keeping every damage."""
+    store = Store(places.store())
+    try:
+        artefact = store.peek(ref)
+    except (OSError, EvidenceError) as error:
+        missing = NotFoundError(f"artefact {ref.short}", str(store.root))
+        failure = str(missing) if isinstance(error, OSError) else str(error)
+        report.check(holds=False, failure=failure)
+        return None
+    found = list(damages(artefact.directory, ref, artefact.index))
+    for damage in found:
+        report.failures.append(str(damage))
+    report.num_checks += 1 + len(artefact.index.get("files", ()))
+    return None if found else artefact
+
+
+def _check_numbers(
+    report: Report, name: str, stage: Stage, record: Mapping[str, Any], artefact: Artefact
+) -> None:
+    """Measure and judge again, and compare with what was recorded."""
+    try:
+        measured = dict(stage.measure(artefact))
+    except KNOWN_ERRORS as error:
+        report.check(holds=False, failure=f"{name}: cannot be measured again: {error}")
+        return
+    recorded = record["measurements"]
+    for key in sorted(measured.keys() | recorded.keys()):
+        found, said = measured.get(key), recorded.get(key)
+        report.check(holds=_same(found, said), failure=f"{name}: {key} is {found}, record says {said}")
+    verdicts = judge_all(stage.gates, measured, record["thresholds"])
+    for verdict, said_gate in zip(verdicts, record["gates"], strict=True):
+        same = verdict_record(verdict) == said_gate and gate_of(said_gate) == verdict.gate
+        report.check(holds=same, failure=f"{name}: gate {verdict.gate.id} is {verdict.word} now")
+
+
+def _check_epochs(report: Report, run: Run, artefact: Artefact) -> None:
+    """Recompute the nine fields of every epoch from the step log and the files."""
+    rows = read_rows(artefact.directory / TRAIN_LOG)
+    previous = 0
+    for snapshot in complete_snapshots(artefact.directory):
+        name, said = snapshot.record.name, snapshot.read()
+        own = [row for row in rows if previous < row["step"] <= said["step"]]
+        tokens_seen = sum(row["tokens"] for row in rows if row["step"] <= said["step"])
+        for key, value in _recomputed(snapshot, said, own, tokens_seen).items():
+            report.check(
+                holds=_same(value, said[key]), failure=f"{name}: {key} is {value}, says {said[key]}"
+            )
+        copy = run.directory / name
+        report.check(
+            holds=copy.is_file() and copy.read_bytes() == snapshot.record.read_bytes(),
+            failure=f"{name}: not the record that the training left",
+        )
+        previous = said["step"]
+
+
+def _recomputed(
+    snapshot: Snapshot, said: Mapping[str, Any], rows: list[dict[str, Any]], tokens_seen: int
+) -> dict[str, object]:
+    fields = epoch_fields(
+        epoch=snapshot.epoch,
+        train_losses=[row["train_loss"] for row in rows],
+        val_loss=said["val_loss"],
+        optimizer_state_sha=file_sha256(snapshot.state / "optimizer.safetensors"),
+        wall_seconds=sum(row["wall_seconds"] for row in rows),
+        tokens_seen=tokens_seen,
+        grad_norms=[row["grad_norm"] for row in rows],
+    )
+    return {
+        **fields,
+        "learning_rate": rows[-1]["learning_rate"],
+        "weights_sha256": file_sha256(snapshot.weights),
+    }
+
+
+def _same(found: object, said: object) -> bool:
+    """Compare numbers up to the rounding of a sum in another order, everything else exactly."""
+    if isinstance(found, float) and isinstance(said, float | int):
+        return math.isclose(found, said, rel_tol=1e-12, abs_tol=1e-15)
+    return found == said
