@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from model.apr_file import open_apr
 from model.errors import CorruptFileError, ModelFormatError
@@ -360,3 +362,29 @@ def test_many_keys_cost_no_more_than_reading_them(tmp_path: Path) -> None:
     text = json.dumps(dict.fromkeys(keys, 0))[:-1] + ', "key-0": 1}'
     error = refusal(tmp_path / "hostile.apr", build(replace(GOOD, metadata=text.encode())))
     assert error.found == "JSON with key 'key-0' twice"
+
+
+edits = st.lists(st.tuples(st.integers(0, 255), st.integers(0, 255)), min_size=1, max_size=3)
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(edits)
+def test_no_edit_under_right_checksums_does_worse_than_a_refusal(
+    tmp_path: Path, edits: list[tuple[int, int]]
+) -> None:
+    path = tmp_path / "hostile.apr"
+    content = bytearray(build(GOOD))
+    for position, value in edits:
+        content[position] = value
+    content[40:44] = struct.pack("<I", zlib.crc32(content[:40] + content[44:64]))
+    content[-4:] = struct.pack("<I", zlib.crc32(content[:-4]))
+    path.write_bytes(content)
+    try:
+        file = open_apr(path)
+        file.verify()
+    except ModelFormatError:
+        return
+    # What is accepted lies inside the one block of data that the file has.
+    assert all(file.tensor(name).nbytes <= len(GOOD.data) for name in file.tensors)
