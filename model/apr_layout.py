@@ -147,7 +147,8 @@ def _header_checksum(encoded: bytes) -> int:
 
 
 def _require_readable_flags(path: Path, flags: int) -> None:
-    extra = flags & ~(INFORMATIVE_FLAGS | AprFlag.ROW_MAJOR)
+    # As an integer, since the complement of an IntFlag drops the bits that have no name.
+    extra = flags & ~int(INFORMATIVE_FLAGS | AprFlag.ROW_MAJOR)
     if extra:
         known = [flag.name for flag in AprFlag if flag & extra and flag.name is not None]
         found = f"flags {flags:#06x} ({', '.join(known) or 'unknown'})"

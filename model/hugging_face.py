@@ -77,6 +77,8 @@ def write_directory(
     Precision: every tensor is rounded to `dtype`.
     Raises: WrongTensorsError, WrongSettingError, ModelFormatError.
     """
+    if dtype not in DTYPES.values():
+        raise WrongSettingError("dtype", dtype, f"one of {', '.join(DTYPES)}")
     require_bounds(settings)
     require_tensors(str(directory), settings, {name: tensors[name].shape for name in tensors})
     tokenizer = parse_tokenizer(directory / TOKENIZER_FILE, settings, tokenizer_json)
@@ -130,8 +132,6 @@ def _boundaries(suffix: str, value: int | str) -> dict[str, int | str]:
 
 
 def _write_weights(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    if dtype not in DTYPES.values():
-        raise WrongSettingError("dtype", dtype, f"one of {', '.join(DTYPES)}")
     rounded = {name: tensors[name].detach().to("cpu", dtype).contiguous() for name in tensors}
     for name, tensor in rounded.items():
         require_finite(path, name, tensor)
