@@ -20,7 +20,11 @@ def dumps(value: object) -> bytes:
     Raises: NotPlainError.
     """
     text = json.dumps(
-        _plain(value, ""), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        _plain(value, ""),
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=False,
+        allow_nan=False,
     )
     return text.encode()
 

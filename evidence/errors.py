@@ -24,7 +24,9 @@ class NotPlainError(EvidenceError):
     found: str
 
     def __str__(self) -> str:
-        expected = "a finite number, a string, a boolean, null, a list or a mapping with string keys"
+        expected = (
+            "a finite number, a string, a boolean, null, a list or a mapping with string keys"
+        )
         return f"{self.where or 'value'} is {self.found}, should be {expected}"
 
 

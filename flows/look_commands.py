@@ -1,7 +1,6 @@
 """Commands that look: runs, comparisons, verdicts, verification, files."""
 
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,7 +8,12 @@ from flows.errors import VerificationError
 from flows.run_commands import Json
 from flows.screen import err, out, show_json, show_table
 
-Subject = Annotated[str | None, typer.Argument(help="A run, or KIND:DIGEST; default: the last run.")]
+if TYPE_CHECKING:
+    from tasks.run_record import Run
+
+Subject = Annotated[
+    str | None, typer.Argument(help="A run, or KIND:DIGEST; default: the last run.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -124,5 +128,3 @@ def _run(text: str | None) -> "Run":
         return find_run(text)
     recorded = all_runs()
     return recorded[-1] if recorded else find_run("any")
-
-

@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from evidence.canonical import read_object
+from evidence.gates import gate_of
 from evidence.records import differences, flatten
+from flows.screen import text_of
 from tasks.run_record import Run
+from tasks.stage import judge_all
 
 
 def stage_rows(run: Run) -> list[dict[str, Any]]:
@@ -67,9 +69,7 @@ def value(run: Run, stage: str, name: str) -> float | str | None:
 def comparison(runs: list[Run]) -> dict[str, list[dict[str, Any]]]:
     """Put runs side by side: the settings that differ, and all results."""
     plans = [flatten(run.plan()["settings"]) for run in runs]
-    changed = sorted(
-        {each.key for plan in plans[1:] for each in differences(plans[0], plan)}
-    )
+    changed = sorted({each.key for plan in plans[1:] for each in differences(plans[0], plan)})
     settings = [
         {"setting": key, **{run.name: plan.get(key) for run, plan in zip(runs, plans, strict=True)}}
         for key in changed
@@ -91,22 +91,18 @@ def comparison(runs: list[Run]) -> dict[str, list[dict[str, Any]]]:
 
 
 def gate_table(run: Run) -> list[dict[str, Any]]:
-    """Judge every gate of a run again from its recorded measurements."""
-    from evidence.gates import gate_of
-    from tasks.stage import judge_all
-
+    """Judge every gate of a run again, from its measurements and its plan's thresholds."""
+    thresholds = run.plan()["settings"]["thresholds"]
     return [
         {
             "gate": verdict.gate.id,
             "verdict": verdict.word,
             "measured": verdict.value,
-            "should be": f"{verdict.gate.operator} {verdict.threshold}",
+            "should be": f"{verdict.gate.operator} {text_of(verdict.threshold)}",
             "holds when": verdict.gate.sentence,
         }
         for record in run.stage_records().values()
         for verdict in judge_all(
-            tuple(gate_of(gate) for gate in record["gates"]),
-            record["measurements"],
-            read_object(run.directory / "plan.json")["settings"]["thresholds"],  # type: ignore[index,call-overload]
+            tuple(gate_of(gate) for gate in record["gates"]), record["measurements"], thresholds
         )
     ]

@@ -44,7 +44,7 @@ def recorded(
                 output = body(run)
         except KNOWN_ERRORS as error:
             publish_run(run)
-            return failed_with(run, error)
+            return failed_with(run, error)  # type: ignore[no-any-return]  # see its docstring
         publish_run(run)
     return Finished(str(run.directory), str(output), mirror.complete)
 
@@ -63,10 +63,10 @@ def recording_the_end(run: Run) -> Iterator[None]:
     finish_run(run, "completed", None)
 
 
-def failed_with(run: Run, error: Exception) -> Any:  # noqa: ANN401  # a Prefect state
+def failed_with(run: Run, error: Exception) -> Any:  # a Prefect state
     """Return the Failed state whose message is the error's own sentence.
 
-    The error carries the run that it belongs to as a note.
+    Prefect makes a returned state the flow run's; the error carries the run that it belongs to as a note.
     """
     error.add_note(f"evidence: {run.directory}")
     return Failed(message=str(error), data=error)

@@ -24,7 +24,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def run(
-    preset: Preset = "demo", set_: Set = None, name: Name = None, json: Json = False  # noqa: FBT002
+    preset: Preset = "demo",
+    set_: Set = None,
+    name: Name = None,
+    json: Json = False,  # noqa: FBT002
 ) -> None:
     """Run the whole pipeline; its evidence directory is printed last."""
     prepare()
@@ -34,7 +37,10 @@ def run(
 
 
 def pretokenize(
-    preset: Preset = "demo", set_: Set = None, name: Name = None, json: Json = False  # noqa: FBT002
+    preset: Preset = "demo",
+    set_: Set = None,
+    name: Name = None,
+    json: Json = False,  # noqa: FBT002
 ) -> None:
     """Make token files of the preset's source."""
     prepare()
@@ -141,7 +147,7 @@ def _run(
     _show(result, json=json)
 
 
-def _show(finished: Any, *, json: bool) -> None:  # noqa: ANN401  # flows.run.Finished, deferred
+def _show(finished: Any, *, json: bool) -> None:  # flows.run.Finished, deferred
     from flows.report import stage_rows
     from tasks.run_record import find_run
 

@@ -1,4 +1,4 @@
-"""Settings of a pipeline: a complete TOML preset, then `--set` overrides, through one strict parser.
+"""Settings of a pipeline: a complete TOML preset and `--set` overrides, one strict parser.
 
 Unknown keys, missing keys and values of the wrong type are refused; nothing is filled in.
 """

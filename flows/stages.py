@@ -1,6 +1,5 @@
 """Each stage as a flow of its own: refs in, ref out."""
 
-from collections.abc import Callable
 from typing import TypeVar
 
 from prefect import flow

@@ -1,1 +1,1 @@
-"""Llama, its training loop, its evaluation, its file formats and its taps; knows neither Prefect nor MLflow."""
+"""Llama, its training loop, evaluation, file formats and taps, in torch alone."""

@@ -67,16 +67,16 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) < len(pairs):
         ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"key {key!a} twice")  # noqa: EM102
+        raise ValueError(f"key {key!a} twice")
     return members
 
 
 def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"number {constant}")  # noqa: EM102
+    raise ValueError(f"number {constant}")
 
 
 def _finite_float(digits: str) -> float:
     value = float(digits)
     if not math.isfinite(value):
-        raise ValueError(f"number {digits[:40]} out of range")  # noqa: EM102
+        raise ValueError(f"number {digits[:40]} out of range")
     return value

@@ -107,7 +107,9 @@ def bisect_task(
     def build(out: Path) -> dict[str, Any]:
         torch.set_num_threads(num_threads(runtime))
         store = Store(places.store())
-        return trace_checkpoint(store, store.open(checkpoint), choose_device(runtime), thresholds, out)
+        return trace_checkpoint(
+            store, store.open(checkpoint), choose_device(runtime), thresholds, out
+        )
 
     done = perform(
         run,
@@ -143,7 +145,9 @@ def trace_checkpoint(
         for name, candidate in candidates.items()
     }
     bar = thresholds.max_trace_error
-    departures = {name: first_departure(found, max_relative_l2=bar) for name, found in compared.items()}
+    departures = {
+        name: first_departure(found, max_relative_l2=bar) for name, found in compared.items()
+    }
     result = {
         "ids": reference.ids,
         "taps": [asdict(tap) for tap in reference.taps],
@@ -180,7 +184,7 @@ def _write_text(out: Path, checkpoint: Artefact, settings: LlamaSettings, found:
     (out / CSV).write_text(sub_ffn_csv(found))
 
 
-def _finite(value: Any) -> Any:  # noqa: ANN401  # walks plain values of any shape
+def _finite(value: Any) -> Any:  # walks plain values of any shape
     """Replace NaN and infinities, which JSON has not, by null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None

@@ -130,9 +130,7 @@ def write_bundle(
         "data_license": settings.data_licence,
         "source": f"{training.ref}, epoch {epoch}",
     }
-    write_model(
-        out / APR, llama, tensors, tokenizer_json=tokenizer_json, provenance=provenance
-    )
+    write_model(out / APR, llama, tensors, tokenizer_json=tokenizer_json, provenance=provenance)
     write_directory(
         out,
         llama,

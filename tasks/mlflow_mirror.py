@@ -93,8 +93,8 @@ class Mirror:
             for stage, record in self.run.stage_records().items():
                 if stage not in self.sent.finished_stages:
                     self._send_stage(stage, record)
-            if record := self.run.record():
-                self._finish(record)
+            if ended := self.run.record():
+                self._finish(ended)
         finally:
             self.sent.save()
         return self.sent.complete
@@ -221,15 +221,14 @@ class Mirror:
 def open_client() -> tuple[MlflowClient, str]:
     """Connect to the tracking server; the embedded database is made by one process at a time."""
     uri = places.mlflow_uri()
-    places.mlflow_directory().mkdir(parents=True, exist_ok=True)
-    with locked(places.mlflow_directory() / "lock", what="the MLflow database", wait=True):
+    with locked(places.mlflow_lock(), what="the MLflow database", wait=True):
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     return client, uri
 
 
 def _experiment(client: MlflowClient) -> str:
-    with locked(places.mlflow_directory() / "lock", what="the MLflow database", wait=True):
+    with locked(places.mlflow_lock(), what="the MLflow database", wait=True):
         if known := client.get_experiment_by_name(EXPERIMENT):
             return str(known.experiment_id)
         location = None

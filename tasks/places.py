@@ -34,6 +34,11 @@ def mlflow_directory() -> Path:
     return home() / "mlflow"
 
 
+def mlflow_lock() -> Path:
+    """The lock that whoever may make the embedded MLflow database holds."""
+    return mlflow_directory() / "lock"
+
+
 def mlflow_uri() -> str:
     """Tracking URI: the user's `MLFLOW_TRACKING_URI`, else the embedded database."""
     embedded = f"sqlite:///{mlflow_directory() / 'mlflow.db'}"

@@ -3,7 +3,7 @@
 Only a worker that died without a word is tried again: no other failure would go away.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import prefect
@@ -34,21 +34,16 @@ R = TypeVar("R")
 
 def stage_task(name: str, task_run_name: str) -> Callable[[Callable[P, R]], prefect.Task[P, R]]:
     """Make a Prefect task of a function that performs a stage."""
-
-    def decorate(function: Callable[P, R]) -> prefect.Task[P, R]:
-        return prefect.task(
-            function,
-            name=name,
-            task_run_name=task_run_name,
-            # The store decides what has been done; Prefect's cache does not look at the data.
-            cache_policy=NO_CACHE,
-            persist_result=False,
-            retries=NUM_RETRIES,
-            retry_delay_seconds=RETRY_SECONDS,
-            retry_condition_fn=_is_retryable,
-        )
-
-    return decorate
+    return prefect.task(
+        name=name,
+        task_run_name=task_run_name,
+        # The store decides what has been done; Prefect's cache does not look at the data.
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=NUM_RETRIES,
+        retry_delay_seconds=RETRY_SECONDS,
+        retry_condition_fn=_is_retryable,
+    )
 
 
 def _is_retryable(_task: object, _run: TaskRun, state: State[Any]) -> bool:
@@ -64,7 +59,7 @@ def tracking() -> dict[str, str | None]:
 
 
 def publish(run: Run, stage: Stage, record: Mapping[str, Any]) -> None:
-    """Show a stage's record in the Prefect UI; outside of a task run there is nowhere to show it."""
+    """Show a stage's record in the Prefect UI; outside of a task run there is none."""
     if TaskRunContext.get() is None:
         return
     name, summary = stage.name, stage.summary(record["measurements"])
@@ -79,7 +74,7 @@ def publish(run: Run, stage: Stage, record: Mapping[str, Any]) -> None:
     )
 
 
-def gate_rows(gates: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def gate_rows(gates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Lay out verdicts as a table."""
     return [
         {

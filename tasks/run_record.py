@@ -171,4 +171,3 @@ def _append(path: Path, run: Run, record_sha256: str) -> None:
         file.write(json.dumps({"run": run.name, "record_sha256": record_sha256}) + "\n")
         file.flush()
         os.fsync(file.fileno())
-

@@ -7,7 +7,7 @@ from data.baselines import cross_entropies, target_bytes
 from data.documents import DOCUMENTS, read_documents
 from data.pretokenize import TokensIndex
 from data.rows import open_rows
-from data.shard import VERSION, ShardsIndex, ShardSettings, shard
+from data.shard import VERSION, ShardSettings, ShardsIndex, shard
 from data.tokenizer import Tokenizer
 from evidence.canonical import pretty, read_object
 from evidence.gates import Gate, Measurements
@@ -47,7 +47,7 @@ def build_shards(tokens: Artefact, settings: ShardSettings, out: Path) -> Shards
 def measure(artefact: Artefact) -> Measurements:
     """Count rows and shared documents again from the shards and their document tables."""
     index, directory = artefact.read_index(ShardsIndex), artefact.directory
-    rows = {split: open_rows(directory, index, split) for split in ("train", "val")}  # type: ignore[arg-type]
+    rows = {split: open_rows(directory, index, split) for split in ("train", "val")}
     digests = {
         split: {each.sha256 for each in read_documents(directory / split / DOCUMENTS)}
         for split in rows
@@ -130,7 +130,6 @@ def shard_task(
     )
     publish(run, STAGE, done.record)
     return ShardsRef(done.ref.digest)
-
 
 
 def _number(value: object) -> float:

@@ -45,7 +45,8 @@ def complete_snapshots(training: Path) -> list[Snapshot]:
     """List the complete snapshots of a training directory, oldest first."""
     directory = training / SNAPSHOTS
     epochs = (
-        int(path.name[6:9]) for path in sorted(directory.glob("epoch-[0-9][0-9][0-9].metadata.json"))
+        int(path.name[6:9])
+        for path in sorted(directory.glob("epoch-[0-9][0-9][0-9].metadata.json"))
     )
     return [Snapshot(directory, epoch) for epoch in epochs]
 

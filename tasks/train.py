@@ -129,9 +129,7 @@ STAGE = Stage(
 )
 
 
-@stage_task(
-    "train", "train {model.num_layers}x{model.hidden_size} for {settings.num_steps} steps"
-)
+@stage_task("train", "train {model.num_layers}x{model.hidden_size} for {settings.num_steps} steps")
 def train_task(
     run: Run,
     shards: ShardsRef,

@@ -9,7 +9,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,7 +165,9 @@ def _end_epoch(
     snapshot.state.mkdir()
     save_training_state(state, snapshot.state)
     write_fingerprint(state.model, probe_ids(validation.rows), snapshot.state)
-    rows = [row for row in read_rows(directory / TRAIN_LOG) if row["step"] > _previous_step(snapshot)]
+    rows = [
+        row for row in read_rows(directory / TRAIN_LOG) if row["step"] > _previous_step(snapshot)
+    ]
     validation_seconds = time.perf_counter() - begin
     record = epoch_record(job, snapshot, rows, statistics, validation.num_bytes, passes=passes)
     record["validation_seconds"] = validation_seconds
@@ -200,9 +202,7 @@ def epoch_record(
         "val_loss_standard_error": statistics.standard_error_nats,
         "val_tokens": statistics.num_tokens,
         "val_documents": statistics.num_documents,
-        "val_bits_per_byte": bits_per_byte(
-            statistics.mean_nats, statistics.num_tokens, val_bytes
-        ),
+        "val_bits_per_byte": bits_per_byte(statistics.mean_nats, statistics.num_tokens, val_bytes),
         "learning_rate": rows[-1]["learning_rate"],
         "tokens_per_second": sum(row["tokens"] for row in rows) / seconds,
         "corpus_passes": passes,
@@ -238,9 +238,7 @@ class _Validation:
         )
 
     def measure(self, model: Llama) -> LossStatistics:
-        counted = count_losses(
-            model, self.rows, self.num_documents, self.batch_rows, self.device
-        )
+        counted = count_losses(model, self.rows, self.num_documents, self.batch_rows, self.device)
         return counted.statistics()
 
 
@@ -270,7 +268,9 @@ def stability_gate(epoch: int) -> Gate:
 
 def _require_stable(job: Job, snapshot: Snapshot, val_loss: float) -> None:
     earlier = complete_snapshots(snapshot.directory.parent)
-    before = float(earlier[-1].read()["val_loss"]) if earlier else float(np.log(job.model.vocab_size))
+    before = (
+        float(earlier[-1].read()["val_loss"]) if earlier else float(np.log(job.model.vocab_size))
+    )
     limit = before * job.max_val_loss_growth
     require([judge(stability_gate(snapshot.epoch), {"val_loss": val_loss, "limit": limit})])
 
@@ -294,8 +294,6 @@ def _die_with_parent() -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-
-
 
 
 if __name__ == "__main__":

@@ -179,7 +179,9 @@ def _check_numbers(
     recorded = record["measurements"]
     for key in sorted(measured.keys() | recorded.keys()):
         found, said = measured.get(key), recorded.get(key)
-        report.check(holds=_same(found, said), failure=f"{name}: {key} is {found}, record says {said}")
+        report.check(
+            holds=_same(found, said), failure=f"{name}: {key} is {found}, record says {said}"
+        )
     verdicts = judge_all(stage.gates, measured, record["thresholds"])
     for verdict, said_gate in zip(verdicts, record["gates"], strict=True):
         same = verdict_record(verdict) == said_gate and gate_of(said_gate) == verdict.gate

@@ -1,0 +1,61 @@
+"""Commands that use what was made: complete code, and watch and schedule runs."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from flows.screen import out
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (generate, up):
+        app.command()(command)
+
+
+def generate(
+    checkpoint: Annotated[str, typer.Option(help="checkpoint:DIGEST, or its directory.")],
+    prompt: Annotated[
+        str | None, typer.Option(help="The text to complete; default: stdin.")
+    ] = None,
+    num_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Above 0, at most 1.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Complete code with a sealed model; the completion streams to stdout."""
+    from tasks.generate import complete
+
+    text = sys.stdin.read() if prompt is None else prompt
+    sys.stdout.write(text)
+    for piece in complete(
+        checkpoint, text, num_tokens=num_tokens, temperature=temperature, top_p=top_p, seed=seed
+    ):
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
+def up(
+    prefect_port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    cron: Annotated[str, typer.Option(help="When the nightly pipeline starts.")] = "15 3 * * *",
+    preset: Annotated[str, typer.Option(help="What the nightly pipeline runs.")] = "demo",
+) -> None:
+    """Start the Prefect server, the MLflow UI and the deployments on this machine."""
+    from flows.environment import prepare
+
+    prepare()
+    from flows.settings import load_settings
+    from flows.up import Services
+
+    load_settings(preset)
+    services = Services(
+        prefect_port=prefect_port, mlflow_port=mlflow_port, cron=cron, preset=preset
+    )
+    with services.running() as addresses:
+        for name, address in addresses.items():
+            out.print(f"{name:<12}{address}")
+        out.print("\nnightly and manual pipelines are served; Ctrl-C stops everything")
+        services.wait()
