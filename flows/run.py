@@ -66,7 +66,7 @@ def recording_the_end(run: Run) -> Iterator[None]:
 def failed_with(run: Run, error: Exception) -> Any:  # a Prefect state
     """Return the Failed state whose message is the error's own sentence.
 
-    Prefect makes a returned state the flow run's; the error carries the run that it belongs to as a note.
+    Prefect makes a returned state the flow run's. A note on the error names the evidence.
     """
     error.add_note(f"evidence: {run.directory}")
     return Failed(message=str(error), data=error)
