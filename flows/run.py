@@ -13,11 +13,13 @@ from prefect.states import Failed
 
 from flows.environment import service_addresses
 from flows.settings import PipelineSettings
-from tasks.mirroring import mirrored
+from tasks.mirroring import mirrored, sent_so_far
 from tasks.prefect_task import KNOWN_ERRORS, gate_rows
 from tasks.run_record import Run, finish_run, start_run
 
 Body = Callable[[Run], object]
+DEFAULT_MLFLOW = "http://127.0.0.1:5000"
+"Where `assay up` shows MLflow unless told otherwise."
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,16 @@ def publish_run(run: Run) -> None:
     if gates:
         create_table_artifact(gate_rows(gates), key="gates", description=f"Gates of {run.name}")
     create_link_artifact(run.directory.as_uri(), key="evidence", link_text=run.name)
-    address = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if not address.startswith("http"):
-        address = service_addresses().get("mlflow", "")
-    if address:
+    if address := mlflow_address(run):
         create_link_artifact(address, key="mlflow", link_text=f"MLflow: {run.name}")
+
+
+def mlflow_address(run: Run) -> str | None:
+    """Return where the run is in MLflow's UI, once the mirror has begun to send it."""
+    sent = sent_so_far(run)
+    if not sent.get("run_id"):
+        return None
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    embedded = service_addresses().get("mlflow", DEFAULT_MLFLOW)
+    server = uri if uri.startswith("http") else embedded
+    return f"{server}/#/experiments/{sent['experiment_id']}/runs/{sent['run_id']}"

@@ -26,6 +26,14 @@ HOST = "127.0.0.1"
 START_SECONDS = 180.0
 STOP_SECONDS = 20.0
 LOOK_SECONDS = 0.5
+PREFECT_ENVIRONMENT = {
+    # Task runs travel through an in-memory queue that drops what is written one by one too slowly.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_READ_BATCH_SIZE": "200",
+}
 # The job runner starts seven consumers of a quarter of a gigabyte each; nothing here needs it.
 MLFLOW_ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
@@ -55,7 +63,7 @@ class Services:
         os.environ["PREFECT_SERVER_UI_API_URL"] = f"{prefect}/api"
         with ExitStack() as stack:
             stack.callback(self._stop)
-            self._start("prefect", self._prefect_command())
+            self._start("prefect", self._prefect_command(), PREFECT_ENVIRONMENT)
             # Two processes that make the database at once leave it broken for good.
             with locked(places.mlflow_lock(), what="the MLflow database", wait=True):
                 self._start("mlflow", self._mlflow_command(), MLFLOW_ENVIRONMENT)

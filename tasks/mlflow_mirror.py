@@ -32,6 +32,7 @@ from tasks.mirror_log import (
     step_points,
     system_points,
 )
+from tasks.mirroring import sent_path, sent_so_far
 from tasks.run_record import Run, find_run
 from tasks.store import Store, locked
 
@@ -62,13 +63,12 @@ class Sent:
     @classmethod
     def load(cls, run: Run, uri: str) -> "Sent":
         """Read what was sent to this server before, or begin."""
-        path = _sent_path(run.name)
-        known = json.loads(path.read_text()) if path.is_file() else {}
+        known = sent_so_far(run)
         return cls(**known) if known.get("uri") == uri else cls(run.name, uri)
 
     def save(self) -> None:
         """Remember what was sent."""
-        path = _sent_path(self.run)
+        path = sent_path(self.run)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(asdict(self)))
@@ -257,10 +257,6 @@ def _batched(points: Iterable[Point]) -> Iterable[list[Point]]:
         batch.append(point)
     if batch:
         yield batch
-
-
-def _sent_path(name: str) -> Path:
-    return places.home() / "mirror" / f"{name}.json"
 
 
 def mirror(run: Run) -> Sent:

@@ -7,11 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import prefect
-from prefect.artifacts import (
-    create_link_artifact,
-    create_markdown_artifact,
-    create_table_artifact,
-)
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
@@ -64,13 +60,10 @@ def publish(run: Run, stage: Stage, record: Mapping[str, Any]) -> None:
         return
     name, summary = stage.name, stage.summary(record["measurements"])
     create_markdown_artifact(
-        _markdown(record, summary), key=f"{name}-summary", description=f"What {name} measured"
+        _markdown(run, record, summary), key=f"{name}-summary", description=f"What {name} measured"
     )
     create_table_artifact(
         gate_rows(record["gates"]), key=f"{name}-gates", description=f"Gates of {name}"
-    )
-    create_link_artifact(
-        run.directory.as_uri(), key=f"{name}-evidence", link_text=f"evidence of {run.name}"
     )
 
 
@@ -88,9 +81,9 @@ def gate_rows(gates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _markdown(record: Mapping[str, Any], summary: str) -> str:
+def _markdown(run: Run, record: Mapping[str, Any], summary: str) -> str:
     source = f", reused from `{record['reused_from']}`" if record["reused_from"] else ""
     lines = [f"**{record['stage']}**: {summary}{source}", "", "| measured | value |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in record["measurements"].items()]
-    lines += ["", f"`{record['output']}`"]
+    lines += ["", f"`{record['output']}`, recorded in `{run.directory}`"]
     return "\n".join(lines)
