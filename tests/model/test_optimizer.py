@@ -158,6 +158,7 @@ def test_the_state_of_another_optimizer_is_refused() -> None:
     _, adamw = updated(tiny.TRAIN, 1)
     _, muon = updated(tiny.MUON, 1)
     tensors = muon.tensors()
+    tensors[f"{EMBEDDING}.exp_avg"] = tensors[f"{EMBEDDING}.exp_avg"].half()
     tensors[f"{GAIN}.exp_avg"] = torch.zeros(1)
 
     with pytest.raises(WrongTensorsError) as caught:
@@ -166,7 +167,7 @@ def test_the_state_of_another_optimizer_is_refused() -> None:
     assert caught.value.where == "here"
     assert f"{HIDDEN}.exp_avg" in caught.value.missing
     assert f"{HIDDEN}.momentum_buffer" in caught.value.unexpected
-    assert caught.value.misshapen == (f"{GAIN}.exp_avg",)
+    assert caught.value.misshapen == (f"{EMBEDDING}.exp_avg", f"{GAIN}.exp_avg")
 
 
 def test_loading_copies_so_that_the_source_stays_as_it_was() -> None:
