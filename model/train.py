@@ -67,8 +67,8 @@ def train(
         if ids_BS is None:
             raise StreamExhaustedError(state.step, settings.num_steps)
         with matmul_precision(settings.matmul_precision):
-            yield_value = _step(state, ids_BS, settings)
-        yield yield_value
+            report = _step(state, ids_BS, settings)
+        yield report
         first_of_epoch = (state.step - 1) // settings.steps_per_epoch * settings.steps_per_epoch
         in_epoch = state.step - first_of_epoch
         if in_epoch == settings.steps_per_epoch or state.step == settings.num_steps:
@@ -105,8 +105,8 @@ def _step(state: TrainingState, ids_BS: np.ndarray, settings: TrainSettings) -> 
 
 def _on_device(state: TrainingState, ids_BS: np.ndarray, settings: TrainSettings) -> Tensor:
     if ids_BS.shape[0] != settings.batch_rows:
-        found = f"rows a batch: {ids_BS.shape[0]}"
-        raise WrongSettingError("train.batch_rows", settings.batch_rows, found)
+        expected = f"{ids_BS.shape[0]}, as in the batch"
+        raise WrongSettingError("train.batch_rows", settings.batch_rows, expected)
     vocab_size = state.model.settings.vocab_size
     if not 0 <= ids_BS.min() <= ids_BS.max() < vocab_size:
         expected = f"above every token id ({ids_BS.min()} to {ids_BS.max()})"

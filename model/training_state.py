@@ -99,8 +99,10 @@ def load_training_state(
     model.to(device)
     optimizer = new_optimizer(model, train)
     optimizer_path = directory / OPTIMIZER_FILE
-    if facts["step"]:
-        optimizer.load_tensors(_read_tensors(optimizer_path), str(optimizer_path))
+    tensors = _read_tensors(optimizer_path)
+    # Before its first update an optimizer has no state at all.
+    if tensors or facts["step"]:
+        optimizer.load_tensors(tensors, str(optimizer_path))
     if optimizer.num_updates() != facts["step"]:
         found = f"step is {facts['step']}"
         expected = f"{optimizer.num_updates()}, as in {OPTIMIZER_FILE}"

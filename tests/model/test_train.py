@@ -1,0 +1,237 @@
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from model.errors import NonFiniteError, StreamExhaustedError, WrongSettingError
+from model.loss import token_losses
+from model.schedule import learning_rate
+from model.train import EpochReport, StepReport, TrainSettings, train
+from model.training_state import TrainingState, weights
+from tests.model import tiny
+
+BOTH = pytest.mark.parametrize("settings", [tiny.TRAIN, tiny.MUON], ids=["adamw", "muon"])
+
+
+def reports(
+    state: TrainingState, settings: TrainSettings, batches: np.ndarray
+) -> list[StepReport | EpochReport]:
+    return list(train(state, iter(batches), settings))
+
+
+def steps(found: list[StepReport | EpochReport]) -> list[StepReport]:
+    return [report for report in found if isinstance(report, StepReport)]
+
+
+def snapshot(state: TrainingState) -> dict[str, torch.Tensor]:
+    both = {**weights(state), **state.optimizer.tensors()}
+    return {name: value.clone() for name, value in both.items()}
+
+
+def assert_same(state: TrainingState, before: dict[str, torch.Tensor]) -> None:
+    now = snapshot(state)
+    assert now.keys() == before.keys()
+    assert all(torch.equal(now[name], before[name]) for name in now)
+
+
+@BOTH
+def test_the_step_budget_is_honoured_exactly(settings: TrainSettings) -> None:
+    state = tiny.state(settings)
+
+    found = reports(state, settings, tiny.rows(99))
+
+    assert [report.step for report in steps(found)] == list(range(1, 11))
+    assert state.step == state.optimizer.num_updates() == 10
+    assert state.cursor_rows == 30
+    assert state.tokens_seen == sum(report.tokens for report in steps(found)) == 480
+
+
+def test_an_epoch_ends_after_its_steps_and_after_the_last_step() -> None:
+    found = reports(tiny.state(), tiny.TRAIN, tiny.rows(10))
+
+    epochs = [report for report in found if isinstance(report, EpochReport)]
+    assert epochs == [
+        EpochReport(epoch=0, step=4, num_steps=4),
+        EpochReport(epoch=1, step=8, num_steps=4),
+        EpochReport(epoch=2, step=10, num_steps=2),
+    ]
+    assert isinstance(found[4], EpochReport)
+    assert isinstance(found[-1], EpochReport)
+
+
+def test_a_batch_is_read_only_when_its_step_is_asked_for() -> None:
+    batches = enumerate(tiny.rows(10))
+
+    following = train(tiny.state(), (batch for _, batch in batches), tiny.TRAIN)
+    next(following)
+
+    index_of_next, _ = next(batches)
+    assert index_of_next == 1
+
+
+def test_the_reported_loss_is_that_of_the_batch_before_its_update() -> None:
+    batches = tiny.rows(10)
+    state = tiny.state()
+    ids = torch.from_numpy(batches[0])
+    expected = token_losses(state.model(ids[:, :-1]), ids[:, 1:]).mean().item()
+
+    first = next(train(state, iter(batches), tiny.TRAIN))
+
+    assert isinstance(first, StepReport)
+    assert first.train_loss == expected
+
+
+def test_the_gradient_norm_is_global_and_taken_before_clipping() -> None:
+    batches = tiny.rows(10)
+    reference = tiny.state().model
+    ids = torch.from_numpy(batches[0])
+    torch.autograd.backward(token_losses(reference(ids[:, :-1]), ids[:, 1:]).mean())
+    squares = [p.grad.double().square().sum() for p in reference.parameters() if p.grad is not None]
+    settings = replace(tiny.TRAIN, clip_norm=1e-3)
+
+    state = tiny.state()
+    first = next(train(state, iter(batches), settings))
+
+    assert isinstance(first, StepReport)
+    assert len(squares) == len(weights(state))
+    assert first.grad_norm == pytest.approx(math.sqrt(sum(squares)), rel=1e-6)
+    clipped = [p.grad.square().sum() for p in state.model.parameters() if p.grad is not None]
+    assert math.sqrt(sum(clipped)) == pytest.approx(1e-3, rel=1e-3)
+
+
+@BOTH
+def test_the_learning_rate_that_was_used_is_the_scheduled_one(settings: TrainSettings) -> None:
+    found = steps(reports(tiny.state(settings), settings, tiny.rows(10)))
+
+    expected = [
+        learning_rate(step, peak=1e-2, final_ratio=0.1, warmup_steps=2, num_steps=10)
+        for step in range(1, 11)
+    ]
+    assert [report.learning_rate for report in found] == expected
+
+
+def test_two_budgets_give_different_losses() -> None:
+    batches = tiny.rows(20)
+
+    short = steps(reports(tiny.state(), tiny.TRAIN, batches))
+    long = steps(reports(tiny.state(), replace(tiny.TRAIN, num_steps=20), batches))
+
+    assert short[2].train_loss == long[2].train_loss
+    assert short[9].train_loss != long[9].train_loss
+
+
+def test_nothing_changes_while_training_is_suspended() -> None:
+    state = tiny.state()
+    following = train(state, iter(tiny.rows(10)), tiny.TRAIN)
+    next(following)
+    before = snapshot(state)
+
+    assert torch.is_grad_enabled()
+    assert torch.get_float32_matmul_precision() == "highest"
+    state.model(torch.from_numpy(tiny.rows(1)[0]))
+
+    assert_same(state, before)
+
+
+@BOTH
+def test_every_parameter_changes_in_every_step(settings: TrainSettings) -> None:
+    state = tiny.state(settings)
+    before = snapshot(state)
+    for report in train(state, iter(tiny.rows(10)), settings):
+        now = snapshot(state)
+        if isinstance(report, StepReport):
+            assert not [name for name in weights(state) if torch.equal(now[name], before[name])]
+        before = now
+
+
+@BOTH
+def test_a_repeated_row_is_learnt(settings: TrainSettings) -> None:
+    batches = np.repeat(tiny.rows(1), 40, axis=0)
+
+    found = steps(reports(tiny.state(settings), replace(settings, num_steps=40), batches))
+
+    assert found[-1].train_loss < 0.5 * found[0].train_loss
+
+
+@BOTH
+def test_the_same_seed_gives_the_same_bits(settings: TrainSettings) -> None:
+    first, again = tiny.state(settings), tiny.state(settings)
+
+    assert reports(first, settings, tiny.rows(10)) == reports(again, settings, tiny.rows(10))
+    assert_same(again, snapshot(first))
+
+
+def test_bfloat16_products_stay_near_float32_and_are_undone_afterwards() -> None:
+    exact = steps(reports(tiny.state(), tiny.TRAIN, tiny.rows(10)))
+    settings = replace(tiny.TRAIN, matmul_precision="bfloat16")
+
+    rounded = steps(reports(tiny.state(), settings, tiny.rows(10)))
+
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert rounded[-1].train_loss == pytest.approx(exact[-1].train_loss, rel=1e-2)
+
+
+def test_a_stream_that_ends_early_is_refused() -> None:
+    state = tiny.state()
+
+    with pytest.raises(StreamExhaustedError) as caught:
+        reports(state, tiny.TRAIN, tiny.rows(7))
+
+    assert (caught.value.step, caught.value.num_steps) == (7, 10)
+    assert state.step == state.optimizer.num_updates() == 7
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_never_reaches_the_optimizer(value: float) -> None:
+    state = tiny.state()
+    following = train(state, iter(tiny.rows(10)), tiny.TRAIN)
+    next(following)
+    with torch.no_grad():
+        state.model.lm_head.weight[0, 0] = value
+    before = snapshot(state)
+
+    with pytest.raises(NonFiniteError) as caught:
+        next(following)
+
+    assert (caught.value.quantity, caught.value.step) == ("loss", 2)
+    assert not math.isfinite(caught.value.value)
+    now = snapshot(state)
+    assert all(torch.equal(now[name].nan_to_num(), before[name].nan_to_num()) for name in now)
+    assert state.step == 1
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_optimizer() -> None:
+    state = tiny.state()
+    weight: Any = state.model.lm_head.weight
+    weight.register_hook(lambda gradient: gradient * math.inf)
+    before = snapshot(state)
+
+    with pytest.raises(NonFiniteError) as caught:
+        reports(state, tiny.TRAIN, tiny.rows(10))
+
+    assert (caught.value.quantity, caught.value.step) == ("gradient norm", 1)
+    assert_same(state, before)
+
+
+def test_a_batch_of_another_size_is_refused() -> None:
+    with pytest.raises(WrongSettingError) as caught:
+        reports(tiny.state(), tiny.TRAIN, tiny.rows(10, batch_rows=2))
+
+    assert caught.value.setting == "train.batch_rows"
+    assert caught.value.found == 3
+    assert caught.value.expected == "2, as in the batch"
+
+
+@pytest.mark.parametrize("token", [-1, 61])
+def test_a_token_outside_the_vocabulary_is_refused(token: int) -> None:
+    batches = tiny.rows(10)
+    batches[0, 0, 0] = token
+
+    with pytest.raises(WrongSettingError) as caught:
+        reports(tiny.state(), tiny.TRAIN, batches)
+
+    assert caught.value.setting == "model.vocab_size"
+    assert caught.value.found == 61
