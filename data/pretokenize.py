@@ -41,8 +41,8 @@ from data.filters import (
 from data.progress import Progress
 from data.source import SourceFile, SourceListing
 from data.split import split_of
-from data.statistics import TokenCounter, TokenStatistics, refuse_degenerate
 from data.token_files import DtypeName, TokenReader, TokenWriter, dtype_of
+from data.token_statistics import TokenCounter, TokenStatistics, refuse_degenerate
 from data.tokenizer import MIN_VOCAB_SIZE, Tokenizer, train_tokenizer
 
 VERSION = 1

@@ -19,9 +19,9 @@ from data.errors import CorpusTooSmallError, CorruptTokensError, LeakError
 from data.pretokenize import TOKENIZER, TokensIndex
 from data.progress import Progress
 from data.split import SplitName
-from data.statistics import TokenCounter
 from data.stream import Stream
 from data.token_files import LITTLE_ENDIAN, DtypeName, TokenReader
+from data.token_statistics import TokenCounter
 from data.tokenizer import Tokenizer
 
 VERSION = 1

@@ -28,10 +28,11 @@ def generate(
     from tasks.generate import complete
 
     text = sys.stdin.read() if prompt is None else prompt
-    sys.stdout.write(text)
-    for piece in complete(
+    pieces = complete(
         checkpoint, text, num_tokens=num_tokens, temperature=temperature, top_p=top_p, seed=seed
-    ):
+    )
+    sys.stdout.write(text)
+    for piece in pieces:
         sys.stdout.write(piece)
         sys.stdout.flush()
     sys.stdout.write("\n")

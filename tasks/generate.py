@@ -19,7 +19,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 def complete(
     checkpoint: str, prompt: str, *, num_tokens: int, temperature: float, top_p: float, seed: int
 ) -> Iterator[str]:
-    """Yield the completion piece by piece, each a whole number of characters.
+    """Load a checkpoint, then yield the completion in pieces of whole characters.
 
     Raises: NotFoundError, ArtefactDamagedError, WrongSettingError, ModelFormatError.
     """
@@ -38,7 +38,7 @@ def complete(
         stop_id=tokenizer.end_of_text_id,
         context_length=model.settings.max_position_embeddings,
     )
-    yield from _characters(tokenizer, ids)
+    return _characters(tokenizer, ids)
 
 
 def checkpoint_directory(text: str) -> Path:

@@ -7,8 +7,8 @@ import numpy as np
 
 from data.pretokenize import VERSION, PretokenizeSettings, TokensIndex, pretokenize
 from data.source import SourceSettings, list_files
-from data.statistics import TokenCounter
 from data.token_files import LITTLE_ENDIAN
+from data.token_statistics import TokenCounter
 from data.tokenizer import Tokenizer
 from evidence.gates import Gate, Measurements
 from evidence.refs import TokensRef

@@ -64,15 +64,7 @@ def perform(
     Raises: GateFailedError after the record is written, StorageError, and whatever `build` raises.
     """
     recipe = Recipe(stage=stage.name, version=stage.version, settings=settings, inputs=inputs)
-    facts = {
-        "schema": STAGE_SCHEMA,
-        "stage": stage.name,
-        "recipe": recipe.as_record(),
-        "recipe_sha256": recipe.digest,
-        "thresholds": dict(thresholds),
-        "tracking": dict(tracking),
-        "started": now(),
-    }
+    facts = _facts(recipe, thresholds, tracking)
     path = run.directory / stage_file(stage.name)
     begin = time.perf_counter()
     try:
@@ -85,21 +77,33 @@ def perform(
             raise
         raise cause from error
     verdicts = judge_all(stage.gates, measurements, thresholds)
-    record = write_record(
-        path,
-        {
-            **facts,
-            "outcome": "reused" if reused_from else "produced",
-            "reused_from": reused_from,
-            "output": str(artefact.ref),
-            "measurements": measurements,
-            "gates": [verdict_record(verdict) for verdict in verdicts],
-            "wall_seconds": round(time.perf_counter() - begin, 3),
-            "provenance": provenance(),
-        },
-    )
+    result = {
+        "outcome": "reused" if reused_from else "produced",
+        "reused_from": reused_from,
+        "output": str(artefact.ref),
+        "measurements": measurements,
+        "gates": [verdict_record(verdict) for verdict in verdicts],
+        "wall_seconds": round(time.perf_counter() - begin, 3),
+    }
+    record = write_record(path, {**facts, **result})
     require(verdicts)
     return Done(artefact, record)
+
+
+def _facts(
+    recipe: Recipe, thresholds: Mapping[str, float], tracking: Mapping[str, str | None]
+) -> dict[str, Any]:
+    """Collect what is known before the stage starts."""
+    return {
+        "schema": STAGE_SCHEMA,
+        "stage": recipe.stage,
+        "recipe": recipe.as_record(),
+        "recipe_sha256": recipe.digest,
+        "thresholds": dict(thresholds),
+        "tracking": dict(tracking),
+        "provenance": provenance(),
+        "started": now(),
+    }
 
 
 def judge_all(
@@ -135,7 +139,6 @@ def _write_failure(path: Path, facts: Mapping[str, Any], error: Exception, secon
         "measurements": {},
         "gates": [],
         "wall_seconds": round(seconds, 3),
-        "provenance": provenance(),
     }
     try:
         write_record(path, record)

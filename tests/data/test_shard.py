@@ -22,9 +22,9 @@ from data.errors import (
 from data.rows import open_rows
 from data.shard import shard
 from data.split import SplitName
-from data.statistics import token_statistics
 from data.stream import Stream
 from data.token_files import TokenReader, TokenWriter
+from data.token_statistics import token_statistics
 from data.tokenizer import Tokenizer
 from tests.data.conftest import Shards, Tokens
 from tests.data.corpus import quiet, shard_settings

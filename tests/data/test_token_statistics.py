@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import DegenerateTokensError, TokenOutOfRangeError
-from data.statistics import MAX_TOP_SHARE, TokenCounter, refuse_degenerate, token_statistics
+from data.token_statistics import MAX_TOP_SHARE, TokenCounter, refuse_degenerate, token_statistics
 
 # The first ids of a real corpus whose encoder mapped every byte to the unknown token.
 UNKNOWN, OTHER = 128244, 128247

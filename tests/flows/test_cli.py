@@ -1,0 +1,78 @@
+"""The command line: refusals come before any work, as a sentence and an exit code."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from flows.cli import run
+
+REFUSALS = [
+    ("run --preset nope", 2, "preset nope does not exist"),
+    ("run --preset smoke --set train.peek_lr=1", 2, "hint: did you mean train.peak_lr?"),
+    ("run --preset smoke --set train.num_steps=many", 2, "train.num_steps is 'many'"),
+    ("run --preset smoke --set model.num_heads=3", 2, "should be a multiple of model.num_heads"),
+    ("run --presett smoke", 2, "No such option"),
+    ("verify nobody", 3, "no run nobody"),
+    ("verify", 3, "no run any"),
+    ("status nobody", 3, "no run nobody"),
+    ("compare one two", 3, "no run one"),
+    ("inspect checkpoint:abcdef", 3, "no artefact checkpoint:abcdef"),
+    ("inspect checkpoint:xyz", 2, "is not a ref"),
+    ("inspect nothing.apr", 3, "no file nothing.apr"),
+    ("generate --checkpoint checkpoint:abcdef --prompt x", 3, "no artefact checkpoint:abcdef"),
+    ("generate --checkpoint nowhere --prompt x", 3, "no model.apr"),
+    ("mirror nobody", 3, "no run nobody"),
+    ("up --preset nope", 2, "preset nope does not exist"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ASSAY_STORE", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ASSAY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ASSAY_EVIDENCE", str(tmp_path / "evidence"))
+    # prepare() fills the environment; what it sets must not outlive the test.
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+
+
+@pytest.mark.parametrize(("line", "code", "said"), REFUSALS, ids=[each[0] for each in REFUSALS])
+def test_a_mistake_is_a_sentence_and_an_exit_code(
+    line: str, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(line.split()) == code
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+
+
+def test_no_runs_yet_is_not_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["runs"]) == 0
+    assert "no runs yet" in capsys.readouterr().err
+    assert run(["runs", "--json"]) == 0
+    assert capsys.readouterr().out == "[]\n"
+
+
+def test_a_busy_port_is_named_with_the_option_that_changes_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert run(["up", "--preset", "smoke", "--mlflow-port", str(port)]) == 10
+    said = capsys.readouterr().err
+    assert f"127.0.0.1:{port} is in use" in said
+    assert "--mlflow-port" in said
+
+
+def test_a_home_that_cannot_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ASSAY_HOME", str(tmp_path / "file" / "home"))
+    assert run(["run", "--preset", "smoke"]) == 7
+    assert "should be writable" in capsys.readouterr().err

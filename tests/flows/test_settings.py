@@ -1,0 +1,119 @@
+"""Presets and overrides: what is accepted is exactly what is written, and mistakes are named."""
+
+import dataclasses
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from data.errors import WrongSettingError as WrongDataSettingError
+from flows.errors import UnknownPresetError, UnknownSettingError, WrongValueError
+from flows.settings import PRESETS, load_settings, preset_names, setting_keys
+from model.errors import WrongSettingError
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_a_preset_is_complete_and_says_nothing_else(preset: str) -> None:
+    values = tomllib.loads((PRESETS / f"{preset}.toml").read_text())
+    assert sorted(f"{s}.{f}" for s, fields in values.items() for f in fields) == sorted(
+        setting_keys()
+    )
+    record = dataclasses.asdict(load_settings(preset))
+    assert record["train"] == values["train"]
+
+
+def test_an_override_changes_one_setting_through_the_same_parser() -> None:
+    changed = load_settings("smoke", ["train.peak_lr=1e-4", "source.path=", "shard.seed = 7"])
+    assert changed.train.peak_lr == 1e-4
+    assert changed.shard.seed == 7
+    assert changed.source.path == ""
+
+
+def test_an_integer_is_a_float_where_a_float_is_due() -> None:
+    assert load_settings("smoke", ["train.clip_norm=2"]).train.clip_norm == 2.0
+
+
+def test_a_bare_text_needs_no_quotes() -> None:
+    changed = load_settings("smoke", ["checkpoint.name=my-model", "source.kind=directory",
+                                      "source.path=/tmp/some where"])  # fmt: skip
+    assert changed.checkpoint.name == "my-model"
+    assert changed.source.path == "/tmp/some where"
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UnknownPresetError) as caught:
+        load_settings("dmo")
+    assert caught.value.preset == "dmo"
+    assert caught.value.known == preset_names()
+
+
+def test_an_unknown_key_is_refused_with_the_closest_one() -> None:
+    with pytest.raises(UnknownSettingError) as caught:
+        load_settings("smoke", ["train.peek_lr=1"])
+    assert (caught.value.key, caught.value.closest) == ("train.peek_lr", "train.peak_lr")
+    assert caught.value.hint == "did you mean train.peak_lr?"
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("train.num_steps=many", "train.num_steps"),
+        ("train.num_steps=1.5", "train.num_steps"),
+        ("train.num_steps=true", "train.num_steps"),
+        ("train.peak_lr='fast'", "train.peak_lr"),
+        ("source.include=3", "source.include"),
+        ("runtime.device=tpu", "runtime.device"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused(override: str, key: str) -> None:
+    with pytest.raises(WrongValueError) as caught:
+        load_settings("smoke", [override])
+    assert caught.value.key == key
+    assert key in str(caught.value)
+
+
+def test_an_override_without_a_value_is_refused() -> None:
+    with pytest.raises(WrongValueError, match="should be KEY=VALUE"):
+        load_settings("smoke", ["train.num_steps"])
+
+
+@pytest.mark.parametrize(
+    ("override", "error"),
+    [
+        ("train.num_steps=0", WrongSettingError),
+        ("model.num_heads=3", WrongSettingError),
+        ("thresholds.max_trace_error=-1", WrongSettingError),
+        ("thresholds.max_val_loss_growth=0.5", WrongSettingError),
+        ("runtime.num_threads=-1", WrongSettingError),
+        ("checkpoint.licence=' '", WrongSettingError),
+        ("pretokenize.vocab_size=10", WrongDataSettingError),
+        ("source.kind=directory", WrongDataSettingError),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused(override: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        load_settings("smoke", [override])
+
+
+def test_a_preset_file_of_ones_own_is_read_by_path(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text((PRESETS / "smoke.toml").read_text().replace("num_steps = 40", "num_steps = 30"))
+    assert load_settings(str(own)).train.num_steps == 30
+
+
+def test_a_preset_file_that_is_no_toml_or_lacks_a_key_is_refused(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[train\n")
+    with pytest.raises(WrongValueError) as no_toml:
+        load_settings(str(broken))
+    assert no_toml.value.expected == "TOML"
+    broken.write_text((PRESETS / "smoke.toml").read_text().replace("warmup_steps = 5\n", ""))
+    with pytest.raises(WrongValueError) as missing:
+        load_settings(str(broken))
+    assert (missing.value.key, missing.value.found) == ("train.warmup_steps", "missing")
+
+
+def test_the_runtime_section_is_not_part_of_the_recipe() -> None:
+    one, two = load_settings("smoke"), load_settings("smoke", ["runtime.num_threads=1"])
+    assert one.as_record() == two.as_record()
+    assert "runtime" not in one.as_record()

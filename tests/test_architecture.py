@@ -1,0 +1,81 @@
+"""The shape of the house: where packages come from, what imports what, how long things may get."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+PACKAGES = ("flows", "tasks", "data", "model", "evidence")
+MODULES = sorted(path for package in PACKAGES for path in (PROJECT / package).rglob("*.py"))
+MAX_MODULE_LINES = 400
+MAX_FUNCTION_LINES = 50
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_is_the_folder_of_this_repository(package: str) -> None:
+    found = importlib.import_module(package).__file__
+    assert found is not None
+    assert Path(found).resolve().parent == PROJECT / package
+
+
+def test_docker_is_not_a_package_so_that_it_does_not_shadow_the_docker_sdk() -> None:
+    assert not (PROJECT / "docker" / "__init__.py").exists()
+
+
+def test_no_module_is_named_like_one_of_the_standard_library() -> None:
+    names = {path.stem for path in MODULES} - {"__init__"}
+    assert names & sys.stdlib_module_names == set()
+
+
+@pytest.mark.parametrize("command", ["--help", "run --help", "runs --help"])
+def test_help_imports_neither_torch_nor_prefect_nor_mlflow(command: str) -> None:
+    program = (
+        "import sys; from flows.cli import run; run(sys.argv[1:]);"
+        "heavy = {'torch', 'prefect', 'mlflow', 'pandas', 'pyarrow'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command.split()],
+        capture_output=True,
+        text=True,
+        cwd=PROJECT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_training_worker_imports_neither_prefect_nor_mlflow() -> None:
+    program = (
+        "import sys; import tasks.train_worker;"
+        "heavy = {'prefect', 'mlflow'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=PROJECT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_modules_and_functions_stay_short(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= MAX_MODULE_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            length = node.end_lineno - node.lineno + 1
+            assert length <= MAX_FUNCTION_LINES, f"{node.name} has {length} lines"
+
+
+def test_the_project_names_no_path_of_a_developers_machine() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files"], capture_output=True, text=True, cwd=PROJECT, check=True
+    ).stdout.split()
+    private = ("/" + "root/", "/" + "home/", "/" + "work/", "/" + "Users/")
+    texts = {name: (PROJECT / name).read_bytes() for name in listed if (PROJECT / name).is_file()}
+    found = [name for name, text in texts.items() for part in private if part.encode() in text]
+    assert not found
