@@ -1,6 +1,5 @@
 """The command line: refusals come before any work, as a sentence and an exit code."""
 
-import os
 import socket
 from pathlib import Path
 
@@ -28,14 +27,7 @@ REFUSALS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ASSAY_STORE", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("ASSAY_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("ASSAY_EVIDENCE", str(tmp_path / "evidence"))
-    # prepare() fills the environment; what it sets must not outlive the test.
-    monkeypatch.setattr(os, "environ", os.environ.copy())
+pytestmark = pytest.mark.usefixtures("own_places")
 
 
 @pytest.mark.parametrize(("line", "code", "said"), REFUSALS, ids=[each[0] for each in REFUSALS])

@@ -1,0 +1,183 @@
+"""The whole pipeline, tiny, through Prefect: what a run leaves, what a second run re-uses."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.environment import prepare
+from tasks.run_record import Run, all_runs, find_run
+from tasks.verify import verify_run
+from tests.flows.conftest import places_in
+
+TINY = (
+    "train.num_steps=8",
+    "train.steps_per_epoch=4",
+    "train.warmup_steps=2",
+    "thresholds.max_loss_to_unigram=2.0",
+)
+STAGES = ["pretokenize", "shard", "train", "evaluate", "checkpoint", "bisect"]
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The pipeline flow, on a Prefect server of its own and in directories of its own."""
+    with places_in(tmp_path_factory.mktemp("walk")):
+        prepare()
+        from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+        from prefect.testing.utilities import prefect_test_harness
+
+        from flows.pipeline import pipeline as flow
+
+        # Without a heartbeat a flow does not end a second late.
+        quick = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+        with prefect_test_harness(server_startup_timeout=180), temporary_settings(quick):
+            yield flow
+
+
+@pytest.fixture(scope="module")
+def first(pipeline: Any) -> Run:
+    state = pipeline("walk", "smoke", TINY, return_state=True)
+    assert state.is_completed(), state.message
+    return find_run(state.result().evidence)
+
+
+def outcomes(run: Run) -> list[str]:
+    return [record["outcome"] for record in run.stage_records().values()]
+
+
+def test_a_run_does_all_six_stages_and_its_evidence_verifies(first: Run) -> None:
+    assert list(first.stage_records()) == STAGES
+    assert outcomes(first) == ["produced"] * 6
+    record = first.record()
+    assert record is not None
+    assert record["outcome"] == "completed"
+    assert {gate["verdict"] for gate in record["gates"] if gate["required"]} == {"pass"}
+    report = verify_run(first)
+    assert report.failures == []
+    assert report.num_checks > 100
+
+
+def test_the_epoch_records_begin_with_the_references_nine_fields(first: Run) -> None:
+    text = (first.directory / "epoch-001.metadata.json").read_text()
+    keys = [line.split('"')[1] for line in text.splitlines() if line.startswith('  "')]
+    assert keys[:9] == [
+        "epoch",
+        "train_loss",
+        "val_loss",
+        "train_ppl",
+        "val_ppl",
+        "optimizer_state_sha",
+        "wall_seconds",
+        "tokens_seen",
+        "grad_norm_max",
+    ]
+
+
+def test_prefect_shows_six_named_task_runs_and_their_artifacts(first: Run) -> None:
+    from prefect.client.orchestration import get_client
+
+    flow_run_id = first.plan()["request"]["prefect_flow_run_id"]
+    with get_client(sync_client=True) as client:
+        task_runs = [run for run in client.read_task_runs() if str(run.flow_run_id) == flow_run_id]
+        reply = client._client.post("/artifacts/filter", json={})
+    names = sorted(run.name for run in task_runs)
+    assert len(names) == 6
+    assert names[-1] == "train 2x64 for 8 steps"
+    keys = {each["key"] for each in reply.json() if each["flow_run_id"] == flow_run_id}
+    assert {f"{stage}-summary" for stage in STAGES} <= keys
+    assert {f"{stage}-gates" for stage in STAGES} <= keys
+    assert {"gates", "evidence", "mlflow", "train-progress"} <= keys
+
+
+def test_a_second_run_reuses_every_stage_and_says_from_which_run(pipeline: Any, first: Run) -> None:
+    again = find_run(pipeline("walk", "smoke", TINY).evidence)
+    assert again.name == f"{first.name}-2"
+    assert outcomes(again) == ["reused"] * 6
+    assert {each["reused_from"] for each in again.stage_records().values()} == {first.name}
+    assert verify_run(again).failures == []
+
+
+def test_a_changed_training_reuses_tokens_and_shards(pipeline: Any, first: Run) -> None:
+    changed = (*TINY, "train.peak_lr=1e-3")
+    run = find_run(pipeline("walk", "smoke", changed).evidence)
+    assert outcomes(run) == ["reused", "reused", "produced", "produced", "produced", "produced"]
+
+
+def test_a_failed_gate_is_a_failed_run_whose_message_is_the_gates_sentence(
+    pipeline: Any, first: Run
+) -> None:
+    strict = (*TINY[:3], "thresholds.max_loss_to_unigram=0.01")
+    state = pipeline("walk", "smoke", strict, return_state=True)
+    assert state.is_failed()
+    assert state.message.startswith(
+        "gate evaluate.unigram: the model predicts better than a table of token frequencies: "
+        "measured "
+    )
+    assert state.message.endswith(", should be <= 0.01")
+    run = all_runs()[-1]
+    record = run.record()
+    assert record is not None
+    assert (record["outcome"], record["error"]) == ("failed", state.message)
+    assert list(run.stage_records()) == STAGES[:4]
+    assert verify_run(run).failures == []
+
+
+def test_transformers_opens_the_sealed_checkpoint(first: Run) -> None:
+    import torch
+    import transformers
+
+    from evidence.refs import parse_ref
+    from tasks import places
+    from tasks.evaluate import load_model
+    from tasks.store import Store
+
+    record = first.stage_records()["checkpoint"]
+    directory = Store(places.store()).open(parse_ref(record["output"])).directory
+    model = transformers.AutoModelForCausalLM.from_pretrained(directory)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    ids = tokenizer("def main():\n    return", return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        theirs, ours = model(ids).logits, load_model(directory / "model.apr", "cpu")(ids)
+    assert torch.allclose(theirs, ours, rtol=0, atol=1e-5)
+
+
+def test_the_sealed_model_completes_code(first: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    from flows.cli import run
+
+    ref = first.stage_records()["checkpoint"]["output"]
+    line = ["generate", "--checkpoint", ref, "--prompt", "def main(", "--num-tokens", "5"]
+    assert run(line) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("def main(")
+    assert len(said) > len("def main(\n")
+
+
+def test_the_looking_commands_tell_of_the_run(
+    first: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flows.cli import run
+
+    for line in (["runs"], ["status", first.name], ["inspect", first.name]):
+        assert run(line) == 0
+        assert first.name in capsys.readouterr().out
+    assert run(["verify", first.name]) == 0
+    assert "all hold" in capsys.readouterr().out
+
+
+def test_a_flipped_byte_makes_verify_exit_five_and_name_the_file(
+    first: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flows.cli import run
+
+    path = first.directory / "epoch-000.metadata.json"
+    original = path.read_bytes()
+    path.write_bytes(original.replace(b'"train_loss": ', b'"train_loss": 1', 1))
+    try:
+        assert run(["verify", first.name]) == 5
+        said = capsys.readouterr().err
+    finally:
+        path.write_bytes(original)
+    assert "epoch-000.metadata.json" in said
+    assert "hint:" in said
