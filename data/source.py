@@ -96,15 +96,26 @@ def list_files(settings: SourceSettings) -> SourceListing:
     root = Path(sysconfig.get_path("stdlib") if stdlib else settings.path)
     if not root.is_dir():
         raise MissingSourceError(root)
-    included, excluded = matcher(settings.include), matcher(settings.exclude)
-    paths = sorted(p for p in _walk(root, settings.exclude) if included(p) and not excluded(p))
+    inside = root.resolve()
+    paths = sorted(path for path in _matching(root, settings) if _is_inside(root / path, inside))
     if not paths:
         raise EmptySourceError(root, settings.include, settings.exclude)
     return SourceListing(root, tuple(_listed(root, path) for path in paths), settings.licence)
 
 
+def _matching(root: Path, settings: SourceSettings) -> Iterator[str]:
+    included, excluded = matcher(settings.include), matcher(settings.exclude)
+    return (p for p in _walk(root, settings.exclude) if included(p) and not excluded(p))
+
+
+def _is_inside(path: Path, root: Path) -> bool:
+    """Tell whether this is a regular file of the root, also after following links."""
+    target = path.resolve()
+    return target.is_file() and target.is_relative_to(root)
+
+
 def _walk(root: Path, exclude: tuple[str, ...]) -> Iterator[str]:
-    """Yield every regular file inside the root, as relative POSIX paths.
+    """Yield every name that is no directory, as a POSIX path relative to the root.
 
     Not descending into directories excluded as a whole saves most of the walk of an installation.
     A directory that cannot be read is an error, not an absence.
@@ -114,14 +125,10 @@ def _walk(root: Path, exclude: tuple[str, ...]) -> Iterator[str]:
         raise error
 
     whole = matcher(pattern.removesuffix("/**") for pattern in exclude if pattern.endswith("/**"))
-    inside = root.resolve()
     for directory, subdirectories, names in os.walk(root, onerror=refuse):
         relative = Path(directory).relative_to(root)
         subdirectories[:] = [n for n in subdirectories if not whole((relative / n).as_posix())]
-        for name in names:
-            target = (root / relative / name).resolve()
-            if target.is_file() and target.is_relative_to(inside):
-                yield (relative / name).as_posix()
+        yield from ((relative / name).as_posix() for name in names)
 
 
 def _listed(root: Path, path: str) -> SourceFile:
