@@ -114,6 +114,7 @@ class Mirror:
             "assay.run": self.run.name,
             "assay.evidence": str(self.run.directory),
             "assay.settings_sha256": plan["settings_sha256"],
+            "mlflow.source.name": f"assay {plan['request'].get('flow', '')}".strip(),
             "mlflow.source.git.commit": plan["provenance"]["git_commit"] or "",
         }
         self.sent.run_id = self._create(self.run.name, milliseconds(plan["started"]), tags)
@@ -164,7 +165,8 @@ class Mirror:
         points = [Point(key, value, end_ms, 0) for key, value in results.items()]
         self._log(run_id, points=points)
         self._log(self.sent.run_id, points=points)
-        self.client.log_inputs(run_id, _datasets(record["recipe"]["inputs"]))
+        for owner in (run_id, self.sent.run_id):
+            self.client.log_inputs(owner, _datasets(record["recipe"]["inputs"]))
         for path in self._stage_files(stage):
             self.client.log_artifact(run_id, str(path))
         if stage == "checkpoint" and record["output"]:

@@ -1,0 +1,123 @@
+"""The documents say what the program does: commands, presets, folders, files, exit codes."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import typer.main
+import yaml
+
+from flows import exit_codes
+from flows.cli import app
+from flows.settings import preset_names
+from tests.test_architecture import PROJECT
+
+README = (PROJECT / "README.md").read_text()
+
+
+def rows(heading: str) -> list[str]:
+    """First cells of the table that follows a heading."""
+    table = README.split(heading, 1)[1].split("\n\n", 1)[0]
+    cells = (line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|"))
+    return [cell for cell in cells if not set(cell) <= {"-"}]
+
+
+def test_every_command_is_in_the_readme_and_nothing_else_is() -> None:
+    commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    documented = set(re.findall(r"`assay ([a-z]+)", " ".join(rows("| command | does |\n"))))
+    assert documented == commands
+
+
+def test_every_command_and_every_option_has_a_help_text() -> None:
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        assert command.help, name
+
+
+def test_every_preset_is_in_the_readme() -> None:
+    assert sorted(rows("| preset | for |\n")) == sorted(f"`{name}`" for name in preset_names())
+
+
+def test_the_tree_in_the_readme_is_the_tree() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files"], capture_output=True, text=True, cwd=PROJECT, check=True
+    ).stdout.split()
+    folders = {name.split("/")[0] for name in listed if "/" in name and not name.startswith(".")}
+    house = README.split("## The house", 1)[1].split("```")[1]
+    assert set(re.findall(r"^(\w+)/", house, re.MULTILINE)) == folders
+
+
+def test_the_files_that_the_readme_names_exist() -> None:
+    named = set(re.findall(r"`((?:flows|tasks|data|model|evidence)/[\w/]+\.py)`", README))
+    assert named
+    assert [name for name in sorted(named) if not (PROJECT / name).is_file()] == []
+
+
+def test_the_exit_codes_in_the_readme_are_those_of_the_table() -> None:
+    text = README.split("Exit codes:", 1)[1].split(".", 1)[0]
+    documented = {int(number) for number in re.findall(r"\b(\d+) [a-z]", text)}
+    constants = {
+        value for name, value in vars(exit_codes).items() if name.isupper() and type(value) is int
+    }
+    assert documented == constants | {0}
+    assert set(exit_codes.EXIT_CODES.values()) <= documented
+
+
+def test_the_transcript_has_the_columns_and_the_stages_of_a_run() -> None:
+    transcript = README.split("<!-- transcript:", 1)[1].split("<!-- end", 1)[0]
+    lines = transcript.splitlines()[2:]
+    assert lines[0].split() == ["stage", "seconds", "outcome", "figures", "gates"]
+    first_words = [line.split()[0] for line in lines[1:] if line.strip() and line[0] != "`"]
+    assert first_words == [
+        "pretokenize",
+        "shard",
+        "train",
+        "evaluate",
+        "checkpoint",
+        "bisect",
+        "output",
+        "complete",
+        "watch",
+        "evidence",
+    ]
+
+
+def test_the_deployments_name_a_flow_that_exists_and_its_parameters() -> None:
+    from flows.pipeline import pipeline
+
+    declared = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
+    assert sorted(each["name"] for each in declared) == ["manual", "nightly"]
+    for each in declared:
+        path, _, flow = each["entrypoint"].partition(":")
+        assert (PROJECT / path).is_file()
+        assert flow == "pipeline"
+        assert set(each["parameters"]) <= set(pipeline.parameters.properties)
+
+
+def test_the_container_files_agree_with_the_project() -> None:
+    compose = yaml.safe_load((PROJECT / "docker/compose.yaml").read_text())
+    assert {"prefect", "worker", "mlflow", "postgres", "objects"} <= set(compose["services"])
+    for service in compose["services"].values():
+        for port in service.get("ports", ()):
+            assert port.startswith("127.0.0.1:")
+    dockerfile = (PROJECT / "docker/Dockerfile").read_text()
+    for source in re.findall(r"^COPY (.+) \S+$", dockerfile, re.MULTILINE):
+        for name in source.split():
+            assert (PROJECT / name).exists(), name
+
+
+def test_the_lock_pins_every_package_to_one_version() -> None:
+    for name in ("requirements.lock", "requirements-dev.lock"):
+        lines = (PROJECT / name).read_text().splitlines()
+        loose = [line for line in lines if "==" not in line and not line.startswith(("-r", "#"))]
+        assert loose == []
+    assert "torch==2.13.0" in (PROJECT / "requirements.lock").read_text().splitlines()
+
+
+def test_the_changelog_names_the_version_of_the_package() -> None:
+    version = re.search(r'^version = "(.+)"$', (PROJECT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version is not None
+    assert f"## {version.group(1)}" in (PROJECT / "CHANGELOG.md").read_text()
+
+
+def test_the_licence_is_apache() -> None:
+    assert "Apache License" in Path(PROJECT / "LICENSE").read_text()
