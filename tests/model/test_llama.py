@@ -52,7 +52,7 @@ def use_float64_norms(reference: nn.Module, settings: LlamaSettings) -> None:
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
+    return float(((found - expected).norm() / expected.norm()).detach())
 
 
 def example_ids() -> Tensor:
