@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import typer.main
@@ -114,9 +115,8 @@ def test_the_lock_pins_every_package_to_one_version() -> None:
 
 
 def test_the_changelog_names_the_version_of_the_package() -> None:
-    version = re.search(r'^version = "(.+)"$', (PROJECT / "pyproject.toml").read_text(), re.MULTILINE)
-    assert version is not None
-    assert f"## {version.group(1)}" in (PROJECT / "CHANGELOG.md").read_text()
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    assert f"## {project['version']}" in (PROJECT / "CHANGELOG.md").read_text()
 
 
 def test_the_licence_is_apache() -> None:
