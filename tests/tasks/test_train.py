@@ -16,7 +16,6 @@ import psutil
 import pytest
 import torch
 
-from evidence.records import read_record
 from model.errors import WrongSettingError
 from tasks import places
 from tasks.errors import BusyError, PreflightError, WorkerDiedError, WorkerFailedError
@@ -101,7 +100,7 @@ def test_a_killed_worker_goes_on_and_ends_where_it_would_have_ended(alone: Finis
     training = Store(home / "store").open(ref)
     assert training.index["content"]["num_steps"] == 150
     assert_same_training(training.directory, straight)
-    assert read_record(run.directory / "train.metadata.json")["outcome"] == "produced"
+    assert run.stage_records()["train"]["outcome"] == "produced"
 
 
 def test_a_worker_does_not_outlive_the_process_that_started_it(alone: Finished) -> None:
@@ -142,7 +141,7 @@ def test_a_loss_that_is_not_finite_comes_back_in_the_workers_words(alone: Finish
         "message": "step 2: gradient norm is nan, should be finite",
         "advice": "bisect the last snapshot, or lower train.peak_lr",
     }
-    record = read_record(run.directory / "train.metadata.json")
+    record = run.stage_records()["train"]
     assert record["outcome"] == "failed"
     assert record["error"]["message"] == "step 2: gradient norm is nan, should be finite"
 
@@ -169,7 +168,7 @@ def test_a_full_disk_stops_the_training_with_the_reason(alone: Finished, limit: 
     assert caught.value.error == "StorageError"
     assert "File too large, should be writable with space to spare" in caught.value.message
     assert caught.value.advice.startswith("free some space")
-    assert read_record(run.directory / "train.metadata.json")["outcome"] == "failed"
+    assert run.stage_records()["train"]["outcome"] == "failed"
     assert not (alone.home / "store" / "training").exists()
 
 
@@ -202,7 +201,7 @@ def test_what_the_shards_cannot_serve_is_refused_before_any_compute(
     directory = work_directory(alone.home)
     assert directory is not None
     assert list(directory.iterdir()) == []
-    assert read_record(run.directory / "train.metadata.json")["error"]["type"] == "PreflightError"
+    assert run.stage_records()["train"]["error"]["type"] == "PreflightError"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
@@ -215,7 +214,7 @@ def test_an_explicit_cuda_device_is_refused_where_there_is_none(alone: Finished)
 
 def test_two_processes_do_not_train_the_same_recipe(alone: Finished) -> None:
     settings = tiny_settings(alone.home)
-    record = read_record(alone.run.directory / "train.metadata.json")
+    record = alone.run.stage_records()["train"]
     name = f"train-{record['recipe_sha256'][:16]}"
     with Store(alone.home / "store").resuming(name), pytest.raises(BusyError) as caught:
         train_again(begin(settings), alone.refs.shards, settings)
@@ -227,7 +226,7 @@ def test_a_finished_training_is_reused_with_its_epoch_records(copied: Finished) 
     run = begin(settings)
     # The source's path is no part of a training's recipe, so the copy's training is found.
     assert train_again(run, copied.refs.shards, settings) == copied.refs.training
-    record = read_record(run.directory / "train.metadata.json")
+    record = run.stage_records()["train"]
     assert (record["outcome"], record["reused_from"]) == ("reused", copied.run.name)
     for epoch in range(3):
         name = f"epoch-{epoch:03d}.metadata.json"
