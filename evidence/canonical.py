@@ -20,7 +20,7 @@ def dumps(value: object) -> bytes:
     Raises: NotPlainError.
     """
     text = json.dumps(
-        _plain(value, ""),
+        _whole(value),
         sort_keys=True,
         separators=(",", ":"),
         ensure_ascii=False,
@@ -34,7 +34,7 @@ def pretty(value: object) -> bytes:
 
     Raises: NotPlainError.
     """
-    return (json.dumps(_plain(value, ""), indent=2, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(_whole(value), indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def loads(text: bytes, where: str) -> object:
@@ -60,7 +60,8 @@ def loads(text: bytes, where: str) -> object:
         value: object = json.loads(
             text.decode(), parse_constant=refuse, parse_float=finite, object_pairs_hook=unique
         )
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
+        # Bad UTF-8, bad JSON and an integer of too many digits are all ValueErrors.
         raise MalformedJsonError(where, f"cannot be read ({error})") from None
     return value
 
@@ -85,6 +86,14 @@ def file_sha256(path: Path) -> str:
     """Return the sha256 of a file's bytes, as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _whole(value: object) -> object:
+    """Return a whole document's plain value, or refuse it."""
+    try:
+        return _plain(value, "")
+    except RecursionError:
+        raise NotPlainError("", "nested too deeply") from None
 
 
 def _plain(value: object, where: str) -> object:

@@ -70,22 +70,22 @@ def perform(
     try:
         artefact, reused_from = _obtain(run, stage, recipe, build, resumable=resumable)
         measurements = dict(stage.measure(artefact))
+        verdicts = judge_all(stage.gates, measurements, thresholds)
+        result = {
+            "outcome": "reused" if reused_from else "produced",
+            "reused_from": reused_from,
+            "output": str(artefact.ref),
+            "measurements": measurements,
+            "gates": [verdict_record(verdict) for verdict in verdicts],
+            "wall_seconds": round(time.perf_counter() - begin, 3),
+        }
+        record = write_record(path, {**facts, **result})
     except Exception as error:
         cause = storage_error(error) or error
         _write_failure(path, facts, cause, time.perf_counter() - begin)
         if cause is error:
             raise
         raise cause from error
-    verdicts = judge_all(stage.gates, measurements, thresholds)
-    result = {
-        "outcome": "reused" if reused_from else "produced",
-        "reused_from": reused_from,
-        "output": str(artefact.ref),
-        "measurements": measurements,
-        "gates": [verdict_record(verdict) for verdict in verdicts],
-        "wall_seconds": round(time.perf_counter() - begin, 3),
-    }
-    record = write_record(path, {**facts, **result})
     require(verdicts)
     return Done(artefact, record)
 

@@ -95,8 +95,10 @@ class Store:
         Raises: BusyError if another process has it.
         """
         directory = self.root / "tmp" / name
-        directory.mkdir(parents=True, exist_ok=True)
         with locked(self.root / "tmp" / f"{name}.lock", what="this recipe"):
+            directory.mkdir(parents=True, exist_ok=True)
+            # A process that died between indexing and renaming left an index: it is no content.
+            (directory / INDEX).unlink(missing_ok=True)
             yield directory
 
     def commit(self, directory: Path, ref_type: type[RefT], index: object) -> RefT:

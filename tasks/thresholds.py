@@ -1,5 +1,6 @@
 """The thresholds of a run's gates: part of its settings, fixed in its plan before it starts."""
 
+import math
 from dataclasses import dataclass
 
 from model.errors import WrongSettingError
@@ -30,8 +31,9 @@ class Thresholds:
         Raises: WrongSettingError.
         """
         for name in self.__dataclass_fields__:
-            if getattr(self, name) < 0:
-                raise WrongSettingError(f"thresholds.{name}", getattr(self, name), "at least 0")
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise WrongSettingError(f"thresholds.{name}", value, "finite and at least 0")
         if self.max_val_loss_growth < 1:
             found = self.max_val_loss_growth
             raise WrongSettingError("thresholds.max_val_loss_growth", found, "at least 1")

@@ -48,6 +48,7 @@ from tasks.training_log import TRAIN_LOG, append_row, read_rows, truncate
 
 FAILED = 5
 "The exit status of a failure that the worker explained."
+_EXPLAINED = (DataError, ModelError, EvidenceError, TaskError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +73,9 @@ def main() -> int:
     job = TypeAdapter(Job).validate_json(sys.stdin.buffer.read())
     try:
         work(job)
-    except (DataError, ModelError, EvidenceError, TaskError, OSError) as error:
-        cause = error if not isinstance(error, OSError) else storage_error(error)
+    except Exception as error:
+        # A full disk comes in as many classes as there are libraries that write.
+        cause = error if isinstance(error, _EXPLAINED) else storage_error(error)
         if cause is None:
             raise
         said = {"error": type(cause).__name__, "message": str(cause), "hint": cause.hint}
@@ -169,10 +171,11 @@ def _end_epoch(
         row for row in read_rows(directory / TRAIN_LOG) if row["step"] > _previous_step(snapshot)
     ]
     validation_seconds = time.perf_counter() - begin
+    # Judged before the record makes the epoch complete: nothing resumes from a diverged model.
+    # And before it is composed: the perplexity of such a loss may be beyond any float.
+    _require_stable(job, snapshot, statistics.mean_nats)
     record = epoch_record(job, snapshot, rows, statistics, validation.num_bytes, passes=passes)
     record["validation_seconds"] = validation_seconds
-    # Judged before the record makes the epoch complete: nothing resumes from a diverged model.
-    _require_stable(job, snapshot, statistics.mean_nats)
     write_record(snapshot.record, record)
 
 

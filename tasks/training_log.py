@@ -1,6 +1,7 @@
 """`train.jsonl`: one line a step, appended as it happens, read while it grows."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,17 @@ class LogTail:
 
     path: Path
     _offset: int = 0
+    _file: int = 0
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the rows completed since the last call; a line still being written waits."""
         if not self.path.is_file():
             return
         with self.path.open("rb") as file:
+            number = os.fstat(file.fileno()).st_ino
+            if number != self._file:
+                # A resumed training replaced the log: what was read is no longer in it.
+                self._file, self._offset = number, 0
             file.seek(self._offset)
             for line in file:
                 if not line.endswith(b"\n"):

@@ -5,7 +5,8 @@ files, the artefact that it names, and the numbers that this artefact gives agai
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,14 @@ def verify_run(run: Run) -> Report:
     plan = _read(report, run.directory / PLAN)
     if record is None or plan is None:
         return report
-    _check_files(report, run, record)
-    _check_plan(report, plan, record)
+    with _surviving(report, RUN_RECORD):
+        _check_files(report, run, record)
+        _check_plan(report, plan, record)
+        _check_outcome(report, run, record)
     for stage in STAGES:
-        if stage in record["refs"] or (run.directory / stage_file(stage)).is_file():
-            _check_stage(report, run, stage, record)
+        with _surviving(report, stage_file(stage)):
+            if stage in record["refs"] or (run.directory / stage_file(stage)).is_file():
+                _check_stage(report, run, stage, record)
     return report
 
 
@@ -73,6 +77,16 @@ def verify_ref(ref: Ref) -> Report:
     report = Report(str(ref), 0, [])
     _open(report, ref)
     return report
+
+
+@contextmanager
+def _surviving(report: Report, name: str) -> Iterator[None]:
+    """Keep as a failure whatever a sealed record that is no record makes of the checks."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  # somebody's evidence may hold anything
+        said = f"{type(error).__name__}: {error}"
+        report.check(holds=False, failure=f"{name}: cannot be checked: {said}")
 
 
 def _read(report: Report, path: Path) -> dict[str, Any] | None:
@@ -117,23 +131,59 @@ def _check_plan(report: Report, plan: Mapping[str, Any], record: Mapping[str, An
         )
 
 
+def _check_outcome(report: Report, run: Run, record: Mapping[str, Any]) -> None:
+    """Check that a completed run has no failed stage and no failed gate."""
+    failed = [name for name, each in run.stage_records().items() if each["outcome"] == "failed"]
+    failed += [gate["id"] for gate in record["gates"] if gate["verdict"] == "FAIL"]
+    report.check(
+        holds=record["outcome"] != "completed" or not failed,
+        failure=f"{RUN_RECORD}: outcome is completed, but failed: {', '.join(failed)}",
+    )
+
+
+def _check_recipe(
+    report: Report,
+    plan: Mapping[str, Any],
+    record: Mapping[str, Any],
+    run_record: Mapping[str, Any],
+) -> None:
+    """Check that a stage did what was planned, on what the run's earlier stages made."""
+    name, recipe = stage_file(record["stage"]), record["recipe"]
+    report.check(
+        holds=digest(recipe) == record["recipe_sha256"],
+        failure=f"{name}: recipe_sha256 is not the digest of the recipe",
+    )
+    report.check(
+        holds=run_record["recipes"].get(record["stage"]) == record["recipe_sha256"],
+        failure=f"{name}: recipe_sha256 is not the one in {RUN_RECORD}",
+    )
+    for section, asked in recipe["settings"].items():
+        report.check(
+            holds=asked == plan["settings"].get(section, asked),
+            failure=f"{name}: settings of {section} are not those of {PLAN}",
+        )
+    made = {ref.partition(":")[0]: ref for ref in run_record["refs"].values() if ref}
+    for ref in recipe["inputs"].values():
+        report.check(
+            holds=ref == made.get(ref.partition(":")[0], ref),
+            failure=f"{name}: input {ref} is not what this run made",
+        )
+
+
 def _check_stage(report: Report, run: Run, stage: str, run_record: Mapping[str, Any]) -> None:
     """Check one stage's record against its artefact and against the run's record."""
     name = stage_file(stage)
     record = _read(report, run.directory / name)
     if record is None:
         return
-    report.check(
-        holds=digest(record["recipe"]) == record["recipe_sha256"],
-        failure=f"{name}: recipe_sha256 is not the digest of the recipe",
-    )
+    plan = run.plan()
+    _check_recipe(report, plan, record, run_record)
     report.check(
         holds=run_record["refs"].get(stage) == record["output"],
         failure=f"{name}: output is not the ref in {RUN_RECORD}",
     )
-    thresholds = run.plan()["settings"]["thresholds"]
     report.check(
-        holds=record["thresholds"] == thresholds,
+        holds=record["thresholds"] == plan["settings"]["thresholds"],
         failure=f"{name}: thresholds are not those of {PLAN}",
     )
     if record["output"] is None:
@@ -223,6 +273,8 @@ def _recomputed(
     return {
         **fields,
         "learning_rate": rows[-1]["learning_rate"],
+        "tokens_per_second": sum(row["tokens"] for row in rows)
+        / sum(row["wall_seconds"] for row in rows),
         "weights_sha256": file_sha256(snapshot.weights),
     }
 

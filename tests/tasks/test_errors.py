@@ -1,0 +1,162 @@
+import errno
+import pickle
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from tasks import errors
+from tasks.errors import (
+    AmbiguousError,
+    ArtefactDamagedError,
+    BusyError,
+    MirrorError,
+    NotFoundError,
+    PreflightError,
+    StorageError,
+    TaskError,
+    UnsupportedStoreError,
+    WorkerDiedError,
+    WorkerFailedError,
+    storage_error,
+)
+from tests.model.small_llama import small_tokenizer
+from tests.tasks.full_disk import full_disk
+
+EXAMPLES: list[tuple[TaskError, str]] = [
+    (NotFoundError("run x", "/evidence"), "/evidence: no run x, should exist"),
+    (
+        AmbiguousError("de", ("a", "b", "c", "d", "e")),
+        "de fits a, b, c, d, should fit one",
+    ),
+    (
+        ArtefactDamagedError(Path("/s/a"), "9 bytes", "10 bytes"),
+        "/s/a: 9 bytes, should be 10 bytes",
+    ),
+    (
+        StorageError("/s", "No space left on device"),
+        "/s: No space left on device, should be writable with space to spare",
+    ),
+    (
+        UnsupportedStoreError("s3://x"),
+        "ASSAY_STORE is s3://x, should be a local path in this version",
+    ),
+    (
+        BusyError("this recipe", Path("/s/lock")),
+        "/s/lock: this recipe is held by another process, should be free",
+    ),
+    (
+        PreflightError("train.num_steps", 9, "at most 8"),
+        "train.num_steps is 9, should be at most 8",
+    ),
+    (
+        MirrorError("http://127.0.0.1:9", "refused"),
+        "http://127.0.0.1:9: refused, should take the run",
+    ),
+    (WorkerFailedError("NonFiniteError", "step 1: loss is nan", "lower it"), "step 1: loss is nan"),
+    (
+        WorkerDiedError(-9, "one\ntwo\n"),
+        "training worker: exit status -9 (two), should be 0",
+    ),
+    (WorkerDiedError(-9, ""), "training worker: exit status -9, should be 0"),
+]
+
+
+@pytest.mark.parametrize(("error", "message"), EXAMPLES)
+def test_the_message_says_where_what_is_and_what_should_be(error: TaskError, message: str) -> None:
+    assert str(error) == message
+
+
+@pytest.mark.parametrize("error", [error for error, _ in EXAMPLES])
+def test_an_error_survives_pickling(error: TaskError) -> None:
+    back = pickle.loads(pickle.dumps(error))
+    assert type(back) is type(error)
+    assert vars(back) == vars(error)
+    assert (str(back), back.hint) == (str(error), error.hint)
+
+
+def test_every_error_of_the_package_is_shown_here_and_in_the_tree() -> None:
+    classes = set(TaskError.__subclasses__())
+    assert {type(error) for error, _ in EXAMPLES} == classes
+    for each in classes:
+        assert each.__name__ in (errors.__doc__ or "")
+
+
+def test_the_hint_of_a_failed_worker_is_the_workers_own() -> None:
+    assert WorkerFailedError("X", "y", "lower train.peak_lr").hint == "lower train.peak_lr"
+
+
+@pytest.mark.parametrize(
+    ("reason", "hint"),
+    [
+        ("No space left on device", "free some space"),
+        ("File too large", "free some space"),
+        ("Permission denied", "set ASSAY_STORE and ASSAY_EVIDENCE to directories"),
+        ("Read-only file system", "set ASSAY_STORE and ASSAY_EVIDENCE to directories"),
+    ],
+)
+def test_the_hint_of_a_refusal_fits_its_reason(reason: str, hint: str) -> None:
+    assert StorageError("/s", reason).hint.startswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ENOSPC, "No space left on device"),
+        (errno.EROFS, "Read-only file system"),
+        (errno.EACCES, "Permission denied"),
+        (errno.EFBIG, "File too large"),
+    ],
+)
+def test_a_refusal_of_the_disk_is_recognised(number: int, reason: str) -> None:
+    found = storage_error(OSError(number, "x", "/s/file"))
+    assert found is not None
+    assert (found.path, found.reason) == ("/s/file", reason)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("x"),
+        FileNotFoundError(errno.ENOENT, "x", "/s/file"),
+        RuntimeError("I/O error (os error 2)"),
+        OSError("no number"),
+    ],
+)
+def test_other_errors_are_no_refusal_of_the_disk(error: Exception) -> None:
+    assert storage_error(error) is None
+
+
+def test_what_python_raises_on_a_full_disk_is_recognised(tmp_path: Path) -> None:
+    with full_disk(1000), pytest.raises(OSError, match="File too large") as caught:
+        (tmp_path / "x").write_bytes(bytes(2000))
+    assert storage_error(caught.value) is not None
+
+
+def test_what_pyarrow_raises_on_a_full_disk_is_recognised(tmp_path: Path) -> None:
+    table = pa.table({"x": list(range(5000))})
+    with full_disk(1000), pytest.raises(OSError, match="File too large") as caught:
+        pq.write_table(table, tmp_path / "x")
+    found = storage_error(caught.value)
+    assert found is not None
+    assert found.reason == "File too large"
+
+
+def test_what_safetensors_raises_on_a_full_disk_is_recognised(tmp_path: Path) -> None:
+    with full_disk(1000), pytest.raises(SafetensorError) as caught:
+        save_file({"x": torch.zeros(5000)}, tmp_path / "x")
+    found = storage_error(caught.value)
+    assert found is not None
+    assert found.reason == "File too large"
+
+
+def test_what_tokenizers_raises_on_a_full_disk_is_recognised(tmp_path: Path) -> None:
+    with full_disk(1000), pytest.raises(Exception, match="os error") as caught:
+        small_tokenizer().save(str(tmp_path / "x"))
+    found = storage_error(caught.value)
+    assert found is not None
+    assert found.reason == "File too large"

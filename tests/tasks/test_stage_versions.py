@@ -1,0 +1,130 @@
+"""Each stage's version beside what it writes: change both or neither.
+
+Pretokenize and shard are held to their bytes in `tests/data`, train in `test_train_worker.py`.
+"""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from evidence.canonical import file_sha256
+from evidence.refs import EvaluationRef, ShardsRef, TrainingRef
+from model.apr_model import write_model
+from tasks import bisection, checkpoint, evaluate
+from tasks.checkpoint import write_bundle
+from tasks.store import Artefact, Store
+from tests.model.small_llama import small_settings, small_tensors, small_tokenizer
+from tests.tasks.tiny import Finished, tiny_settings
+
+
+def bundle_of_fixed_tensors(root: Path) -> Path:
+    """Seal tensors that are the same everywhere, scored by numbers that nobody measured."""
+    store, tokenizer_json = Store(root / "store"), small_tokenizer().to_str()
+    with store.building("training") as directory:
+        (directory / "ckpt").mkdir()
+        write_model(
+            directory / "ckpt" / "epoch-000.apr",
+            small_settings(),
+            small_tensors(),
+            tokenizer_json=tokenizer_json,
+            provenance={"name": "fixed"},
+        )
+        training = store.commit(directory, TrainingRef, {"best_epoch": 0})
+    with store.building("shards") as directory:
+        (directory / "tokenizer.json").write_text(tokenizer_json)
+        shards = store.commit(directory, ShardsRef, {})
+    scored = Artefact(
+        EvaluationRef("0" * 64),
+        root,
+        {
+            "content": {
+                "epoch": 0,
+                "recorded_val_loss": 1.5,
+                "baselines": {"bigram_nats": 2.5, "unigram_nats": 3.5},
+            }
+        },
+    )
+    out = root / "bundle"
+    out.mkdir()
+    settings = tiny_settings(root).checkpoint
+    content = write_bundle(store.open(training), scored, store.open(shards), settings, out)
+    assert content == {
+        "name": "assay-smoke",
+        "epoch": 0,
+        "training": str(training),
+        "evaluation": f"evaluation:{'0' * 64}",
+    }
+    return out
+
+
+def test_the_bytes_of_a_checkpoint_belong_to_its_version(tmp_path: Path) -> None:
+    out = bundle_of_fixed_tensors(tmp_path)
+    assert checkpoint.VERSION == checkpoint.STAGE.version == 1
+    assert {path.name: file_sha256(path)[:16] for path in sorted(out.iterdir())} == {
+        "README.md": "4258b2270f90e888",
+        "config.json": "8fef91cbce05bee3",
+        "generation_config.json": "f17f25b4605e7e42",
+        "model.apr": "517659a7f0978832",
+        "model.safetensors": "7dbfc6e13b1f7ee1",
+        "special_tokens_map.json": "79c4e18958fe6f17",
+        "tokenizer.json": "5314dd453c5cbcbd",
+        "tokenizer_config.json": "8d26cf2ab73bcd83",
+    }
+
+
+def test_the_card_says_what_was_measured(tmp_path: Path) -> None:
+    card = (bundle_of_fixed_tensors(tmp_path) / "README.md").read_text()
+    assert card.startswith("---\nlicense: apache-2.0\nlanguage: code\n")
+    assert "| validation loss | 1.5000 |" in card
+    assert "| interpolated bigram, same tokens | 2.5000 |" in card
+    assert "| unigram, same tokens | 3.5000 |" in card
+    assert "| hidden_size | 8 |" in card
+
+
+def test_what_an_evaluation_holds_belongs_to_its_version(finished: Finished) -> None:
+    artefact = finished.store.open(finished.refs.evaluation)
+    assert evaluate.VERSION == evaluate.STAGE.version == 1
+    assert [each["path"] for each in artefact.index["files"]] == ["documents.parquet"]
+    content = artefact.index["content"]
+    assert list(content) == ["training", "shards", "epoch", "recorded_val_loss", "baselines"]
+    assert sorted(content["baselines"]) == [
+        "bigram_nats",
+        "num_target_tokens",
+        "target_bytes",
+        "uniform_nats",
+        "unigram_nats",
+    ]
+    table = pq.read_table(artefact.directory / "documents.parquet")
+    assert table.column_names == ["path", "sha256", "nats", "target_tokens"]
+    assert table.num_rows == 6
+    assert sum(table["target_tokens"].to_pylist()) == 2464
+
+
+def test_what_a_trace_holds_belongs_to_its_version(finished: Finished) -> None:
+    artefact = finished.store.open(finished.refs.trace)
+    assert bisection.VERSION == bisection.STAGE.version == 1
+    assert [each["path"] for each in artefact.index["files"]] == [
+        "sub-ffn-per-layer-stds.csv",
+        "trace.json",
+        "trace.txt",
+    ]
+    assert list(artefact.index["content"]) == ["checkpoint", "tokens"]
+    assert artefact.index["content"]["tokens"] == 32
+    result = json.loads((artefact.directory / "trace.json").read_text())
+    assert list(result) == ["ids", "taps", "in_memory", "candidates", "first_departures"]
+    assert list(result["candidates"]) == ["model.apr", "model.safetensors"]
+    assert result["first_departures"] == {"model.apr": None, "model.safetensors": None}
+    assert [tap["site"] for tap in result["taps"]] == list(result["in_memory"])
+
+
+def test_the_versions_of_all_stages_are_in_their_recipes(finished: Finished) -> None:
+    records = finished.run.stage_records()
+    assert {stage: each["recipe"]["version"] for stage, each in records.items()} == {
+        "pretokenize": 1,
+        "shard": 1,
+        "train": 1,
+        "evaluate": 1,
+        "checkpoint": 1,
+        "bisect": 1,
+    }

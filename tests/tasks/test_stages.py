@@ -1,0 +1,165 @@
+"""The stages through their tasks: reuse, inputs, and disks that fill up."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from evidence.errors import GateFailedError
+from tasks.bisection import bisect_task
+from tasks.checkpoint import checkpoint_task, differing_tensors
+from tasks.errors import ArtefactDamagedError, NotFoundError, StorageError
+from tasks.evaluate import evaluate_task
+from tasks.prefect_task import gate_rows, tracking
+from tasks.pretokenize import pretokenize_task
+from tasks.run_record import Run
+from tasks.shard import shard_task
+from tests.tasks.full_disk import full_disk
+from tests.tasks.test_store import flip
+from tests.tasks.tiny import Finished, all_stages, begin
+
+Perform = Callable[[Finished, Run], object]
+
+
+def pretokenize(finished: Finished, run: Run) -> object:
+    settings = finished.settings
+    return pretokenize_task.fn(run, settings.source, settings.pretokenize, settings.thresholds)
+
+
+def shard(finished: Finished, run: Run) -> object:
+    settings = finished.settings
+    return shard_task.fn(run, finished.refs.tokens, settings.shard, settings.thresholds)
+
+
+def evaluate(finished: Finished, run: Run) -> object:
+    refs, settings = finished.refs, finished.settings
+    return evaluate_task.fn(run, refs.training, refs.shards, settings.thresholds, settings.runtime)
+
+
+def checkpoint(finished: Finished, run: Run) -> object:
+    settings = finished.settings
+    return checkpoint_task.fn(
+        run, finished.refs.evaluation, settings.checkpoint, settings.thresholds
+    )
+
+
+def bisect(finished: Finished, run: Run) -> object:
+    settings = finished.settings
+    return bisect_task.fn(run, finished.refs.checkpoint, settings.thresholds, settings.runtime)
+
+
+STAGES: list[tuple[str, str, Perform]] = [
+    ("pretokenize", "tokens", pretokenize),
+    ("shard", "shards", shard),
+    ("evaluate", "evaluation", evaluate),
+    ("checkpoint", "checkpoint", checkpoint),
+    ("bisect", "trace", bisect),
+]
+
+
+def test_a_second_run_reuses_every_stage_of_the_first(copied: Finished) -> None:
+    run = begin(copied.settings)
+    assert all_stages(run, copied.settings) == copied.refs
+    for record in run.stage_records().values():
+        assert (record["outcome"], record["reused_from"]) == ("reused", copied.run.name)
+    for name in ("trace.txt", "sub-ffn-per-layer-stds.csv"):
+        assert (run.directory / name).read_bytes() == (copied.run.directory / name).read_bytes()
+
+
+@pytest.mark.parametrize(("name", "kind", "perform"), STAGES)
+def test_a_deleted_artefact_is_made_again_with_the_same_content(
+    copied: Finished, name: str, kind: str, perform: Perform
+) -> None:
+    ref = {each.kind: each for each in vars(copied.refs).values()}[kind]
+    shutil.rmtree(copied.home / "store" / kind)
+    run = begin(copied.settings)
+    assert perform(copied, run) == ref
+    assert run.stage_records()[name]["outcome"] == "produced"
+
+
+@pytest.mark.parametrize(
+    ("kind", "perform", "limit"),
+    [
+        ("tokens", pretokenize, 500),
+        ("tokens", pretokenize, 4500),
+        ("tokens", pretokenize, 20_000),
+        ("shards", shard, 500),
+        ("shards", shard, 4500),
+        ("shards", shard, 6000),
+        ("evaluation", evaluate, 500),
+        ("checkpoint", checkpoint, 500),
+        ("checkpoint", checkpoint, 154_000),
+        ("trace", bisect, 500),
+        ("trace", bisect, 4500),
+    ],
+)
+def test_a_full_disk_leaves_nothing_half_built(
+    copied: Finished, kind: str, perform: Perform, limit: int
+) -> None:
+    """Which file is the first too large, and which library writes it, changes with the limit."""
+    directory = copied.home / "store" / kind
+    shutil.rmtree(directory)
+    run = begin(copied.settings)
+    with full_disk(limit), pytest.raises(StorageError) as caught:
+        perform(copied, run)
+    assert caught.value.reason == "File too large"
+    assert not directory.exists()
+    assert [path for path in (copied.home / "store" / "tmp").iterdir() if path.is_dir()] == []
+    perform(copied, run)
+
+
+@pytest.mark.parametrize(
+    ("kind", "made", "perform"),
+    [
+        ("tokens", "shards", shard),
+        ("shards", "evaluation", evaluate),
+        ("training", "checkpoint", checkpoint),
+        ("checkpoint", "trace", bisect),
+    ],
+)
+def test_a_damaged_or_missing_input_is_refused(
+    copied: Finished, kind: str, made: str, perform: Perform
+) -> None:
+    shutil.rmtree(copied.home / "store" / made)
+    directory = next((copied.home / "store" / kind).glob("*/*"))
+    victim = max(path for path in directory.rglob("*") if path.suffix in {".bin", ".apr"})
+    flip(victim)
+    with pytest.raises(ArtefactDamagedError) as caught:
+        perform(copied, begin(copied.settings))
+    assert caught.value.path == victim
+    shutil.rmtree(directory)
+    with pytest.raises(NotFoundError) as missing:
+        perform(copied, begin(copied.settings))
+    assert missing.value.what.startswith(f"artefact {kind}:")
+
+
+def test_a_model_that_predicts_no_better_than_frequencies_fails(copied: Finished) -> None:
+    strict = replace(copied.settings.thresholds, max_loss_to_unigram=0.1)
+    settings = replace(copied.settings, thresholds=strict)
+    with pytest.raises(GateFailedError) as caught:
+        evaluate(replace(copied, settings=settings), begin(settings))
+    assert caught.value.gate == "evaluate.unigram"
+    assert caught.value.threshold == 0.1
+
+
+def test_differing_tensors_are_named() -> None:
+    left = {"a": torch.ones(2), "b": torch.ones(2), "c": torch.ones(2)}
+    right = {"a": torch.ones(2), "b": torch.zeros(2), "d": torch.ones(2)}
+    assert differing_tensors(left, right) == ["b", "c", "d"]
+
+
+def test_outside_of_prefect_nothing_is_tracked() -> None:
+    assert tracking() == {"prefect_flow_run_id": None, "prefect_task_run_id": None}
+
+
+def test_gates_are_shown_as_a_table(finished: Finished) -> None:
+    gates = finished.run.stage_records()["train"]["gates"]
+    assert gate_rows(gates)[0] == {
+        "gate": "train.budget",
+        "holds when": "exactly the planned steps were executed",
+        "measured": 48.0,
+        "should be": "== 48.0",
+        "verdict": "pass",
+    }

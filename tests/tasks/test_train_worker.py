@@ -1,0 +1,209 @@
+"""The worker's own work, in this process; `test_train.py` starts it as a process of its own."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import TypeAdapter
+
+from evidence.errors import GateFailedError
+from evidence.records import EPOCH_FIELDS
+from model.errors import NonFiniteError, StreamExhaustedError
+from model.train import VERSION, StepReport, train
+from model.training_state import new_state
+from tasks.snapshots import complete_snapshots
+from tasks.train_worker import Job, stability_gate, work
+from tasks.training_log import read_rows
+from tests.model.small_llama import small_settings
+from tests.tasks.tiny import EPOCH_STEPS, STEPS, Finished, tiny_settings
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """The worker sets the number of threads of its process, which here is the tests'."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def job_of(finished: Finished, directory: Path, **changes: Any) -> Job:
+    shards = finished.store.open(finished.refs.shards)
+    settings = finished.settings
+    directory.mkdir(exist_ok=True)
+    return Job(
+        directory=str(directory),
+        shards=str(shards.directory),
+        shards_ref=str(shards.ref),
+        shards_index=dict(shards.index["content"]),
+        model=settings.model,
+        train=replace(settings.train, **changes),
+        evaluate_batch_rows=settings.runtime.evaluate_batch_rows,
+        max_val_loss_growth=settings.thresholds.max_val_loss_growth,
+        num_threads=1,
+        device="cpu",
+    )
+
+
+def losses(directory: Path) -> list[tuple[int, float, float]]:
+    rows = read_rows(directory / "train.jsonl")
+    return [(row["step"], row["train_loss"], row["grad_norm"]) for row in rows]
+
+
+def assert_same_training(left: Path, right: Path) -> None:
+    """Assert that weights, optimizer states and losses are equal, bit for bit."""
+    assert losses(left) == losses(right)
+    epochs = [snapshot.epoch for snapshot in complete_snapshots(left)]
+    assert epochs == [snapshot.epoch for snapshot in complete_snapshots(right)]
+    for ours, theirs in zip(complete_snapshots(left), complete_snapshots(right), strict=True):
+        assert ours.weights.read_bytes() == theirs.weights.read_bytes()
+        for name in ("optimizer.safetensors", "state.json", "fingerprint.json"):
+            assert (ours.state / name).read_bytes() == (theirs.state / name).read_bytes()
+
+
+def test_a_job_crosses_the_pipe_unchanged(finished: Finished, tmp_path: Path) -> None:
+    job = job_of(finished, tmp_path)
+    back = TypeAdapter(Job).validate_json(json.dumps(asdict(job)))
+    assert (back.model, back.train, back.device) == (job.model, job.train, job.device)
+
+
+def test_two_trainings_of_one_job_are_equal_bit_for_bit(finished: Finished, tmp_path: Path) -> None:
+    work(job_of(finished, tmp_path))
+    assert_same_training(tmp_path, finished.training.directory)
+
+
+def test_the_log_has_every_step_with_what_was_measured(finished: Finished) -> None:
+    rows = read_rows(finished.training.directory / "train.jsonl")
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    assert {tuple(row) for row in rows} == {
+        (
+            "step",
+            "train_loss",
+            "grad_norm",
+            "learning_rate",
+            "tokens",
+            "tokens_seen",
+            "tokens_per_second",
+            "wall_seconds",
+            "time",
+        )
+    }
+    assert [row["tokens"] for row in rows] == [8 * 32] * STEPS
+    assert [row["tokens_seen"] for row in rows] == [256 * step for step in range(1, STEPS + 1)]
+
+
+def test_an_epoch_record_has_the_nine_fields_first_then_what_they_lacked(
+    finished: Finished,
+) -> None:
+    snapshots = complete_snapshots(finished.training.directory)
+    assert [snapshot.epoch for snapshot in snapshots] == [0, 1, 2]
+    record = snapshots[1].read()
+    assert tuple(record)[:9] == EPOCH_FIELDS
+    assert list(record)[9:] == [
+        "step",
+        "val_loss_standard_error",
+        "val_tokens",
+        "val_documents",
+        "val_bits_per_byte",
+        "learning_rate",
+        "tokens_per_second",
+        "corpus_passes",
+        "weights_sha256",
+        "shards",
+        "validation_seconds",
+        "record_sha256",
+    ]
+    assert record["step"] == 2 * EPOCH_STEPS
+    assert record["tokens_seen"] == 2 * EPOCH_STEPS * 256
+    assert record["corpus_passes"] == 2 * EPOCH_STEPS * 8 / 403
+    assert record["shards"] == str(finished.refs.shards)
+
+
+def test_a_half_written_epoch_is_dropped_and_trained_again(
+    finished: Finished, tmp_path: Path
+) -> None:
+    directory = tmp_path / "training"
+    shutil.copytree(finished.training.directory, directory)
+    (directory / "ckpt" / "epoch-002.metadata.json").unlink()
+    (directory / "ckpt" / "epoch-002.apr").write_bytes(b"half")
+    (directory / "ckpt" / "epoch-002.state" / "state.json").unlink()
+    (directory / "ckpt" / ".epoch-002.metadata.json.partial").write_bytes(b"{")
+    work(job_of(finished, directory))
+    assert_same_training(directory, finished.training.directory)
+    assert not (directory / "ckpt" / ".epoch-002.metadata.json.partial").exists()
+
+
+def test_a_log_cut_off_in_the_middle_of_a_line_is_continued(
+    finished: Finished, tmp_path: Path
+) -> None:
+    directory = tmp_path / "training"
+    shutil.copytree(finished.training.directory, directory)
+    for epoch in (1, 2):
+        (directory / "ckpt" / f"epoch-{epoch:03d}.metadata.json").unlink()
+    log = (directory / "train.jsonl").read_text().splitlines(keepends=True)
+    (directory / "train.jsonl").write_text("".join(log[:20]) + log[20][:30])
+    work(job_of(finished, directory))
+    assert_same_training(directory, finished.training.directory)
+
+
+def test_a_training_that_had_only_to_be_stored_is_left_as_it_is(
+    finished: Finished, tmp_path: Path
+) -> None:
+    directory = tmp_path / "training"
+    shutil.copytree(finished.training.directory, directory)
+    before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    work(job_of(finished, directory))
+    assert before == {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(finished: Finished, tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteError) as caught:
+        work(job_of(finished, tmp_path, peak_lr=1e30))
+    assert (caught.value.quantity, caught.value.step) == ("gradient norm", 2)
+    assert [row["step"] for row in read_rows(tmp_path / "train.jsonl")] == [1]
+
+
+@pytest.mark.parametrize("peak_lr", [1.0, 30.0])
+def test_a_validation_loss_beyond_the_threshold_fails_its_gate(
+    finished: Finished, tmp_path: Path, peak_lr: float
+) -> None:
+    job = job_of(finished, tmp_path, peak_lr=peak_lr)
+    with pytest.raises(GateFailedError) as caught:
+        work(replace(job, max_val_loss_growth=1.0))
+    assert caught.value.gate == "train.stable"
+    assert caught.value.sentence == "validation loss after epoch 0 stays near the epoch before"
+    assert caught.value.threshold == pytest.approx(5.703782474656201)
+    assert caught.value.value is not None
+    assert caught.value.value > 5.703782474656201
+    assert complete_snapshots(tmp_path) == []
+
+
+def test_the_stability_gate_compares_with_the_limit_of_the_epoch() -> None:
+    gate = stability_gate(4)
+    assert (gate.measured, gate.operator, gate.threshold) == ("val_loss", "<=", "limit")
+    assert gate.required
+
+
+def test_batches_that_end_before_the_budget_stop_the_training(
+    finished: Finished, tmp_path: Path
+) -> None:
+    with pytest.raises(StreamExhaustedError) as caught:
+        work(job_of(finished, tmp_path, batch_rows=64, max_passes=1, steps_per_epoch=48))
+    assert (caught.value.step, caught.value.num_steps) == (6, STEPS)
+
+
+def test_the_losses_of_a_fixed_training_belong_to_its_version() -> None:
+
+    settings = replace(
+        tiny_settings(Path("/")).train, num_steps=3, steps_per_epoch=3, warmup_steps=1, batch_rows=2
+    )
+    state = new_state(small_settings(), settings, "cpu")
+    batches = ((np.arange(18, dtype=np.int64).reshape(2, 9) * 7 + step) % 264 for step in range(3))
+    reports = [each for each in train(state, batches, settings) if isinstance(each, StepReport)]
+    found = [(round(each.train_loss, 4), round(each.grad_norm, 4)) for each in reports]
+    assert (VERSION, found) == (1, [(5.575, 1.0649), (5.5569, 1.0231), (5.565, 1.1382)])
