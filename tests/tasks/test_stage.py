@@ -95,6 +95,7 @@ def test_a_stage_is_built_measured_judged_and_recorded(home: Path) -> None:
         "recipe_sha256",
         "thresholds",
         "tracking",
+        "provenance",
         "started",
         "outcome",
         "reused_from",
@@ -102,7 +103,6 @@ def test_a_stage_is_built_measured_judged_and_recorded(home: Path) -> None:
         "measurements",
         "gates",
         "wall_seconds",
-        "provenance",
         "record_sha256",
     ]
     assert record["schema"] == "assay.stage/1"
