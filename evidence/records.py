@@ -6,6 +6,7 @@ file of its directory, and names its predecessor.
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,10 @@ def write_record(path: Path, record: Mapping[str, object]) -> dict[str, object]:
     """Seal a record and write it at once: the file is whole or absent."""
     sealed = seal(record)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(pretty(sealed))
+    with partial.open("wb") as file:
+        file.write(pretty(sealed))
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)
     return sealed
 

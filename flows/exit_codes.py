@@ -25,6 +25,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     flow_errors.ServiceFailedError: NETWORK,
     flow_errors.VerificationError: VALIDATION_FAILED,
     task_errors.NotFoundError: NOT_FOUND,
+    task_errors.WrongNameError: USAGE,
     task_errors.AmbiguousError: USAGE,
     task_errors.ArtefactDamagedError: VALIDATION_FAILED,
     task_errors.StorageError: STORAGE,

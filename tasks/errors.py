@@ -2,6 +2,7 @@
 
 TaskError
 +-- NotFoundError          no such artefact, run or file
++-- WrongNameError         a run's name that cannot name a directory
 +-- AmbiguousError         a short name that fits several
 +-- ArtefactDamagedError   an artefact's bytes are not what its index says
 +-- StorageError           the disk refused: full, read-only, not permitted
@@ -36,6 +37,18 @@ class NotFoundError(TaskError):
 
     def __str__(self) -> str:
         return f"{self.where}: no {self.what}, should exist"
+
+
+@dataclass(eq=False)
+class WrongNameError(TaskError):
+    """A run's name that cannot name a directory."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return (
+            f"run name is {self.name!r}, should be letters, digits, '.', '_' and '-', at most 100"
+        )
 
 
 @dataclass(eq=False)

@@ -53,6 +53,8 @@ class Sent:
     uri: str
     experiment_id: str = ""
     run_id: str = ""
+    has_params: bool = False
+    model_id: str = ""
     stage_run_ids: dict[str, str] = field(default_factory=dict)
     finished_stages: list[str] = field(default_factory=list)
     last_step: int = 0
@@ -106,9 +108,14 @@ class Mirror:
             return False
 
     def _ensure_run(self) -> None:
-        if self.sent.run_id:
-            return
         plan = self.run.plan()
+        if not self.sent.run_id:
+            self._create_run(plan)
+        if not self.sent.has_params:
+            self._log(self.sent.run_id, params=params(plan["settings"]))
+            self.sent.has_params = True
+
+    def _create_run(self, plan: Mapping[str, Any]) -> None:
         self.sent.experiment_id = _experiment(self.client)
         tags = {
             "assay.run": self.run.name,
@@ -118,7 +125,6 @@ class Mirror:
             "mlflow.source.git.commit": plan["provenance"]["git_commit"] or "",
         }
         self.sent.run_id = self._create(self.run.name, milliseconds(plan["started"]), tags)
-        self._log(self.sent.run_id, params=params(plan["settings"]))
 
     def _create(self, name: str, start_ms: int, tags: Mapping[str, str]) -> str:
         created = self.client.create_run(
@@ -169,7 +175,7 @@ class Mirror:
             self.client.log_inputs(owner, _datasets(record["recipe"]["inputs"]))
         for path in self._stage_files(stage):
             self.client.log_artifact(run_id, str(path))
-        if stage == "checkpoint" and record["output"]:
+        if stage == "checkpoint" and record["output"] and not self.sent.model_id:
             self._register_model(run_id, record)
         status = "FAILED" if record["outcome"] == "failed" else "FINISHED"
         self.client.set_terminated(run_id, status, end_ms)
@@ -191,6 +197,7 @@ class Mirror:
             tags={"assay.ref": str(ref), "assay.path": str(directory)},
             model_type="checkpoint",
         )
+        self.sent.model_id = str(model.model_id)
         for name in ("index.json", "config.json", "README.md"):
             self.client.log_model_artifact(model.model_id, str(directory / name))
         self.client.finalize_logged_model(model.model_id, "READY")

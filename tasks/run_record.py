@@ -7,6 +7,7 @@ showing. `metadata.json` lists the sha256 of every other file and names its pred
 import datetime
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,13 +17,14 @@ from typing import Any
 from evidence.canonical import digest, file_sha256
 from evidence.records import RUN_RECORD, RUN_SCHEMA, STAGES, read_record, stage_file, write_record
 from tasks import places
-from tasks.errors import AmbiguousError, NotFoundError, StorageError
+from tasks.errors import NotFoundError, StorageError, WrongNameError
 from tasks.provenance import provenance
 from tasks.store import locked
 
 PLAN = "plan.json"
 PLAN_SCHEMA = "assay.plan/1"
 CHAIN = "CHAIN.jsonl"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,10 @@ class Run:
 def start_run(name: str, settings: Mapping[str, Any], request: Mapping[str, Any]) -> Run:
     """Make a run's directory and write its plan.
 
-    Raises: StorageError.
+    Raises: WrongNameError, StorageError.
     """
+    if not NAME.fullmatch(name):
+        raise WrongNameError(name)
     run = Run(_new_directory(name))
     plan = {
         "schema": PLAN_SCHEMA,
@@ -104,9 +108,9 @@ def finish_run(run: Run, outcome: str, error: str | None) -> dict[str, Any]:
 
 
 def find_run(text: str) -> Run:
-    """Return the run of this directory, name, or unique beginning of a name.
+    """Return the run of this directory or name, or the last whose name begins so.
 
-    Raises: NotFoundError, AmbiguousError.
+    Raises: NotFoundError.
     """
     for path in (Path(text), places.evidence() / text):
         if (path / PLAN).is_file():
@@ -114,9 +118,7 @@ def find_run(text: str) -> Run:
     found = [run for run in all_runs() if run.name.startswith(text)]
     if not found:
         raise NotFoundError(f"run {text}", str(places.evidence()))
-    if len(found) > 1:
-        raise AmbiguousError(text, tuple(run.name for run in found))
-    return found[0]
+    return found[-1]
 
 
 def all_runs() -> list[Run]:

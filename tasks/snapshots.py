@@ -12,6 +12,8 @@ from typing import Any
 from evidence.records import read_record
 
 SNAPSHOTS = "ckpt"
+MAX_EPOCHS = 1000
+"As many as the three digits of a snapshot's name can tell apart."
 
 
 @dataclass(frozen=True, slots=True)

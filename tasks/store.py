@@ -32,6 +32,7 @@ from tasks.errors import (
 )
 
 INDEX = "index.json"
+BUILD = "build-"
 _BEGINNING = re.compile(r"[0-9a-f]{2,64}")
 
 IndexT = TypeVar("IndexT")
@@ -80,13 +81,27 @@ class Store:
 
     @contextlib.contextmanager
     def building(self, name: str) -> Iterator[Path]:
-        """Yield a fresh directory to build in; it is removed unless it was committed."""
-        directory = self.root / "tmp" / f"{name}-{uuid.uuid4().hex[:12]}"
-        directory.mkdir(parents=True)
-        try:
-            yield directory
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
+        """Yield a fresh directory to build in; it is removed unless it was committed.
+
+        What killed processes have left of theirs is removed first.
+        """
+        self._sweep()
+        unique = f"{BUILD}{name}-{uuid.uuid4().hex[:12]}"
+        directory, lock = self.root / "tmp" / unique, self.root / "tmp" / f"{unique}.lock"
+        with locked(lock, what="a build of its own"):
+            directory.mkdir()
+            try:
+                yield directory
+            finally:
+                shutil.rmtree(directory, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Remove the builds whose lock nobody holds any more."""
+        for lock in (self.root / "tmp").glob(f"{BUILD}*.lock"):
+            with contextlib.suppress(BusyError), locked(lock, what="a build"):
+                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                lock.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def resuming(self, name: str) -> Iterator[Path]:
@@ -107,7 +122,7 @@ class Store:
         document = {"kind": ref_type.kind, "content": content, "files": _entries(directory)}
         ref = ref_type(digest(document))
         (directory / INDEX).write_bytes(pretty(document))
-        _sync(directory)
+        sync(directory)
         final = self.directory(ref)
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -238,7 +253,8 @@ def _files(directory: Path) -> list[str]:
     )
 
 
-def _sync(directory: Path) -> None:
+def sync(directory: Path) -> None:
+    """Hand every file of a directory, and their names, to the disk."""
     for path in directory.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:

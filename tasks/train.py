@@ -31,7 +31,7 @@ from tasks.prefect_task import publish, stage_task, tracking
 from tasks.progress import ProgressArtifact, progress_bars
 from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
-from tasks.snapshots import complete_snapshots
+from tasks.snapshots import MAX_EPOCHS, complete_snapshots
 from tasks.stage import Done, Stage, perform
 from tasks.store import Artefact, Store
 from tasks.telemetry import sampling
@@ -178,6 +178,10 @@ def check_fits(index: ShardsIndex, model: LlamaSettings, settings: TrainSettings
         found = model.max_position_embeddings
         expected = f"at least shard.context_length ({index.context_length})"
         raise PreflightError("model.max_position_embeddings", found, expected)
+    num_epochs = -(-settings.num_steps // settings.steps_per_epoch)
+    if num_epochs > MAX_EPOCHS:
+        expected = f"at least {-(-settings.num_steps // MAX_EPOCHS)}: at most {MAX_EPOCHS} epochs"
+        raise PreflightError("train.steps_per_epoch", settings.steps_per_epoch, expected)
     available = settings.max_passes * (index.train.num_rows // settings.batch_rows)
     if settings.num_steps > available:
         expected = (

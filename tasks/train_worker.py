@@ -44,6 +44,7 @@ from model.training_state import (
 from tasks.errors import TaskError, storage_error
 from tasks.probe import probe_ids, write_fingerprint
 from tasks.snapshots import SNAPSHOTS, Snapshot, complete_snapshots, drop_incomplete
+from tasks.store import sync
 from tasks.training_log import TRAIN_LOG, append_row, read_rows, truncate
 
 FAILED = 5
@@ -167,6 +168,7 @@ def _end_epoch(
     snapshot.state.mkdir()
     save_training_state(state, snapshot.state)
     write_fingerprint(state.model, probe_ids(validation.rows), snapshot.state)
+    sync(snapshot.state)
     rows = [
         row for row in read_rows(directory / TRAIN_LOG) if row["step"] > _previous_step(snapshot)
     ]

@@ -22,6 +22,7 @@ from tasks.errors import (
     UnsupportedStoreError,
     WorkerDiedError,
     WorkerFailedError,
+    WrongNameError,
     storage_error,
 )
 from tests.model.small_llama import small_tokenizer
@@ -29,6 +30,10 @@ from tests.tasks.full_disk import full_disk
 
 EXAMPLES: list[tuple[TaskError, str]] = [
     (NotFoundError("run x", "/evidence"), "/evidence: no run x, should exist"),
+    (
+        WrongNameError("a/b"),
+        "run name is 'a/b', should be letters, digits, '.', '_' and '-', at most 100",
+    ),
     (
         AmbiguousError("de", ("a", "b", "c", "d", "e")),
         "de fits a, b, c, d, should fit one",

@@ -8,7 +8,7 @@ import pytest
 
 from evidence.canonical import digest
 from evidence.records import read_record, write_record
-from tasks.errors import AmbiguousError, NotFoundError, StorageError
+from tasks.errors import NotFoundError, StorageError, WrongNameError
 from tasks.run_record import all_runs, find_run, finish_run, now, start_run
 
 SETTINGS = {"train": {"seed": 1}, "thresholds": {"max_unk_ratio": 0.0}}
@@ -113,12 +113,18 @@ def test_the_whole_name_wins_over_a_longer_one(home: Path) -> None:
     assert find_run(second.name) == second
 
 
-def test_a_beginning_that_fits_two_runs_is_ambiguous(home: Path) -> None:
+def test_a_beginning_that_fits_two_runs_means_the_last(home: Path) -> None:
     names = [start_run("demo", SETTINGS, {}).name for _ in range(2)]
-    with pytest.raises(AmbiguousError) as caught:
-        find_run("demo")
-    assert caught.value.text == "demo"
-    assert sorted(caught.value.matches) == names
+    assert find_run("demo").name == names[1]
+    assert find_run(names[0]).name == names[0]
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../a", ".hidden", "a b", "x" * 101])
+def test_a_name_that_cannot_name_a_directory_is_refused(name: str, home: Path) -> None:
+    with pytest.raises(WrongNameError) as caught:
+        start_run(name, SETTINGS, {})
+    assert caught.value.name == name
+    assert all_runs() == []
 
 
 @pytest.mark.parametrize("text", ["nowhere", "/nowhere", "emo"])
