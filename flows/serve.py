@@ -1,15 +1,18 @@
 """Serve the deployments of this machine: a nightly pipeline, and one to start by hand."""
 
+import asyncio
+import contextlib
 import sys
 
 from flows.environment import prepare
 
+READY = "serving"
+"Printed once both deployments are known to the server."
+
 
 def main(cron: str, preset: str) -> None:
-    """Serve until a signal stops it; schedules pause with it."""
+    """Serve until an interrupt; the schedule pauses with this process."""
     prepare()
-    from prefect import serve
-
     from flows.pipeline import pipeline
 
     nightly = pipeline.to_deployment(
@@ -26,9 +29,19 @@ def main(cron: str, preset: str) -> None:
         description="The whole pipeline, with a preset and settings of your choice.",
         tags=["assay"],
     )
-    sys.stdout.write("serving\n")
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_serve(nightly, manual))
+
+
+async def _serve(*deployments: object) -> None:
+    from prefect.runner import Runner
+
+    runner = Runner(name="assay", pause_on_shutdown=True)
+    for deployment in deployments:
+        await runner.aadd_deployment(deployment)  # type: ignore[arg-type]  # a RunnerDeployment
+    sys.stdout.write(f"{READY}\n")
     sys.stdout.flush()
-    serve(nightly, manual)  # type: ignore[arg-type]  # to_deployment is sync outside of a loop
+    await runner.start()
 
 
 if __name__ == "__main__":

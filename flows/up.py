@@ -19,6 +19,7 @@ from pathlib import Path
 
 from flows.environment import UP_FILE, answers
 from flows.errors import PortBusyError, ServiceFailedError
+from flows.serve import READY
 from tasks import places
 from tasks.store import locked
 
@@ -70,7 +71,7 @@ class Services:
                 self._await("mlflow", lambda: answers(f"{mlflow}/health"))
             self._await("prefect", lambda: answers(f"{prefect}/api/health"))
             self._start("deployments", self._serve_command())
-            self._await("deployments", lambda: "serving" in self._log("deployments").read_text())
+            self._await("deployments", lambda: READY in self._log("deployments").read_text())
             addresses = {"prefect": prefect, "mlflow": mlflow}
             up_file = places.home() / UP_FILE
             up_file.write_text(json.dumps({**addresses, "prefect_api": f"{prefect}/api"}))
@@ -119,7 +120,7 @@ class Services:
                 cwd=places.PROJECT,
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  # nothing is threaded yet
+                preexec_fn=_prepare_child,  # noqa: PLW1509  # nothing is threaded yet
             )
 
     def _await(self, name: str, ready: Callable[[], bool]) -> None:
@@ -133,7 +134,8 @@ class Services:
     def _stop(self) -> None:
         """Stop the children, the last started first; kill what does not end."""
         for child in reversed(self._children.values()):
-            child.terminate()
+            # Not SIGTERM: only on an interrupt does Prefect's runner pause its schedules.
+            child.send_signal(signal.SIGINT)
             try:
                 child.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
@@ -160,7 +162,9 @@ def require_free(service: str, port: int, option: str) -> None:
             raise PortBusyError(service, HOST, port, option) from None
 
 
-def _die_with_parent() -> None:
+def _prepare_child() -> None:
+    """Let an interrupt through, whatever shell started us, and die with the parent (Linux)."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)

@@ -88,7 +88,7 @@ def test_the_deployments_are_served_and_the_nightly_one_gets_its_runs(
     up: tuple[subprocess.Popen[str], int, int],
 ) -> None:
     api = f"http://127.0.0.1:{up[1]}/api"
-    deployments = eventually(lambda: post(f"{api}/deployments/filter", {}), 30)
+    deployments = post(f"{api}/deployments/filter", {})
     assert sorted(each["name"] for each in deployments) == ["manual", "nightly"]
     nightly = next(each for each in deployments if each["name"] == "nightly")
     assert nightly["schedules"][0]["schedule"]["cron"] == "15 3 * * *"
