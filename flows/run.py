@@ -1,6 +1,5 @@
 """Run stages as one recorded run: plan first, record last, MLflow beside, whatever happens."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -13,7 +12,9 @@ from prefect.states import Failed
 
 from flows.environment import service_addresses
 from flows.settings import PipelineSettings
-from tasks.mirroring import mirrored, sent_so_far
+from tasks import places
+from tasks.mirror_state import Sent
+from tasks.mirroring import mirrored
 from tasks.prefect_task import KNOWN_ERRORS, gate_rows
 from tasks.run_record import Run, finish_run, start_run
 
@@ -88,10 +89,10 @@ def publish_run(run: Run) -> None:
 
 def mlflow_address(run: Run) -> str | None:
     """Return where the run is in MLflow's UI, once the mirror has begun to send it."""
-    sent = sent_so_far(run)
-    if not sent.get("run_id"):
+    uri = places.mlflow_uri()
+    sent = Sent.load(run, uri)
+    if not sent.run_id:
         return None
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     embedded = service_addresses().get("mlflow", DEFAULT_MLFLOW)
     server = uri if uri.startswith("http") else embedded
-    return f"{server}/#/experiments/{sent['experiment_id']}/runs/{sent['run_id']}"
+    return f"{server}/#/experiments/{sent.experiment_id}/runs/{sent.run_id}"

@@ -4,7 +4,6 @@ Everything listens on loopback. The children end with this process, however it e
 them in order, and the kernel tells them when there was no time for order.
 """
 
-import ctypes
 import json
 import os
 import signal
@@ -21,6 +20,7 @@ from flows.environment import UP_FILE, answers
 from flows.errors import PortBusyError, ServiceFailedError
 from flows.serve import READY
 from tasks import places
+from tasks.processes import die_with_parent
 from tasks.store import locked
 
 HOST = "127.0.0.1"
@@ -165,6 +165,4 @@ def require_free(service: str, port: int, option: str) -> None:
 def _prepare_child() -> None:
     """Let an interrupt through, whatever shell started us, and die with the parent (Linux)."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    die_with_parent()

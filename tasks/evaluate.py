@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 
 from data.documents import DOCUMENTS, read_documents
-from data.rows import open_rows
 from data.shard import ShardsIndex
 from evidence.canonical import read_object
 from evidence.gates import Gate, Measurements
@@ -27,7 +26,7 @@ from tasks.snapshots import SNAPSHOTS, Snapshot
 from tasks.stage import Stage, perform
 from tasks.store import Artefact, Store
 from tasks.thresholds import Thresholds
-from tasks.train_worker import count_losses
+from tasks.validation import Validation
 
 VERSION = 1
 LOSSES = "documents.parquet"
@@ -140,11 +139,13 @@ def score(
     device = choose_device(runtime)
     snapshot = best_snapshot(training)
     model = load_model(snapshot.weights, device)
-    index = shards.read_index(ShardsIndex)
-    rows = open_rows(shards.directory, index, "val")
-    counter = count_losses(
-        model, rows, index.val.num_documents, runtime.evaluate_batch_rows, device
+    validation = Validation.open(
+        shards.directory,
+        shards.read_index(ShardsIndex),
+        batch_rows=runtime.evaluate_batch_rows,
+        device=device,
     )
+    counter = validation.count(model)
     _write_losses(out / LOSSES, shards.directory, counter)
     return {
         "training": str(training.ref),

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tasks import places
@@ -75,18 +74,6 @@ def mirror_now(run: Run) -> dict[str, Any]:
         raise MirrorError(places.mlflow_uri(), said)
     sent: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return sent
-
-
-def sent_so_far(run: Run) -> dict[str, Any]:
-    """Return what the mirror says it has sent of a run; empty before it began."""
-    path = sent_path(run.name)
-    sent: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return sent
-
-
-def sent_path(name: str) -> Path:
-    """Name the file in which the mirror remembers what it has sent of a run."""
-    return places.home() / "mirror" / f"{name}.json"
 
 
 _COMMAND = (sys.executable, "-m", "tasks.mlflow_mirror")

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from tasks.mirror_log import (
     step_points,
     system_points,
 )
-from tasks.mirroring import sent_path, sent_so_far
+from tasks.mirror_state import Sent
 from tasks.run_record import Run, find_run
 from tasks.store import Store, locked
 
@@ -43,38 +43,6 @@ BATCH_METRICS = 900
 DIGEST_LENGTH = 36
 "MLflow's limit for a dataset digest."
 TRAIN = "train"
-
-
-@dataclass(slots=True)
-class Sent:
-    """What MLflow has of a run."""
-
-    run: str
-    uri: str
-    experiment_id: str = ""
-    run_id: str = ""
-    has_params: bool = False
-    model_id: str = ""
-    stage_run_ids: dict[str, str] = field(default_factory=dict)
-    finished_stages: list[str] = field(default_factory=list)
-    last_step: int = 0
-    last_epoch: int = -1
-    last_sample: int = 0
-    complete: bool = False
-
-    @classmethod
-    def load(cls, run: Run, uri: str) -> "Sent":
-        """Read what was sent to this server before, or begin."""
-        known = sent_so_far(run)
-        return cls(**known) if known.get("uri") == uri else cls(run.name, uri)
-
-    def save(self) -> None:
-        """Remember what was sent."""
-        path = sent_path(self.run)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(asdict(self)))
-        partial.replace(path)
 
 
 class Mirror:

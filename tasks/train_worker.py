@@ -4,9 +4,7 @@ It imports neither Prefect nor MLflow, so that neither can slow or stop a traini
 the last complete snapshot that it finds. A failure on purpose is one JSON line on stdout.
 """
 
-import ctypes
 import json
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -18,21 +16,18 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from data.baselines import target_bytes
 from data.batches import batches
 from data.errors import DataError
-from data.rows import Rows, open_rows
+from data.rows import open_rows
 from data.shard import ShardsIndex
-from data.tokenizer import Tokenizer
 from evidence.canonical import file_sha256
 from evidence.errors import EvidenceError
 from evidence.gates import Gate, judge, require
 from evidence.records import epoch_fields, write_record
 from model.apr_model import read_model, write_model
 from model.errors import ModelError
-from model.evaluation import evaluate
-from model.llama import Llama, LlamaSettings
-from model.loss_statistics import LossCounter, LossStatistics, bits_per_byte
+from model.llama import LlamaSettings
+from model.loss_statistics import LossStatistics, bits_per_byte
 from model.train import EpochReport, StepReport, TrainSettings, train
 from model.training_state import (
     TrainingState,
@@ -43,9 +38,11 @@ from model.training_state import (
 )
 from tasks.errors import TaskError, storage_error
 from tasks.probe import probe_ids, write_fingerprint
+from tasks.processes import die_with_parent
 from tasks.snapshots import SNAPSHOTS, Snapshot, complete_snapshots, drop_incomplete
 from tasks.store import sync
 from tasks.training_log import TRAIN_LOG, append_row, read_rows, truncate
+from tasks.validation import Validation
 
 FAILED = 5
 "The exit status of a failure that the worker explained."
@@ -70,7 +67,7 @@ class Job:
 
 def main() -> int:
     """Do the job on stdin; say in one JSON line why, if it cannot be done."""
-    _die_with_parent()
+    die_with_parent()
     job = TypeAdapter(Job).validate_json(sys.stdin.buffer.read())
     try:
         work(job)
@@ -102,7 +99,9 @@ def work(job: Job) -> None:
         max_passes=job.train.max_passes,
         cursor=state.cursor_rows,
     )
-    validation = _Validation.open(job, index)
+    validation = Validation.open(
+        Path(job.shards), index, batch_rows=job.evaluate_batch_rows, device=job.device
+    )
     _follow(job, directory, state, stream, validation, num_train_rows=len(rows))
 
 
@@ -111,7 +110,7 @@ def _follow(
     directory: Path,
     state: TrainingState,
     stream: Iterator[np.ndarray[Any, Any]],
-    validation: "_Validation",
+    validation: Validation,
     *,
     num_train_rows: int,
 ) -> None:
@@ -147,7 +146,7 @@ def _end_epoch(
     directory: Path,
     state: TrainingState,
     report: EpochReport,
-    validation: "_Validation",
+    validation: Validation,
     *,
     passes: float,
 ) -> None:
@@ -157,7 +156,7 @@ def _end_epoch(
     """
     begin = time.perf_counter()
     snapshot = Snapshot(directory / SNAPSHOTS, report.epoch)
-    statistics = validation.measure(state.model)
+    statistics = validation.count(state.model).statistics()
     write_model(
         snapshot.weights,
         job.model,
@@ -216,50 +215,6 @@ def epoch_record(
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Validation:
-    """The validation rows, opened once."""
-
-    rows: Rows
-    batch_rows: int
-    num_documents: int
-    num_bytes: int
-    tokenizer_json: str
-    device: str
-
-    @classmethod
-    def open(cls, job: Job, index: ShardsIndex) -> "_Validation":
-        directory = Path(job.shards)
-        rows = open_rows(directory, index, "val")
-        path = directory / "tokenizer.json"
-        num_bytes = target_bytes(rows, Tokenizer.load(path).token_bytes())
-        return cls(
-            rows,
-            job.evaluate_batch_rows,
-            index.val.num_documents,
-            num_bytes,
-            path.read_text(),
-            job.device,
-        )
-
-    def measure(self, model: Llama) -> LossStatistics:
-        counted = count_losses(model, self.rows, self.num_documents, self.batch_rows, self.device)
-        return counted.statistics()
-
-
-def count_losses(
-    model: Llama, rows: Rows, num_documents: int, batch_rows: int, device: str
-) -> LossCounter:
-    """Score every target token of the rows."""
-    counter = LossCounter(num_documents)
-    starts = range(0, len(rows), batch_rows)
-    indices = [np.arange(i, min(i + batch_rows, len(rows))) for i in starts]
-    scored = evaluate(model, (rows.take(chunk) for chunk in indices), torch.device(device))
-    for chunk, losses_BT in zip(indices, scored, strict=True):
-        counter.add(losses_BT, rows.documents_NS(chunk)[:, 1:])
-    return counter
-
-
 def stability_gate(epoch: int) -> Gate:
     """Say what a validation loss must keep to after an epoch."""
     return Gate(
@@ -292,13 +247,6 @@ def _restore(job: Job, directory: Path) -> TrainingState:
         return new_state(job.model, job.train, device)
     _, tensors = read_model(snapshots[-1].weights)
     return load_training_state(job.model, job.train, tensors, snapshots[-1].state, device)
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel to end this process when its parent ends, however that ends (Linux)."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 if __name__ == "__main__":

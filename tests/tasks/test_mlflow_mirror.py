@@ -13,8 +13,9 @@ from evidence.records import STAGES, flatten
 from evidence.refs import TokensRef
 from tasks import mirroring, places
 from tasks.errors import MirrorError
+from tasks.mirror_state import Sent
 from tasks.mirroring import mirror_now, mirrored
-from tasks.mlflow_mirror import Sent, mirror
+from tasks.mlflow_mirror import mirror
 from tasks.run_record import Run, finish_run
 from tasks.training_log import read_rows
 from tests.tasks.tiny import STEPS, Finished, at_home, begin, tiny_settings

@@ -1,0 +1,54 @@
+"""The validation rows of some shards, opened once and scored as often as needed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data.baselines import target_bytes
+from data.rows import Rows, open_rows
+from data.shard import ShardsIndex
+from data.tokenizer import Tokenizer
+from model.evaluation import evaluate
+from model.llama import Llama
+from model.loss_statistics import LossCounter
+
+TOKENIZER = "tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Validation rows, and what turns their losses into comparable numbers."""
+
+    rows: Rows
+    batch_rows: int
+    num_documents: int
+    num_bytes: int
+    "Of the text that the target tokens stand for."
+    tokenizer_json: str
+    device: str
+
+    @classmethod
+    def open(
+        cls, shards: Path, index: ShardsIndex, *, batch_rows: int, device: str
+    ) -> "Validation":
+        """Open the validation rows of a shards directory.
+
+        Raises: CorruptShardError, WrongTokenizerError.
+        """
+        rows = open_rows(shards, index, "val")
+        num_bytes = target_bytes(rows, Tokenizer.load(shards / TOKENIZER).token_bytes())
+        tokenizer_json = (shards / TOKENIZER).read_text()
+        return cls(rows, batch_rows, index.val.num_documents, num_bytes, tokenizer_json, device)
+
+    def count(self, model: Llama) -> LossCounter:
+        """Score every target token."""
+        counter = LossCounter(self.num_documents)
+        starts = range(0, len(self.rows), self.batch_rows)
+        indices = [np.arange(i, min(i + self.batch_rows, len(self.rows))) for i in starts]
+        batches = (self.rows.take(chunk) for chunk in indices)
+        scored = evaluate(model, batches, torch.device(self.device))
+        for chunk, losses_BT in zip(indices, scored, strict=True):
+            counter.add(losses_BT, self.rows.documents_NS(chunk)[:, 1:])
+        return counter
