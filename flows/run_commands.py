@@ -134,6 +134,7 @@ def _run(
 
     overrides = tuple(set_ or ())
     load_settings(preset, overrides)  # refuses a mistake before anything is started
+    err.print(f"{flow.name}, preset {preset}; Prefect is starting")  # type: ignore[attr-defined]
     state = flow(
         name=name or preset.rpartition("/")[2].removesuffix(".toml"),
         preset=preset,

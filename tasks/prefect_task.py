@@ -17,6 +17,7 @@ from data.errors import DataError
 from evidence.errors import EvidenceError
 from model.errors import ModelError
 from tasks.errors import TaskError, WorkerDiedError
+from tasks.progress import say_done
 from tasks.run_record import Run
 from tasks.stage import Stage
 
@@ -55,10 +56,11 @@ def tracking() -> dict[str, str | None]:
 
 
 def publish(run: Run, stage: Stage, record: Mapping[str, Any]) -> None:
-    """Show a stage's record in the Prefect UI; outside of a task run there is none."""
+    """Say on the terminal and show in the Prefect UI what a stage did."""
+    name, summary = stage.name, stage.summary(record["measurements"])
+    say_done(name, summary, record)
     if TaskRunContext.get() is None:
         return
-    name, summary = stage.name, stage.summary(record["measurements"])
     create_markdown_artifact(
         _markdown(run, record, summary), key=f"{name}-summary", description=f"What {name} measured"
     )

@@ -5,8 +5,9 @@ Stage code calls one function with what, done and total; this module decides wha
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -51,6 +52,14 @@ def progress_bars() -> Iterator[OnProgress]:
 
     with bars:
         yield show
+
+
+def say_done(stage: str, summary: str, record: Mapping[str, Any]) -> None:
+    """Say on stderr that a stage is done: a run of minutes must not be silent."""
+    source = record["reused_from"]
+    how = f"reused from {source}" if source else f"{record['wall_seconds']:.1f} s"
+    sys.stderr.write(f"  {stage:<12} {summary} ({how})\n")
+    sys.stderr.flush()
 
 
 class ProgressArtifact:
