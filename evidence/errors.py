@@ -3,6 +3,7 @@
 EvidenceError
 +-- NotPlainError       a value that JSON cannot hold exactly
 +-- MalformedJsonError  bytes that are not one strict JSON document
++-- BrokenSealError     a record whose digest is not that of its fields
 +-- WrongRefError       text that does not name an artefact
 +-- GateFailedError     a required gate did not hold
 """
@@ -42,6 +43,19 @@ class MalformedJsonError(EvidenceError):
 
 
 @dataclass(eq=False)
+class BrokenSealError(EvidenceError):
+    """A record whose own digest is not that of its other fields: it was edited."""
+
+    path: str
+    recorded: str
+    found: str
+    hint = "`assay verify` says what else does not hold"
+
+    def __str__(self) -> str:
+        return f"{self.path}: its fields have the digest {self.found}, should be {self.recorded}"
+
+
+@dataclass(eq=False)
 class WrongRefError(EvidenceError):
     """Text that does not name an artefact."""
 
@@ -49,7 +63,7 @@ class WrongRefError(EvidenceError):
     expected: str
 
     def __str__(self) -> str:
-        return f"{self.text!r} is not a ref, should be {self.expected}"
+        return f"{self.text!r} cannot be used here, should be {self.expected}"
 
 
 @dataclass(eq=False)
@@ -61,7 +75,7 @@ class GateFailedError(EvidenceError):
     value: float | None
     operator: str
     threshold: float | None
-    hint = "`assay status` lists every gate of the last runs with its threshold"
+    hint = "`assay status` lists every gate of a run with its threshold"
 
     def __str__(self) -> str:
         return (

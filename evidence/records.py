@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evidence.canonical import digest, pretty, read_object
-from evidence.errors import MalformedJsonError
+from evidence.errors import BrokenSealError
 
 STAGE_SCHEMA = "assay.stage/1"
 RUN_SCHEMA = "assay.run/1"
@@ -139,13 +139,13 @@ def write_record(path: Path, record: Mapping[str, object]) -> dict[str, object]:
 def read_record(path: Path) -> dict[str, object]:
     """Read a record and check its seal.
 
-    Raises: MalformedJsonError.
+    Raises: MalformedJsonError, BrokenSealError.
     """
     record = read_object(path)
     body = {key: value for key, value in record.items() if key != SEAL}
-    if record.get(SEAL) != digest(body):
-        found = f"{SEAL} is not the digest of the other fields"
-        raise MalformedJsonError(str(path), found)
+    recorded, found = str(record.get(SEAL)), digest(body)
+    if recorded != found:
+        raise BrokenSealError(str(path), recorded[:12], found[:12])
     return record
 
 

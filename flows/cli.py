@@ -1,7 +1,9 @@
 """The `assay` command. It imports Prefect, MLflow and torch only in the commands that need them."""
 
+import importlib.metadata
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -9,12 +11,10 @@ from data.errors import DataError
 from evidence.errors import EvidenceError
 from flows import look_commands, run_commands, use_commands
 from flows.errors import FlowError
-from flows.exit_codes import UNEXPECTED, exit_code
-from flows.screen import complain, err
+from flows.exit_codes import INTERRUPTED, UNEXPECTED, exit_code
+from flows.screen import complain, err, out
 from model.errors import ModelError
 from tasks.errors import TaskError, storage_error
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="assay",
@@ -24,6 +24,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,  # noqa: FBT002
+) -> None:
+    """Pretrain code models and prove what you say about them."""
+    if show:
+        out.print(importlib.metadata.version("assay"))
+        raise typer.Exit
+
+
 for commands in (run_commands, look_commands, use_commands):
     commands.add_to(app)
 
@@ -38,10 +50,9 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = app(list(arguments), standalone_mode=True)
     except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else UNEXPECTED
+        code = leaving.code if isinstance(leaving.code, int) else UNEXPECTED
     except KeyboardInterrupt:
-        err.print("interrupted; the same command goes on from what is finished")
-        return INTERRUPTED
+        code = INTERRUPTED
     except (DataError, EvidenceError, FlowError, ModelError, TaskError) as error:
         complain(error)
         return exit_code(error)
@@ -51,4 +62,6 @@ def run(arguments: Sequence[str]) -> int:
             raise
         complain(refusal)
         return exit_code(refusal)
+    if code == INTERRUPTED:
+        err.print("interrupted: what is finished is kept, and the same command goes on from there")
     return int(code or 0)

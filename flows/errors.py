@@ -104,9 +104,11 @@ class VerificationError(FlowError):
     """Evidence that does not hold."""
 
     subject: str
+    num_checks: int
     failures: tuple[str, ...]
-    hint = "the files named above are not what the record says; restore them or run again"
+    hint = "what is named above is not what the record says; restore it, or run again"
 
     def __str__(self) -> str:
         listed = "\n".join(f"  {failure}" for failure in self.failures)
-        return f"{self.subject}: {len(self.failures)} checks fail, should be none\n{listed}"
+        failed = f"{len(self.failures)} of {self.num_checks} checks failed"
+        return f"{self.subject}: {failed}, should be none\n{listed}"

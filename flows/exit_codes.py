@@ -18,6 +18,7 @@ STORAGE = 7
 INFERENCE_FAILED = 8
 NOT_AVAILABLE = 9
 NETWORK = 10
+INTERRUPTED = 130
 
 EXIT_CODES: Mapping[type[Exception], int] = {
     flow_errors.UsageError: USAGE,
@@ -25,6 +26,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     flow_errors.ServiceFailedError: NETWORK,
     flow_errors.VerificationError: VALIDATION_FAILED,
     task_errors.NotFoundError: NOT_FOUND,
+    task_errors.NoRunsError: NOT_FOUND,
     task_errors.WrongNameError: USAGE,
     task_errors.AmbiguousError: USAGE,
     task_errors.ArtefactDamagedError: VALIDATION_FAILED,
@@ -52,6 +54,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     data_errors.CorruptShardError: VALIDATION_FAILED,
     evidence_errors.NotPlainError: INVALID_FORMAT,
     evidence_errors.MalformedJsonError: INVALID_FORMAT,
+    evidence_errors.BrokenSealError: VALIDATION_FAILED,
     evidence_errors.WrongRefError: USAGE,
     evidence_errors.GateFailedError: VALIDATION_FAILED,
     model_errors.WrongSettingError: USAGE,

@@ -29,6 +29,8 @@ def describe(subject: str) -> dict[str, Any]:
 def _describe_apr(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise NotFoundError(f"file {path.name}", str(path.parent))
+    from model.apr_file import open_apr
     from model.apr_model import describe as describe_apr
 
-    return dict(describe_apr(path))
+    open_apr(path).verify()
+    return {"checksums": "hold", **describe_apr(path)}

@@ -40,7 +40,7 @@ def compare(
     names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Two runs or more.")],
     json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Show the settings that differ between runs, and their results side by side."""
+    """Put settings and results side by side."""
     from flows.report import comparison
     from tasks.run_record import find_run
 
@@ -48,27 +48,33 @@ def compare(
     if json:
         show_json(found)
         return
-    show_table(found["settings"] or [{"setting": "(none differ)"}], title="settings that differ")
+    if found["settings"]:
+        show_table(found["settings"], title="settings that differ")
+    else:
+        out.print("no settings differ")
     out.print()
     show_table(found["results"], title="results")
 
 
 def status(run: Subject = None, json: Json = False) -> None:  # noqa: FBT002
-    """Judge every gate of a run from its recorded measurements."""
-    from flows.report import gate_table, outcome
+    """Judge every gate of a run."""
+    from flows.report import error, gate_table, outcome
 
     found = _run(run)
     rows = gate_table(found)
     if json:
         show_json({"run": found.name, "outcome": outcome(found), "gates": rows})
         return
-    out.print(f"{found.name}: {outcome(found)}\n")
+    out.print(f"{found.name}: {outcome(found)}")
+    if why := error(found):
+        out.print(why, markup=False)
+    out.print()
     if rows:
         show_table(rows)
 
 
 def verify(subject: Subject = None, json: Json = False) -> None:  # noqa: FBT002
-    """Recompute every digest, measurement and verdict; exit 5 and the list of what fails."""
+    """Recompute everything; exit 5 if it differs."""
     from evidence.refs import REF_TYPES
     from flows.environment import prepare
     from tasks import places
@@ -85,7 +91,7 @@ def verify(subject: Subject = None, json: Json = False) -> None:  # noqa: FBT002
         show_json({"subject": report.subject, "checks": report.num_checks,
                    "failures": report.failures})  # fmt: skip
     if report.failures:
-        raise VerificationError(report.subject, tuple(report.failures))
+        raise VerificationError(report.subject, report.num_checks, tuple(report.failures))
     if not json:
         out.print(f"{report.subject}: {report.num_checks} checks, all hold")
 
@@ -107,7 +113,7 @@ def inspect(
 
 
 def mirror(run: Subject = None, json: Json = False) -> None:  # noqa: FBT002
-    """Send what MLflow lacks of a run, from its record."""
+    """Send what MLflow lacks of a run."""
     from flows.environment import prepare
     from tasks.mirroring import mirror_now
 
@@ -122,9 +128,13 @@ def mirror(run: Subject = None, json: Json = False) -> None:  # noqa: FBT002
 
 
 def _run(text: str | None) -> "Run":
+    from tasks import places
+    from tasks.errors import NoRunsError
     from tasks.run_record import all_runs, find_run
 
     if text is not None:
         return find_run(text)
     recorded = all_runs()
-    return recorded[-1] if recorded else find_run("any")
+    if not recorded:
+        raise NoRunsError(str(places.evidence()))
+    return recorded[-1]

@@ -6,6 +6,7 @@ from flows.run import Finished, recorded
 from flows.settings import PipelineSettings, load_settings
 from tasks.bisection import bisect_task
 from tasks.checkpoint import checkpoint_task
+from tasks.device import choose_device
 from tasks.evaluate import evaluate_task
 from tasks.pretokenize import pretokenize_task
 from tasks.run_record import Run
@@ -29,6 +30,7 @@ def pipeline(name: str = "demo", preset: str = "demo", overrides: tuple[str, ...
 
 def _stages(run: Run, settings: PipelineSettings) -> object:
     thresholds, runtime = settings.thresholds, settings.runtime
+    choose_device(runtime)  # refuses a device that is not there before any work is done
     tokens = pretokenize_task(run, settings.source, settings.pretokenize, thresholds)
     shards = shard_task(run, tokens, settings.shard, thresholds)
     training = train_task(run, shards, settings.model, settings.train, thresholds, runtime)

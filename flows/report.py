@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from evidence.errors import EvidenceError
 from evidence.gates import gate_of
 from evidence.records import differences, flatten
 from flows.screen import text_of
@@ -40,23 +41,35 @@ def _verdicts(gates: list[dict[str, Any]]) -> str:
 
 def run_rows(runs: list[Run]) -> list[dict[str, Any]]:
     """Lay out runs, one a row."""
-    return [
-        {
+    return [_run_row(run) for run in runs]
+
+
+def _run_row(run: Run) -> dict[str, Any]:
+    try:
+        return {
             "run": run.name,
             "outcome": outcome(run),
-            "started": run.plan()["started"][:19],
+            "started": run.plan()["started"][:19] + "Z",
             "stages": " ".join(run.stage_records()),
             "val_loss": value(run, "evaluate", "val_loss"),
             "bits_per_byte": value(run, "evaluate", "val_bits_per_byte"),
         }
-        for run in runs
-    ]
+    except EvidenceError:
+        # One damaged record must not hide the other runs; `assay verify` says what is wrong.
+        unknown = dict.fromkeys(("started", "stages", "val_loss", "bits_per_byte"))
+        return {"run": run.name, "outcome": "damaged", **unknown}
 
 
 def outcome(run: Run) -> str:
     """Say how a run ended; a run without a record has not."""
     record = run.record()
     return str(record["outcome"]) if record else "unfinished"
+
+
+def error(run: Run) -> str | None:
+    """Say why a run failed; None if it did not."""
+    record = run.record()
+    return str(record["error"]) if record and record["error"] else None
 
 
 def value(run: Run, stage: str, name: str) -> float | str | None:

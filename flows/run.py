@@ -61,7 +61,7 @@ def recording_the_end(run: Run) -> Iterator[None]:
         finish_run(run, "failed", str(error))
         raise
     except BaseException as error:
-        finish_run(run, "interrupted", f"{type(error).__name__}: {error}")
+        finish_run(run, "interrupted", f"{type(error).__name__}: {error}".rstrip(": "))
         raise
     finish_run(run, "completed", None)
 

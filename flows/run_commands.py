@@ -1,10 +1,12 @@
 """Commands that make something: the pipeline, and each stage as a flow of its own."""
 
-from collections.abc import Callable, Sequence
+import importlib
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
+from flows.embedded import prefect_server
 from flows.environment import prepare
 from flows.screen import err, out, show_json, show_table
 
@@ -29,11 +31,8 @@ def run(
     name: Name = None,
     json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Run the whole pipeline; its evidence directory is printed last."""
-    prepare()
-    from flows.pipeline import pipeline
-
-    _run(pipeline, preset, set_, name, json=json)
+    """Run the whole pipeline."""
+    _run("flows.pipeline", "pipeline", preset, set_, name, json=json)
 
 
 def pretokenize(
@@ -43,10 +42,7 @@ def pretokenize(
     json: Json = False,  # noqa: FBT002
 ) -> None:
     """Make token files of the preset's source."""
-    prepare()
-    from flows.stages import pretokenize_flow
-
-    _run(pretokenize_flow, preset, set_, name, json=json)
+    _run("flows.stages", "pretokenize_flow", preset, set_, name, json=json)
 
 
 def shard(
@@ -57,10 +53,7 @@ def shard(
     json: Json = False,  # noqa: FBT002
 ) -> None:
     """Make shuffled rows of token files."""
-    prepare()
-    from flows.stages import shard_flow
-
-    _run(shard_flow, preset, set_, name, json=json, tokens=tokens)
+    _run("flows.stages", "shard_flow", preset, set_, name, json=json, tokens=tokens)
 
 
 def train(
@@ -70,11 +63,8 @@ def train(
     name: Name = None,
     json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Train a model on shards; an interrupted training goes on."""
-    prepare()
-    from flows.stages import train_flow
-
-    _run(train_flow, preset, set_, name, json=json, shards=shards)
+    """Train a model, or go on training it."""
+    _run("flows.stages", "train_flow", preset, set_, name, json=json, shards=shards)
 
 
 def evaluate(
@@ -85,11 +75,17 @@ def evaluate(
     name: Name = None,
     json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Score a training's best snapshot beside models that only count."""
-    prepare()
-    from flows.stages import evaluate_flow
-
-    _run(evaluate_flow, preset, set_, name, json=json, training=training, shards=shards)
+    """Score a training on validation rows."""
+    _run(
+        "flows.stages",
+        "evaluate_flow",
+        preset,
+        set_,
+        name,
+        json=json,
+        training=training,
+        shards=shards,
+    )
 
 
 def checkpoint(
@@ -100,10 +96,7 @@ def checkpoint(
     json: Json = False,  # noqa: FBT002
 ) -> None:
     """Seal the snapshot that an evaluation scored."""
-    prepare()
-    from flows.stages import checkpoint_flow
-
-    _run(checkpoint_flow, preset, set_, name, json=json, evaluation=evaluation)
+    _run("flows.stages", "checkpoint_flow", preset, set_, name, json=json, evaluation=evaluation)
 
 
 def bisect(
@@ -113,15 +106,13 @@ def bisect(
     name: Name = None,
     json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Trace a sealed checkpoint against the model that was trained."""
-    prepare()
-    from flows.stages import bisect_flow
-
-    _run(bisect_flow, preset, set_, name, json=json, checkpoint=checkpoint)
+    """Trace a checkpoint against its training."""
+    _run("flows.stages", "bisect_flow", preset, set_, name, json=json, checkpoint=checkpoint)
 
 
 def _run(
-    flow: Callable[..., Any],
+    module: str,
+    flow_name: str,
     preset: str,
     set_: Sequence[str] | None,
     name: str | None,
@@ -130,19 +121,20 @@ def _run(
     **refs: str,
 ) -> None:
     """Run a flow and show what it left; a failure is raised as the error that it was."""
-    from flows.settings import load_settings
-
+    prepare()
     overrides = tuple(set_ or ())
-    load_settings(preset, overrides)  # refuses a mistake before anything is started
-    err.print(f"{flow.name}, preset {preset}; Prefect is starting")  # type: ignore[attr-defined]
-    state = flow(
-        name=name or preset.rpartition("/")[2].removesuffix(".toml"),
-        preset=preset,
-        overrides=overrides,
-        **refs,
-        return_state=True,
-    )
-    result = state.result(raise_on_failure=False)
+    name = preset.rpartition("/")[2].removesuffix(".toml") if name is None else name
+    with prefect_server() as server:
+        from flows.settings import load_settings
+        from tasks.run_record import check_name
+
+        check_name(name)
+        load_settings(preset, overrides)
+        flow = getattr(importlib.import_module(module), flow_name)
+        err.print(f"{flow.name}, preset {preset}; Prefect is starting")
+        server.wait()
+        state = flow(name=name, preset=preset, overrides=overrides, **refs, return_state=True)
+        result = state.result(raise_on_failure=False)
     if isinstance(result, Exception):
         raise result
     _show(result, json=json)

@@ -33,6 +33,8 @@ def text_of(value: object) -> str:
     """Write a value as people read it."""
     if value is None:
         return "-"
+    if isinstance(value, list | tuple | dict):
+        return json.dumps(value, ensure_ascii=False)
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

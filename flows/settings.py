@@ -18,9 +18,11 @@ from data.pretokenize import PretokenizeSettings
 from data.shard import ShardSettings
 from data.source import SourceSettings
 from flows.errors import UnknownPresetError, UnknownSettingError, WrongValueError
+from model.errors import WrongSettingError
 from model.llama import LlamaSettings
 from model.train_settings import TrainSettings
 from tasks.checkpoint_settings import CheckpointSettings
+from tasks.errors import NotFoundError
 from tasks.runtime import RuntimeSettings
 from tasks.thresholds import Thresholds
 
@@ -40,6 +42,20 @@ class PipelineSettings:
     thresholds: Thresholds
     runtime: RuntimeSettings
 
+    def __post_init__(self) -> None:
+        """Refuse sections that contradict each other.
+
+        Raises: WrongSettingError.
+        """
+        vocab_size, context = self.pretokenize.vocab_size, self.shard.context_length
+        if self.model.vocab_size != vocab_size:
+            expected = f"pretokenize.vocab_size ({vocab_size})"
+            raise WrongSettingError("model.vocab_size", self.model.vocab_size, expected)
+        if self.model.max_position_embeddings < context:
+            found = self.model.max_position_embeddings
+            expected = f"at least shard.context_length ({context})"
+            raise WrongSettingError("model.max_position_embeddings", found, expected)
+
     def as_record(self) -> dict[str, Any]:
         """Return the settings as plain values, without what does not change the result."""
         record = dataclasses.asdict(self)
@@ -57,17 +73,20 @@ def load_settings(preset: str, overrides: Sequence[str] = ()) -> PipelineSetting
 
     Raises: UnknownPresetError, UnknownSettingError, WrongValueError, WrongSettingError.
     """
-    path = Path(preset) if preset.endswith(".toml") else PRESETS / f"{preset}.toml"
+    is_path = "/" in preset or preset.endswith(".toml")
+    path = Path(preset) if is_path else PRESETS / f"{preset}.toml"
     if not path.is_file():
+        if is_path:
+            raise NotFoundError(f"preset file {path.name}", str(path.parent.absolute()))
         raise UnknownPresetError(preset, preset_names())
     try:
         values = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise WrongValueError(str(path), "the file", str(error), "TOML") from None
+        raise WrongValueError(str(path), "the text", f"no TOML ({error})", "TOML") from None
     _refuse_unknown(str(path), values)
     for override in overrides:
         _apply(values, override)
-    return parse_settings(str(path.stem), values)
+    return parse_settings(str(path) if is_path else preset, values)
 
 
 def parse_settings(where: str, values: Mapping[str, Any]) -> PipelineSettings:
@@ -81,7 +100,8 @@ def parse_settings(where: str, values: Mapping[str, Any]) -> PipelineSettings:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         found = "missing" if first["type"] == "missing" else repr(first["input"])
-        expected = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+        said = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+        expected = "present" if first["type"] == "missing" else said
         raise WrongValueError(where, key, found, expected) from None
 
 
@@ -121,7 +141,7 @@ def _keys(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _closest(key: str) -> str:
-    return next(iter(difflib.get_close_matches(key, setting_keys(), n=1)), "")
+    return next(iter(difflib.get_close_matches(key, setting_keys(), n=1, cutoff=0.75)), "")
 
 
 _SECTIONS: dict[str, list[str]] = {

@@ -1,32 +1,22 @@
-"""`assay up`: the Prefect server, the MLflow UI and the deployments, each a child process.
-
-Everything listens on loopback. The children end with this process, however it ends: a signal stops
-them in order, and the kernel tells them when there was no time for order.
-"""
+"""`assay up`: the Prefect server, the MLflow UI and the deployments, all on loopback."""
 
 import json
 import os
 import signal
 import socket
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from flows.children import Children, log_of
 from flows.environment import UP_FILE, answers
-from flows.errors import PortBusyError, ServiceFailedError
+from flows.errors import PortBusyError
 from flows.serve import READY
 from tasks import places
-from tasks.processes import die_with_parent
 from tasks.store import locked
 
 HOST = "127.0.0.1"
-START_SECONDS = 180.0
-STOP_SECONDS = 20.0
-LOOK_SECONDS = 0.5
 PREFECT_ENVIRONMENT = {
     # Task runs travel through an in-memory queue that drops what is written one by one too slowly.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
@@ -47,7 +37,7 @@ class Services:
     mlflow_port: int
     cron: str
     preset: str
-    _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _children: Children = field(default_factory=Children)
 
     @contextmanager
     def running(self) -> Iterator[dict[str, str]]:
@@ -62,16 +52,17 @@ class Services:
         )
         os.environ["PREFECT_API_URL"] = f"{prefect}/api"
         os.environ["PREFECT_SERVER_UI_API_URL"] = f"{prefect}/api"
+        children = self._children
         with ExitStack() as stack:
-            stack.callback(self._stop)
-            self._start("prefect", self._prefect_command(), PREFECT_ENVIRONMENT)
+            stack.callback(children.stop)
+            children.start("prefect", server_command(self.prefect_port), PREFECT_ENVIRONMENT)
             # Two processes that make the database at once leave it broken for good.
             with locked(places.mlflow_lock(), what="the MLflow database", wait=True):
-                self._start("mlflow", self._mlflow_command(), MLFLOW_ENVIRONMENT)
-                self._await("mlflow", lambda: answers(f"{mlflow}/health"))
-            self._await("prefect", lambda: answers(f"{prefect}/api/health"))
-            self._start("deployments", self._serve_command())
-            self._await("deployments", lambda: READY in self._log("deployments").read_text())
+                children.start("mlflow", self._mlflow_command(), MLFLOW_ENVIRONMENT)
+                children.wait_until("mlflow", lambda: answers(f"{mlflow}/health"))
+            children.wait_until("prefect", lambda: answers(f"{prefect}/api/health"))
+            children.start("deployments", self._serve_command())
+            children.wait_until("deployments", lambda: READY in log_of("deployments").read_text())
             addresses = {"prefect": prefect, "mlflow": mlflow}
             up_file = places.home() / UP_FILE
             up_file.write_text(json.dumps({**addresses, "prefect_api": f"{prefect}/api"}))
@@ -79,24 +70,14 @@ class Services:
             yield addresses
 
     def wait(self) -> None:
-        """Return when a signal asks to stop; raise if a service ends by itself.
+        """Return when a signal asks to stop.
 
-        Raises: ServiceFailedError.
+        Raises: ServiceFailedError if a service ends by itself.
         """
-        asked = []
+        asked: list[int] = []
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda received, _frame: asked.append(received))
-        begin = time.monotonic()
-        while not asked:
-            for name, child in self._children.items():
-                if child.poll() is not None:
-                    seconds = time.monotonic() - begin
-                    raise ServiceFailedError(name, str(self._log(name)), seconds)
-            time.sleep(LOOK_SECONDS)
-
-    def _prefect_command(self) -> list[str]:
-        prefect = [sys.executable, "-m", "prefect", "server", "start"]
-        return [*prefect, "--host", HOST, "--port", str(self.prefect_port)]
+        self._children.wait(lambda: bool(asked))
 
     def _mlflow_command(self) -> list[str]:
         # More than one worker costs 44 ms on every request (uvicorn drops TCP_NODELAY).
@@ -108,45 +89,11 @@ class Services:
     def _serve_command(self) -> list[str]:
         return [sys.executable, "-m", "flows.serve", self.cron, self.preset]
 
-    def _start(
-        self, name: str, command: list[str], environment: dict[str, str] | None = None
-    ) -> None:
-        with self._log(name).open("w") as log:
-            self._children[name] = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=places.PROJECT,
-                env={**os.environ, **(environment or {})},
-                start_new_session=True,
-                preexec_fn=_prepare_child,  # noqa: PLW1509  # nothing is threaded yet
-            )
 
-    def _await(self, name: str, ready: Callable[[], bool]) -> None:
-        begin = time.monotonic()
-        while not ready():
-            seconds = time.monotonic() - begin
-            if seconds > START_SECONDS or self._children[name].poll() is not None:
-                raise ServiceFailedError(name, str(self._log(name)), seconds)
-            time.sleep(LOOK_SECONDS)
-
-    def _stop(self) -> None:
-        """Stop the children, the last started first; kill what does not end."""
-        for child in reversed(self._children.values()):
-            # Not SIGTERM: only on an interrupt does Prefect's runner pause its schedules.
-            child.send_signal(signal.SIGINT)
-            try:
-                child.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
-        self._children.clear()
-
-    def _log(self, name: str) -> Path:
-        path = places.home() / "log" / f"{name}.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+def server_command(port: int) -> list[str]:
+    """Return the command that starts a Prefect server on loopback."""
+    prefect = [sys.executable, "-m", "prefect", "server", "start"]
+    return [*prefect, "--host", HOST, "--port", str(port)]
 
 
 def require_free(service: str, port: int, option: str) -> None:
@@ -160,9 +107,3 @@ def require_free(service: str, port: int, option: str) -> None:
             probe.bind((HOST, port))
         except OSError:
             raise PortBusyError(service, HOST, port, option) from None
-
-
-def _prepare_child() -> None:
-    """Let an interrupt through, whatever shell started us, and die with the parent (Linux)."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    die_with_parent()

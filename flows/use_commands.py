@@ -24,7 +24,7 @@ def generate(
     top_p: Annotated[float, typer.Option(help="Above 0, at most 1.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Complete code with a sealed model; the completion streams to stdout."""
+    """Complete code with a sealed model."""
     from tasks.generate import complete
 
     text = sys.stdin.read() if prompt is None else prompt
@@ -44,7 +44,7 @@ def up(
     cron: Annotated[str, typer.Option(help="When the nightly pipeline starts.")] = "15 3 * * *",
     preset: Annotated[str, typer.Option(help="What the nightly pipeline runs.")] = "demo",
 ) -> None:
-    """Start the Prefect server, the MLflow UI and the deployments on this machine."""
+    """Serve both UIs and the deployments."""
     from flows.environment import prepare
 
     prepare()

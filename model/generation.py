@@ -25,23 +25,28 @@ def generate(
     stop_id: int | None,
     context_length: int,
 ) -> Iterator[int]:
-    """Yield up to `num_tokens` ids as they are drawn; at temperature zero, the likeliest ones.
+    """Check the request, then yield up to `num_tokens` ids as they are drawn.
 
-    Stops before `stop_id`. Beyond `context_length` only the latest ids are seen.
+    At temperature zero they are the likeliest ones. Stops before `stop_id`. Beyond
+    `context_length` only the latest ids are seen.
 
     Raises: WrongSettingError.
     Source: Holtzman et al. 2020, arXiv:1904.09751, section 3.1 (top-p sampling).
     """
     _refuse_wrong(prompt_ids, temperature, top_p, context_length, model.settings.vocab_size)
     generator = torch.Generator().manual_seed(seed)
-    ids = list(prompt_ids)
-    for _ in range(num_tokens):
-        logits_V = _next_logits(model, ids[-context_length:])
-        token = _choose(logits_V, temperature, top_p, generator)
-        if token == stop_id:
-            return
-        ids.append(token)
-        yield token
+
+    def draw() -> Iterator[int]:
+        ids = list(prompt_ids)
+        for _ in range(num_tokens):
+            logits_V = _next_logits(model, ids[-context_length:])
+            token = _choose(logits_V, temperature, top_p, generator)
+            if token == stop_id:
+                return
+            ids.append(token)
+            yield token
+
+    return draw()
 
 
 def _refuse_wrong(

@@ -25,6 +25,7 @@ from model.architecture import (
 from model.errors import CorruptFileError, ModelFormatError, WrongSettingError
 from model.llama import LlamaSettings
 
+READABLE = 0o644
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"
@@ -136,6 +137,8 @@ def _write_weights(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype
     for name, tensor in rounded.items():
         require_finite(path, name, tensor)
     save_file(rounded, path, metadata={"format": "pt"})
+    # The library makes the file private; a bundle is for others to read.
+    path.chmod(READABLE)
 
 
 def _write_json(path: Path, value: Mapping[str, object]) -> None:

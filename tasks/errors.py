@@ -2,6 +2,7 @@
 
 TaskError
 +-- NotFoundError          no such artefact, run or file
++-- NoRunsError            nothing has been recorded yet
 +-- WrongNameError         a run's name that cannot name a directory
 +-- AmbiguousError         a short name that fits several
 +-- ArtefactDamagedError   an artefact's bytes are not what its index says
@@ -37,6 +38,17 @@ class NotFoundError(TaskError):
 
     def __str__(self) -> str:
         return f"{self.where}: no {self.what}, should exist"
+
+
+@dataclass(eq=False)
+class NoRunsError(TaskError):
+    """Nothing has been recorded yet."""
+
+    where: str
+    hint = "`assay run --preset demo` makes a run"
+
+    def __str__(self) -> str:
+        return f"{self.where}: no runs yet, should be one at least"
 
 
 @dataclass(eq=False)
@@ -91,7 +103,7 @@ class StorageError(TaskError):
         """Say what helps against this reason."""
         if "space" in self.reason.lower() or "large" in self.reason.lower():
             return "free some space, or set ASSAY_STORE to a larger disk; finished work is kept"
-        return "set ASSAY_STORE and ASSAY_EVIDENCE to directories that you may write"
+        return "set ASSAY_HOME, ASSAY_STORE and ASSAY_EVIDENCE to directories that you may write"
 
 
 @dataclass(eq=False)

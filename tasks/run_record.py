@@ -66,8 +66,7 @@ def start_run(name: str, settings: Mapping[str, Any], request: Mapping[str, Any]
 
     Raises: WrongNameError, StorageError.
     """
-    if not NAME.fullmatch(name):
-        raise WrongNameError(name)
+    check_name(name)
     run = Run(_new_directory(name))
     plan = {
         "schema": PLAN_SCHEMA,
@@ -81,6 +80,15 @@ def start_run(name: str, settings: Mapping[str, Any], request: Mapping[str, Any]
     }
     write_record(run.directory / PLAN, plan)
     return run
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that cannot name a directory.
+
+    Raises: WrongNameError.
+    """
+    if not NAME.fullmatch(name):
+        raise WrongNameError(name)
 
 
 def finish_run(run: Run, outcome: str, error: str | None) -> dict[str, Any]:

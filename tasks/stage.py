@@ -13,7 +13,7 @@ from typing import Any
 
 from evidence.gates import Gate, Measurements, Verdict, judge, require, verdict_record
 from evidence.records import STAGE_SCHEMA, Recipe, stage_file, write_record
-from evidence.refs import Ref
+from evidence.refs import REF_TYPES, Ref, parse_ref
 from tasks import places
 from tasks.errors import storage_error
 from tasks.provenance import provenance
@@ -120,6 +120,7 @@ def _obtain(
     """Return the artefact, and the run that made it if that was not this one."""
     store = Store(places.store())
     if made := store.find(recipe):
+        _check_inputs(store, recipe)
         return store.open(made.ref), made.run
     store.check_writable()
     name = f"{stage.name}-{recipe.digest[:16]}"
@@ -127,6 +128,16 @@ def _obtain(
         ref = store.commit(directory, stage.ref_type, build(directory))
     store.remember(recipe, ref, run.name)
     return store.peek(ref), None
+
+
+def _check_inputs(store: Store, recipe: Recipe) -> None:
+    """Refuse to reuse what was made of an input that has been damaged since.
+
+    An input that was removed on purpose is no damage: what was made of it stands for itself.
+    """
+    for text in recipe.inputs.values():
+        if text.partition(":")[0] in REF_TYPES and store.directory(ref := parse_ref(text)).is_dir():
+            store.open(ref)
 
 
 def _write_failure(path: Path, facts: Mapping[str, Any], error: Exception, seconds: float) -> None:

@@ -33,6 +33,7 @@ from tasks.errors import (
 
 INDEX = "index.json"
 BUILD = "build-"
+_WANTED = "KIND:DIGEST, two hex digits of it at least, with KIND one"
 _BEGINNING = re.compile(r"[0-9a-f]{2,64}")
 
 IndexT = TypeVar("IndexT")
@@ -182,7 +183,7 @@ class Store:
         """
         kind, _, start = text.partition(":")
         if kind not in REF_TYPES or not _BEGINNING.fullmatch(start):
-            raise WrongRefError(text, f"KIND:DIGEST with KIND one of {', '.join(REF_TYPES)}")
+            raise WrongRefError(text, f"{_WANTED} of {', '.join(REF_TYPES)}")
         found = sorted(
             path.name
             for path in (self.root / kind).glob(f"{start[:2]}/{start}*")

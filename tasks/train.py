@@ -182,6 +182,9 @@ def check_fits(index: ShardsIndex, model: LlamaSettings, settings: TrainSettings
     if num_epochs > MAX_EPOCHS:
         expected = f"at least {-(-settings.num_steps // MAX_EPOCHS)}: at most {MAX_EPOCHS} epochs"
         raise PreflightError("train.steps_per_epoch", settings.steps_per_epoch, expected)
+    if settings.batch_rows > index.train.num_rows:
+        expected = f"at most the {index.train.num_rows} training rows"
+        raise PreflightError("train.batch_rows", settings.batch_rows, expected)
     available = settings.max_passes * (index.train.num_rows // settings.batch_rows)
     if settings.num_steps > available:
         expected = (

@@ -85,8 +85,11 @@ def _surviving(report: Report, name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001  # somebody's evidence may hold anything
-        said = f"{type(error).__name__}: {error}"
-        report.check(holds=False, failure=f"{name}: cannot be checked: {said}")
+        known = isinstance(error, EvidenceError)
+        kind = f"{name}: cannot be checked: {type(error).__name__}: "
+        said = str(error) if known else f"{kind}{error}"
+        if said not in report.failures:
+            report.check(holds=False, failure=said)
 
 
 def _read(report: Report, path: Path) -> dict[str, Any] | None:
@@ -94,7 +97,8 @@ def _read(report: Report, path: Path) -> dict[str, Any] | None:
     try:
         record = read_record(path)
     except FileNotFoundError:
-        report.check(holds=False, failure=f"{path.name}: missing")
+        why = "; the run goes on, or was killed before its end" if path.name == RUN_RECORD else ""
+        report.check(holds=False, failure=f"{path.name}: missing{why}")
         return None
     except EvidenceError as error:
         report.check(holds=False, failure=str(error))

@@ -4,6 +4,7 @@ import pytest
 
 from evidence import errors
 from evidence.errors import (
+    BrokenSealError,
     EvidenceError,
     GateFailedError,
     MalformedJsonError,
@@ -27,8 +28,12 @@ EXAMPLES = [
         "x/record.json: holds NaN, should be one strict JSON document",
     ),
     (
+        BrokenSealError("x/record.json", "aa", "bb"),
+        "x/record.json: its fields have the digest bb, should be aa",
+    ),
+    (
         WrongRefError("corpus:1", "64 lower-case hex digits"),
-        "'corpus:1' is not a ref, should be 64 lower-case hex digits",
+        "'corpus:1' cannot be used here, should be 64 lower-case hex digits",
     ),
     (
         GateFailedError("train.learned", "the model learned", 2.5, "<", 1.0),

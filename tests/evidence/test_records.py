@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from evidence.canonical import digest
-from evidence.errors import MalformedJsonError, NotPlainError
+from evidence.errors import BrokenSealError, NotPlainError
 from evidence.records import (
     EPOCH_FIELDS,
     STAGES,
@@ -80,16 +80,16 @@ def test_an_edit_of_a_record_is_detected(tmp_path: Path, edit: dict[str, object]
     path = tmp_path / "record.json"
     record = write_record(path, {"loss": 2.0})
     path.write_text(json.dumps({**record, **edit}))
-    with pytest.raises(MalformedJsonError) as caught:
+    with pytest.raises(BrokenSealError) as caught:
         read_record(path)
-    assert caught.value.where == str(path)
-    assert caught.value.reason == "record_sha256 is not the digest of the other fields"
+    assert caught.value.path == str(path)
+    assert caught.value.recorded != caught.value.found
 
 
 def test_a_record_without_a_seal_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     path.write_text('{"loss": 2.0}')
-    with pytest.raises(MalformedJsonError):
+    with pytest.raises(BrokenSealError):
         read_record(path)
 
 

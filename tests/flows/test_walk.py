@@ -166,6 +166,23 @@ def test_the_looking_commands_tell_of_the_run(
     assert "all hold" in capsys.readouterr().out
 
 
+def test_a_damaged_record_does_not_hide_the_other_runs(
+    first: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flows.cli import run
+
+    path = first.directory / "shard.metadata.json"
+    original = path.read_bytes()
+    path.write_bytes(b"{")
+    try:
+        assert run(["runs"]) == 0
+    finally:
+        path.write_bytes(original)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines if line.split()[0] == first.name] == ["damaged"]
+    assert len(lines) > 2
+
+
 def test_a_flipped_byte_makes_verify_exit_five_and_name_the_file(
     first: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

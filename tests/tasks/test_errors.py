@@ -15,6 +15,7 @@ from tasks.errors import (
     ArtefactDamagedError,
     BusyError,
     MirrorError,
+    NoRunsError,
     NotFoundError,
     PreflightError,
     StorageError,
@@ -30,6 +31,7 @@ from tests.tasks.full_disk import full_disk
 
 EXAMPLES: list[tuple[TaskError, str]] = [
     (NotFoundError("run x", "/evidence"), "/evidence: no run x, should exist"),
+    (NoRunsError("/evidence"), "/evidence: no runs yet, should be one at least"),
     (
         WrongNameError("a/b"),
         "run name is 'a/b', should be letters, digits, '.', '_' and '-', at most 100",
@@ -100,8 +102,8 @@ def test_the_hint_of_a_failed_worker_is_the_workers_own() -> None:
     [
         ("No space left on device", "free some space"),
         ("File too large", "free some space"),
-        ("Permission denied", "set ASSAY_STORE and ASSAY_EVIDENCE to directories"),
-        ("Read-only file system", "set ASSAY_STORE and ASSAY_EVIDENCE to directories"),
+        ("Permission denied", "set ASSAY_HOME, ASSAY_STORE and ASSAY_EVIDENCE to directories"),
+        ("Read-only file system", "set ASSAY_HOME, ASSAY_STORE and ASSAY_EVIDENCE to directories"),
     ],
 )
 def test_the_hint_of_a_refusal_fits_its_reason(reason: str, hint: str) -> None:

@@ -146,7 +146,7 @@ def test_a_plan_that_was_edited_is_refused(home: Path) -> None:
     run = start_run("demo", SETTINGS, {})
     path = run.directory / "plan.json"
     path.write_text(path.read_text().replace('"seed": 1', '"seed": 2'))
-    with pytest.raises(Exception, match="record_sha256 is not the digest"):
+    with pytest.raises(Exception, match="its fields have the digest"):
         read_record(path)
 
 

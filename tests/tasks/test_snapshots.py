@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from evidence.errors import MalformedJsonError
+from evidence.errors import BrokenSealError
 from evidence.records import write_record
 from tasks.snapshots import Snapshot, complete_snapshots, drop_incomplete
 
@@ -57,6 +57,6 @@ def test_what_an_unfinished_epoch_left_is_dropped(tmp_path: Path) -> None:
 def test_an_edited_epoch_record_is_refused(tmp_path: Path) -> None:
     snapshot = make(tmp_path, 3)
     snapshot.record.write_text(snapshot.record.read_text().replace('"epoch": 3', '"epoch": 4'))
-    with pytest.raises(MalformedJsonError) as caught:
+    with pytest.raises(BrokenSealError) as caught:
         snapshot.read()
-    assert caught.value.where == str(snapshot.record)
+    assert caught.value.path == str(snapshot.record)

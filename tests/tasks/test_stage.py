@@ -157,6 +157,25 @@ def test_a_damaged_artefact_is_not_reused(home: Path) -> None:
     assert record_of(run)["outcome"] == "failed"
 
 
+def test_nothing_is_reused_that_was_made_of_a_damaged_input(home: Path) -> None:
+    made = carry_out(run_of("first"), Builder("an input")).artefact
+    inputs = {"tokens": str(made.ref)}
+    carry_out(run_of("second"), Builder(), settings={"seed": 2}, inputs=inputs)
+    (made.directory / "text").write_text("an inpuT")
+    with pytest.raises(ArtefactDamagedError) as caught:
+        carry_out(run_of("third"), Builder(), settings={"seed": 2}, inputs=inputs)
+    assert caught.value.path == made.directory / "text"
+
+
+def test_what_was_made_of_an_input_outlives_its_removal(home: Path) -> None:
+    made = carry_out(run_of("first"), Builder("an input")).artefact
+    inputs = {"tokens": str(made.ref)}
+    kept = carry_out(run_of("second"), Builder(), settings={"seed": 2}, inputs=inputs)
+    shutil.rmtree(made.directory)
+    again = carry_out(run_of("third"), Builder(), settings={"seed": 2}, inputs=inputs)
+    assert again.ref == kept.ref
+
+
 def test_a_failed_gate_is_recorded_before_it_is_raised(home: Path) -> None:
     run = run_of("first")
     with pytest.raises(GateFailedError) as caught:

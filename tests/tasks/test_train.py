@@ -174,9 +174,14 @@ def test_a_full_disk_stops_the_training_with_the_reason(alone: Finished, limit: 
 @pytest.mark.parametrize(
     ("changes", "setting", "found", "expected"),
     [
-        (["model.vocab_size=299"], "model.vocab_size", 299, "the tokenizer's 300"),
         (
-            ["model.max_position_embeddings=31"],
+            ["model.vocab_size=299", "pretokenize.vocab_size=299"],
+            "model.vocab_size",
+            299,
+            "the tokenizer's 300",
+        ),
+        (
+            ["model.max_position_embeddings=31", "shard.context_length=31"],
             "model.max_position_embeddings",
             31,
             "at least shard.context_length (32)",

@@ -47,7 +47,9 @@ def test_a_run_that_failed_early_has_no_failures(home: Path) -> None:
 
 
 def test_a_run_without_a_record_is_a_failure(home: Path) -> None:
-    assert failures(begin(tiny_settings(home))) == ["metadata.json: missing"]
+    assert failures(begin(tiny_settings(home))) == [
+        "metadata.json: missing; the run goes on, or was killed before its end"
+    ]
 
 
 def artefact_files(finished: Finished) -> Iterator[Path]:

@@ -1,0 +1,62 @@
+"""A Prefect server of this process, where there is no other."""
+
+import atexit
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from flows.children import Children
+from flows.environment import answers
+from flows.up import HOST, server_command
+
+NAME = "prefect-embedded"
+# Nobody looks at this server; `assay up` shows what it wrote.
+ENVIRONMENT = {"PREFECT_SERVER_UI_ENABLED": "false", "PREFECT_UI_ENABLED": "false"}
+
+
+@dataclass(slots=True)
+class EmbeddedServer:
+    """A server that is starting, or nothing where another is set."""
+
+    url: str | None = None
+    used: bool = False
+    children: Children = field(default_factory=Children)
+
+    def wait(self) -> None:
+        """Return when the server answers.
+
+        Raises: ServiceFailedError.
+        """
+        self.used = True
+        if self.url:
+            self.children.wait_until(NAME, lambda: answers(f"{self.url}/health"))
+
+
+@contextmanager
+def prefect_server() -> Iterator[EmbeddedServer]:
+    """Start a server unless one is set or running.
+
+    Its address is in the environment at once, so that Prefect can be imported while it starts.
+    """
+    server = EmbeddedServer()
+    if not os.environ.get("PREFECT_API_URL"):
+        port = _free_port()
+        server.url = f"http://{HOST}:{port}/api"
+        os.environ["PREFECT_API_URL"] = server.url
+        server.children.start(NAME, server_command(port), ENVIRONMENT)
+        # Registered before Prefect is imported, so run after Prefect has said its last word:
+        # without a server it would try to say it for minutes.
+        atexit.register(server.children.stop)
+    try:
+        yield server
+    finally:
+        if not server.used:
+            server.children.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
