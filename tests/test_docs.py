@@ -8,6 +8,7 @@ from pathlib import Path
 import typer.main
 import yaml
 
+from evidence.records import STAGES
 from flows import exit_codes
 from flows.cli import app
 from flows.settings import preset_names
@@ -65,16 +66,12 @@ def test_the_exit_codes_in_the_readme_are_those_of_the_table() -> None:
 
 def test_the_transcript_has_the_columns_and_the_stages_of_a_run() -> None:
     transcript = README.split("<!-- transcript:", 1)[1].split("<!-- end", 1)[0]
-    lines = transcript.splitlines()[2:]
-    assert lines[0].split() == ["stage", "seconds", "outcome", "figures", "gates"]
-    first_words = [line.split()[0] for line in lines[1:] if line.strip() and line[0] != "`"]
-    assert first_words == [
-        "pretokenize",
-        "shard",
-        "train",
-        "evaluate",
-        "checkpoint",
-        "bisect",
+    lines = [line for line in transcript.splitlines()[2:] if line.strip() and line[0] != "`"]
+    header = next(i for i, line in enumerate(lines) if line.startswith("stage "))
+    assert lines[header].split() == ["stage", "seconds", "outcome", "figures", "gates"]
+    assert [line.split()[0] for line in lines[:header]] == ["pipeline,", *STAGES]
+    assert [line.split()[0] for line in lines[header + 1 :]] == [
+        *STAGES,
         "output",
         "complete",
         "watch",
