@@ -27,17 +27,13 @@ QUIET = {
     "PREFECT_CLI_COLORS": "false",
     "TOKENIZERS_PARALLELISM": "true",
 }
-PREFECT = {
-    # A first start runs migrations; the default of 20 s is too short for a busy machine.
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
-}
 CONSOLE = {
     # The terminal shows assay's own progress; Prefect's log goes to its server and UI.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
 }
 
 
-def prepare(*, quiet_console: bool = True) -> None:
+def prepare() -> None:
     """Fill in the environment; must run before Prefect or MLflow is imported.
 
     Raises: StorageError if `ASSAY_HOME` cannot be made.
@@ -46,7 +42,7 @@ def prepare(*, quiet_console: bool = True) -> None:
         places.home().mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(str(places.home()), os.strerror(error.errno or 0)) from None
-    defaults = {**QUIET, **PREFECT, **(CONSOLE if quiet_console else {})}
+    defaults = {**QUIET, **CONSOLE}
     defaults["PREFECT_HOME"] = str(places.home() / "prefect")
     defaults["MLFLOW_TRACKING_URI"] = places.mlflow_uri()
     if url := running_server():
@@ -57,10 +53,9 @@ def prepare(*, quiet_console: bool = True) -> None:
 
 def running_server() -> str | None:
     """Return the API URL of this machine's `assay up`, if one answers."""
-    path = places.home() / UP_FILE
-    if not path.is_file():
+    url = service_addresses().get("prefect_api")
+    if url is None:
         return None
-    url = str(json.loads(path.read_text())["prefect_api"])
     return url if answers(f"{url}/health") else None
 
 

@@ -20,6 +20,7 @@ from evidence.canonical import pretty
 from evidence.gates import Gate, Measurements
 from evidence.records import SEAL
 from evidence.refs import ShardsRef, TrainingRef
+from model.flops import training_flops_per_token
 from model.llama import LlamaSettings
 from model.schedule import learning_rate
 from model.train import VERSION, TrainSettings
@@ -51,6 +52,11 @@ def measure(artefact: Artefact) -> Measurements:
     train = TrainSettings(**settings["train"])
     epochs = [snapshot.read() for snapshot in complete_snapshots(directory)]
     best = min(epochs, key=lambda epoch: float(epoch["val_loss"]))
+    tokens_per_second = sum(row["tokens"] for row in rows) / sum(
+        row["wall_seconds"] for row in rows
+    )
+    context_length = rows[0]["tokens"] // train.batch_rows
+    flops = training_flops_per_token(LlamaSettings(**settings["model"]), context_length)
     return {
         "steps": len(rows),
         "steps_planned": train.num_steps,
@@ -65,8 +71,8 @@ def measure(artefact: Artefact) -> Measurements:
         "val_bits_per_byte": best["val_bits_per_byte"],
         "largest_schedule_error": max(_schedule_error(row, train) for row in rows),
         "grad_norm_max": max(row["grad_norm"] for row in rows),
-        "tokens_per_second": sum(row["tokens"] for row in rows)
-        / sum(row["wall_seconds"] for row in rows),
+        "tokens_per_second": tokens_per_second,
+        "useful_gflops_per_second": tokens_per_second * flops / 1e9,
         "corpus_passes": epochs[-1]["corpus_passes"],
     }
 
