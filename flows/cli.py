@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
-from data.errors import DataError
-from evidence.errors import EvidenceError
 from flows import look_commands, run_commands, use_commands
 from flows.errors import FlowError
 from flows.exit_codes import INTERRUPTED, UNEXPECTED, exit_code
 from flows.screen import complain, err, out
-from model.errors import ModelError
-from tasks.errors import TaskError, storage_error
+from tasks.errors import storage_error
+from tasks.known_errors import KNOWN_ERRORS
 
 app = typer.Typer(
     name="assay",
@@ -53,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
         code = leaving.code if isinstance(leaving.code, int) else UNEXPECTED
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except (DataError, EvidenceError, FlowError, ModelError, TaskError) as error:
+    except (FlowError, *KNOWN_ERRORS) as error:
         complain(error)
         return exit_code(error)
     except OSError as error:

@@ -13,9 +13,10 @@ from prefect.states import Failed
 from flows.environment import service_addresses
 from flows.settings import PipelineSettings
 from tasks import places
+from tasks.known_errors import KNOWN_ERRORS
 from tasks.mirror_state import Sent
 from tasks.mirroring import mirrored
-from tasks.prefect_task import KNOWN_ERRORS, gate_rows
+from tasks.prefect_task import gate_rows
 from tasks.run_record import Run, finish_run, start_run
 
 Body = Callable[[Run], object]

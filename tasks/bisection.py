@@ -20,14 +20,12 @@ from evidence.canonical import pretty, read_object
 from evidence.gates import Gate, Measurements
 from evidence.refs import CheckpointRef, TraceRef, parse_ref
 from model.disagreement import compare, first_departure
-from model.hugging_face import read_directory
-from model.llama import Llama, LlamaSettings
+from model.llama import LlamaSettings
 from model.taps import Trace, trace
 from model.trace_text import TraceHeader, sub_ffn_csv, trace_text
 from tasks import places
-from tasks.checkpoint import APR
 from tasks.device import choose_device, num_threads
-from tasks.evaluate import load_model
+from tasks.models import APR, load_apr, load_directory
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.probe import probe_ids, read_fingerprint
 from tasks.run_record import Run
@@ -134,11 +132,11 @@ def trace_checkpoint(
     training = store.open(parse_ref(content["training"]))
     snapshot = Snapshot(training.directory / SNAPSHOTS, int(content["epoch"]))
     ids_BT = _probe(store, snapshot).to(device)
-    model = load_model(snapshot.weights, device)
+    model = load_apr(snapshot.weights, device)
     reference = trace(model, ids_BT, keep_tensors=True)
     candidates = {
-        APR: load_model(checkpoint.directory / APR, device),
-        "model.safetensors": _from_directory(checkpoint.directory, device),
+        APR: load_apr(checkpoint.directory / APR, device),
+        "model.safetensors": load_directory(checkpoint.directory, device),
     }
     compared = {
         name: compare(reference, trace(candidate, ids_BT, keep_tensors=True))
@@ -163,13 +161,6 @@ def trace_checkpoint(
 def _probe(store: Store, snapshot: Snapshot) -> Tensor:
     shards = store.open(parse_ref(str(snapshot.read()["shards"])))
     return probe_ids(open_rows(shards.directory, shards.read_index(ShardsIndex), "val"))
-
-
-def _from_directory(directory: Path, device: str) -> Llama:
-    settings, tensors = read_directory(directory)
-    model = Llama(settings)
-    model.load_state_dict(tensors)
-    return model.to(device).eval()
 
 
 def _write_text(out: Path, checkpoint: Artefact, settings: LlamaSettings, found: Trace) -> None:

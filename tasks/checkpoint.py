@@ -16,6 +16,7 @@ from model.hugging_face import read_directory, write_directory
 from tasks import places
 from tasks.checkpoint_settings import CheckpointSettings
 from tasks.model_card import model_card
+from tasks.models import APR
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.run_record import Run
 from tasks.snapshots import SNAPSHOTS, Snapshot
@@ -24,7 +25,6 @@ from tasks.store import Artefact, Store
 from tasks.thresholds import Thresholds
 
 VERSION = 1
-APR = "model.apr"
 CARD = "README.md"
 
 

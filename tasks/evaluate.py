@@ -13,11 +13,10 @@ from data.shard import ShardsIndex
 from evidence.canonical import read_object
 from evidence.gates import Gate, Measurements
 from evidence.refs import EvaluationRef, ShardsRef, TrainingRef
-from model.apr_model import read_model
-from model.llama import Llama
 from model.loss_statistics import LossCounter, bits_per_byte, loss_statistics
 from tasks import places
 from tasks.device import choose_device, num_threads
+from tasks.models import load_apr
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
@@ -138,7 +137,7 @@ def score(
     torch.set_num_threads(num_threads(runtime))
     device = choose_device(runtime)
     snapshot = best_snapshot(training)
-    model = load_model(snapshot.weights, device)
+    model = load_apr(snapshot.weights, device)
     validation = Validation.open(
         shards.directory,
         shards.read_index(ShardsIndex),
@@ -159,14 +158,6 @@ def score(
 def best_snapshot(training: Artefact) -> Snapshot:
     """Return the snapshot with the lowest validation loss."""
     return Snapshot(training.directory / SNAPSHOTS, int(training.index["content"]["best_epoch"]))
-
-
-def load_model(path: Path, device: str) -> Llama:
-    """Read an `.apr` file into a model."""
-    settings, tensors = read_model(path)
-    model = Llama(settings)
-    model.load_state_dict(tensors)
-    return model.to(device).eval()
 
 
 def _write_losses(path: Path, shards: Path, counter: LossCounter) -> None:

@@ -8,9 +8,8 @@ from evidence.refs import CheckpointRef
 from model.errors import WrongSettingError
 from model.generation import generate
 from tasks import places
-from tasks.checkpoint import APR
 from tasks.errors import NotFoundError
-from tasks.evaluate import load_model
+from tasks.models import APR, load_apr
 from tasks.store import Store
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -25,7 +24,7 @@ def complete(
     """
     directory = checkpoint_directory(checkpoint)
     tokenizer = Tokenizer.load(directory / "tokenizer.json")
-    model = load_model(directory / APR, "cpu")
+    model = load_apr(directory / APR, "cpu")
     if not prompt:
         raise WrongSettingError("--prompt", "empty", "the beginning of some code")
     ids = generate(

@@ -13,15 +13,11 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.runtime import flow_run, task_run
 
-from data.errors import DataError
-from evidence.errors import EvidenceError
-from model.errors import ModelError
-from tasks.errors import TaskError, WorkerDiedError
+from tasks.errors import WorkerDiedError
 from tasks.progress import say_done
 from tasks.run_record import Run
 from tasks.stage import Stage
 
-KNOWN_ERRORS = (DataError, ModelError, EvidenceError, TaskError)
 NUM_RETRIES = 2
 RETRY_SECONDS = 2.0
 

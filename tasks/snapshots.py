@@ -5,6 +5,7 @@ data cursor, and `epoch-NNN.metadata.json`, written last, makes the epoch comple
 """
 
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,11 @@ def complete_snapshots(training: Path) -> list[Snapshot]:
         for path in sorted(directory.glob("epoch-[0-9][0-9][0-9].metadata.json"))
     )
     return [Snapshot(directory, epoch) for epoch in epochs]
+
+
+def best_record(records: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the epoch of the lowest validation loss, the earliest of equals."""
+    return min(records, key=lambda record: float(record["val_loss"]))
 
 
 def drop_incomplete(training: Path) -> None:

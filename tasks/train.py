@@ -32,7 +32,7 @@ from tasks.prefect_task import publish, stage_task, tracking
 from tasks.progress import ProgressArtifact, progress_bars
 from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
-from tasks.snapshots import MAX_EPOCHS, complete_snapshots
+from tasks.snapshots import MAX_EPOCHS, best_record, complete_snapshots
 from tasks.stage import Done, Stage, perform
 from tasks.store import Artefact, Store
 from tasks.telemetry import sampling
@@ -51,7 +51,7 @@ def measure(artefact: Artefact) -> Measurements:
     settings = json.loads((directory / SETTINGS).read_text())
     train = TrainSettings(**settings["train"])
     epochs = [snapshot.read() for snapshot in complete_snapshots(directory)]
-    best = min(epochs, key=lambda epoch: float(epoch["val_loss"]))
+    best = best_record(epochs)
     tokens_per_second = sum(row["tokens"] for row in rows) / sum(
         row["wall_seconds"] for row in rows
     )
@@ -272,9 +272,9 @@ def _watch(
 
 
 def _index(directory: Path) -> dict[str, Any]:
-    """Say which snapshot is the best: the lowest validation loss, the earliest of equals."""
+    """Say how far the training came and which snapshot is the best."""
     epochs = [snapshot.read() for snapshot in complete_snapshots(directory)]
-    best = min(epochs, key=lambda epoch: float(epoch["val_loss"]))
+    best = best_record(epochs)
     return {
         "num_epochs": len(epochs),
         "num_steps": epochs[-1]["step"],

@@ -17,15 +17,12 @@ import torch
 from pydantic import TypeAdapter
 
 from data.batches import batches
-from data.errors import DataError
 from data.rows import open_rows
 from data.shard import ShardsIndex
 from evidence.canonical import file_sha256
-from evidence.errors import EvidenceError
 from evidence.gates import Gate, judge, require
 from evidence.records import epoch_fields, write_record
 from model.apr_model import read_model, write_model
-from model.errors import ModelError
 from model.llama import LlamaSettings
 from model.loss_statistics import LossStatistics, bits_per_byte
 from model.train import EpochReport, StepReport, TrainSettings, train
@@ -36,7 +33,8 @@ from model.training_state import (
     save_training_state,
     weights,
 )
-from tasks.errors import TaskError, storage_error
+from tasks.errors import storage_error
+from tasks.known_errors import KNOWN_ERRORS
 from tasks.probe import probe_ids, write_fingerprint
 from tasks.processes import die_with_parent
 from tasks.snapshots import SNAPSHOTS, Snapshot, complete_snapshots, drop_incomplete
@@ -46,7 +44,6 @@ from tasks.validation import Validation
 
 FAILED = 5
 "The exit status of a failure that the worker explained."
-_EXPLAINED = (DataError, ModelError, EvidenceError, TaskError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +70,7 @@ def main() -> int:
         work(job)
     except Exception as error:
         # A full disk comes in as many classes as there are libraries that write.
-        cause = error if isinstance(error, _EXPLAINED) else storage_error(error)
+        cause = error if isinstance(error, KNOWN_ERRORS) else storage_error(error)
         if cause is None:
             raise
         said = {"error": type(cause).__name__, "message": str(cause), "hint": cause.hint}

@@ -18,7 +18,7 @@ from evidence.records import RUN_RECORD, STAGES, epoch_fields, read_record, stag
 from evidence.refs import Ref, parse_ref
 from tasks import bisection, checkpoint, evaluate, places, pretokenize, shard, train
 from tasks.errors import NotFoundError
-from tasks.prefect_task import KNOWN_ERRORS
+from tasks.known_errors import KNOWN_ERRORS
 from tasks.run_record import PLAN, Run
 from tasks.snapshots import Snapshot, complete_snapshots
 from tasks.stage import Stage, judge_all

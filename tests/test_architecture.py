@@ -48,9 +48,10 @@ def test_help_imports_neither_torch_nor_prefect_nor_mlflow(command: str) -> None
     assert done.returncode == 0, done.stderr
 
 
-def test_the_training_worker_imports_neither_prefect_nor_mlflow() -> None:
+@pytest.mark.parametrize("module", ["tasks.train_worker", "tasks.generate"])
+def test_training_and_generating_import_neither_prefect_nor_mlflow(module: str) -> None:
     program = (
-        "import sys; import tasks.train_worker;"
+        f"import sys; import {module};"
         "heavy = {'prefect', 'mlflow'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )

@@ -130,7 +130,7 @@ def test_transformers_opens_the_sealed_checkpoint(first: Run) -> None:
 
     from evidence.refs import parse_ref
     from tasks import places
-    from tasks.evaluate import load_model
+    from tasks.models import load_apr
     from tasks.store import Store
 
     record = first.stage_records()["checkpoint"]
@@ -139,7 +139,7 @@ def test_transformers_opens_the_sealed_checkpoint(first: Run) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
     ids = tokenizer("def main():\n    return", return_tensors="pt")["input_ids"]
     with torch.inference_mode():
-        theirs, ours = model(ids).logits, load_model(directory / "model.apr", "cpu")(ids)
+        theirs, ours = model(ids).logits, load_apr(directory / "model.apr", "cpu")(ids)
     assert torch.allclose(theirs, ours, rtol=0, atol=1e-5)
 
 

@@ -8,7 +8,8 @@ import torch
 from data.rows import open_rows
 from data.shard import ShardsIndex
 from model.llama import Llama
-from tasks.evaluate import best_snapshot, load_model
+from tasks.evaluate import best_snapshot
+from tasks.models import load_apr
 from tasks.probe import probe_ids, read_fingerprint, write_fingerprint
 from tests.data.corpus import write_shards
 from tests.model.small_llama import small_settings, small_tensors
@@ -62,7 +63,7 @@ def test_the_saved_weights_have_the_fingerprint_of_the_model_in_memory(
     snapshot = best_snapshot(finished.training)
     shards = finished.store.open(finished.refs.shards)
     rows = open_rows(shards.directory, shards.read_index(ShardsIndex), "val")
-    write_fingerprint(load_model(snapshot.weights, "cpu"), probe_ids(rows), tmp_path)
+    write_fingerprint(load_apr(snapshot.weights, "cpu"), probe_ids(rows), tmp_path)
     assert read_fingerprint(tmp_path) == read_fingerprint(snapshot.state)
 
 
