@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import TokenOutOfRangeError
-from data.rows import Rows
+from data.rows import PADDING, Rows
 
 READ_TOKENS = 4_000_000
 
@@ -30,6 +30,8 @@ class Baselines:
     unigram_nats: float
     bigram_nats: float
     num_target_tokens: int
+    num_counted_tokens: int
+    """Training tokens that the unigram and the bigram counted."""
 
 
 class PairCounts(NamedTuple):
@@ -40,13 +42,20 @@ class PairCounts(NamedTuple):
     counts: NDArray[np.int64]
 
 
-def cross_entropies(train: Rows, val: Rows, vocab_size: int) -> Baselines:
+def cross_entropies(
+    train: Rows, val: Rows, vocab_size: int, *, max_train_tokens: int
+) -> Baselines:
     """Score counting models: uniform, unigram and bigram.
+
+    Of more training tokens than `max_train_tokens`, rows spread evenly over them are counted.
 
     Raises: TokenOutOfRangeError.
     """
-    seen, scored = count_pairs(train, vocab_size), count_pairs(val, vocab_size)
-    unigram_V = unigram(count_tokens(train, vocab_size))
+    chosen = _spread(train, max_train_tokens)
+    seen = count_pairs(train, vocab_size, chosen)
+    scored = count_pairs(val, vocab_size, np.arange(len(val)))
+    count_V = count_tokens(train, vocab_size, chosen)
+    unigram_V = unigram(count_V)
     bigram_P = bigram(seen, unigram_V, scored.histories, scored.targets)
     num_target_tokens = int(scored.counts.sum())
 
@@ -58,7 +67,14 @@ def cross_entropies(train: Rows, val: Rows, vocab_size: int) -> Baselines:
         unigram_nats=mean_nats(unigram_V[scored.targets]),
         bigram_nats=mean_nats(bigram_P),
         num_target_tokens=num_target_tokens,
+        num_counted_tokens=int(count_V.sum()),
     )
+
+
+def _spread(rows: Rows, max_tokens: int) -> NDArray[np.int64]:
+    """Choose as many rows as have so many tokens, spread evenly; shapes: (N,)."""
+    num_rows = min(max(max_tokens // rows.row_tokens, 1), len(rows))
+    return np.arange(num_rows) * len(rows) // num_rows
 
 
 def unigram(count_V: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -95,26 +111,29 @@ def bigram(
     return np.where(total_P > 0, interpolated_P / weight_P, unigram_V[target_P])
 
 
-def count_tokens(rows: Rows, vocab_size: int) -> NDArray[np.int64]:
-    """Count every id in every position of the rows.
+def count_tokens(rows: Rows, vocab_size: int, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Count every id in every position of the chosen rows.
 
-    Shapes: (V,).
+    Shapes: (N,) -> (V,).
     """
     count_V = np.zeros(vocab_size, dtype=np.int64)
-    for ids_NS in _read(rows, vocab_size):
-        count_V += np.bincount(ids_NS.reshape(-1), minlength=vocab_size)
+    for ids_NS in _read(rows, vocab_size, chosen):
+        count_V += np.bincount(ids_NS[ids_NS != PADDING], minlength=vocab_size)
     return count_V
 
 
-def count_pairs(rows: Rows, vocab_size: int) -> PairCounts:
-    """Count the pairs of neighbouring ids within rows.
+def count_pairs(rows: Rows, vocab_size: int, chosen: NDArray[np.int64]) -> PairCounts:
+    """Count the pairs of neighbouring ids within the chosen rows.
 
+    Shapes: (N,).
     Raises: TokenOutOfRangeError.
     """
     codes = np.zeros(0, dtype=np.int64)
     counts = np.zeros(0, dtype=np.int64)
-    for ids_NS in _read(rows, vocab_size):
-        new = (ids_NS[:, :-1] * vocab_size + ids_NS[:, 1:]).reshape(-1)
+    for ids_NS in _read(rows, vocab_size, chosen):
+        pairs_NT = ids_NS[:, :-1] * vocab_size + ids_NS[:, 1:]
+        # Padding comes last in a row: what is before a target is a token.
+        new = pairs_NT[ids_NS[:, 1:] != PADDING]
         new_codes, new_counts = np.unique(new, return_counts=True)
         codes, place = np.unique(np.concatenate([codes, new_codes]), return_inverse=True)
         weights = np.concatenate([counts, new_counts])
@@ -124,11 +143,16 @@ def count_pairs(rows: Rows, vocab_size: int) -> PairCounts:
 
 def target_bytes(val: Rows, token_bytes: NDArray[np.integer[Any]]) -> int:
     """Count the UTF-8 bytes of the target tokens of the rows."""
-    return sum(int(token_bytes[ids[:, 1:]].sum()) for ids in _read(val, len(token_bytes)))
+    everything = np.arange(len(val))
+    targets = (ids_NS[:, 1:] for ids_NS in _read(val, len(token_bytes), everything))
+    return sum(int(token_bytes[each[each != PADDING]].sum()) for each in targets)
 
 
-def _read(rows: Rows, vocab_size: int) -> Iterator[NDArray[np.int64]]:
-    for ids_NS in rows.all(max(READ_TOKENS // rows.row_tokens, 1)):
+def _read(
+    rows: Rows, vocab_size: int, chosen: NDArray[np.int64]
+) -> Iterator[NDArray[np.int64]]:
+    for block in np.array_split(chosen, len(chosen) * rows.row_tokens // READ_TOKENS + 1):
+        ids_NS = rows.take(block)
         if ids_NS.max() >= vocab_size:
             where = f"{rows.split} rows"
             raise TokenOutOfRangeError(where, int(ids_NS.max()), vocab_size)

@@ -1,67 +1,96 @@
-"""The tables beside token files: what every document is, and what every rejected file was."""
+"""The tables beside token files: what every document is, and what every rejected file was.
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+Tables are written and read a piece at a time, since a corpus has more documents than memory.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.filters import Rejection
-from data.split import SplitName
-
 DOCUMENTS = "documents.parquet"
 REJECTED = "rejected.parquet"
 
+_TEXTS = pa.list_(pa.field("item", pa.string(), nullable=False))
+_IDENTITY = [
+    # The unit of the source that holds the file, and its place there.
+    pa.field("unit", pa.int64(), nullable=False),
+    pa.field("row", pa.int64(), nullable=False),
+    pa.field("path", pa.string(), nullable=False),
+    pa.field("repository", pa.string(), nullable=False),
+    pa.field("blob_id", pa.string(), nullable=False),
+]
 DOCUMENT_SCHEMA = pa.schema(
     [
-        pa.field("document", pa.int64(), nullable=False),
-        pa.field("path", pa.string(), nullable=False),
+        *_IDENTITY,
+        pa.field("revision", pa.string(), nullable=False),
+        pa.field("content_id", pa.string(), nullable=False),
+        pa.field("licences", _TEXTS, nullable=False),
+        # Of the text as it was encoded; the tokens include the end of text.
         pa.field("sha256", pa.string(), nullable=False),
         pa.field("num_bytes", pa.int64(), nullable=False),
         pa.field("num_tokens", pa.int64(), nullable=False),
+        # What stays together on one side of the split and in the order of the shards.
+        pa.field("group", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
-        pa.field("licence", pa.string(), nullable=False),
     ]
 )
 REJECTION_SCHEMA = pa.schema(
     [
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
+        *_IDENTITY,
         pa.field("num_bytes", pa.int64(), nullable=False),
         pa.field("filter", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+    ]
+)
+ROW_DOCUMENT_SCHEMA = pa.schema(
+    [
+        # The row of the tokens' table of documents.
+        pa.field("document", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("num_tokens", pa.int64(), nullable=False),
     ]
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
-    """One document; `document` is its place in the token files, in which its source is spelt."""
+class TableWriter:
+    """Writes a parquet file piece by piece."""
 
-    document: int
-    path: str
-    sha256: str
-    num_bytes: int
-    num_tokens: int
-    """The end of text included."""
-    split: SplitName
-    licence: str
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self.schema = schema
+        self.num_rows = 0
 
+    def __enter__(self) -> "TableWriter":
+        return self
 
-def write_documents(path: Path, documents: Iterable[Document]) -> None:
-    """Write documents in the given order."""
-    rows = [asdict(document) for document in documents]
-    pq.write_table(pa.Table.from_pylist(rows, schema=DOCUMENT_SCHEMA), path)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._writer.close()
 
-
-def read_documents(path: Path) -> tuple[Document, ...]:
-    """Read documents in the order in which they were written."""
-    table = pq.read_table(path, schema=DOCUMENT_SCHEMA)
-    return tuple(Document(**row) for row in table.to_pylist())
+    def write(self, piece: pa.Table | pa.RecordBatch) -> None:
+        """Append rows; columns come in the order of the schema."""
+        self.num_rows += piece.num_rows
+        if piece.num_rows:
+            columns = [piece[name].cast(self.schema.field(name).type) for name in self.schema.names]
+            self._writer.write_table(pa.table(columns, schema=self.schema))
 
 
-def write_rejections(path: Path, rejections: Iterable[Rejection]) -> None:
-    """Write rejections in the given order."""
-    rows = [asdict(rejection) for rejection in rejections]
-    pq.write_table(pa.Table.from_pylist(rows, schema=REJECTION_SCHEMA), path)
+def read_pieces(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Read a table a bounded number of rows at a time."""
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(batch_size=1 << 16, columns=columns)
+
+
+def join(
+    parts: Sequence[Path], path: Path, schema: pa.Schema, look: Callable[[pa.RecordBatch], None]
+) -> None:
+    """Write the rows of several tables, in order, to one; `look` sees every piece."""
+    with TableWriter(path, schema) as writer:
+        for part in parts:
+            for piece in read_pieces(part):
+                look(piece)
+                writer.write(piece)

@@ -2,6 +2,7 @@
 
 DataError
 +-- WrongSettingError             a setting that cannot work
++-- MissingFileError              a setting names a file that does not exist
 +-- SourceError                   the source files are not what was asked for
 |   +-- MissingSourceError        their directory does not exist
 |   +-- EmptySourceError          no file matches the patterns
@@ -40,6 +41,18 @@ class WrongSettingError(DataError):
 
     def __str__(self) -> str:
         return f"{self.setting} is {self.found!r}, should be {self.expected}"
+
+
+@dataclass(eq=False)
+class MissingFileError(DataError):
+    """A file that a setting names and that does not exist."""
+
+    setting: str
+    path: Path
+    hint = "correct the path"
+
+    def __str__(self) -> str:
+        return f"{self.setting}: {self.path} does not exist, should be a file"
 
 
 class SourceError(DataError):
@@ -101,14 +114,13 @@ class NoTrainingDocumentsError(DataError):
     """A corpus of which nothing is left to train on."""
 
     num_documents: int
-    num_rejected: int
     validation_fraction: float
-    hint = "use a larger corpus, or lower pretokenize.validation_fraction"
+    hint = "use a larger corpus, weaken [filters], or lower pretokenize.validation_fraction"
 
     def __str__(self) -> str:
         return (
-            f"corpus: 0 of {self.num_documents} documents ({self.num_rejected} files rejected) are "
-            f"for training at validation_fraction {self.validation_fraction}, should be at least 1"
+            f"corpus: 0 of {self.num_documents} documents are for training "
+            f"at validation_fraction {self.validation_fraction}, should be at least 1"
         )
 
 
@@ -185,17 +197,16 @@ class TokenOutOfRangeError(DataError):
 
 @dataclass(eq=False)
 class RoundTripError(DataError):
-    """A document whose stored tokens are not its source."""
+    """A document whose stored tokens are not its text."""
 
-    path: Path
-    position_bytes: int
-    hint = "the encoder lost information: report this document"
+    where: str
+    found_sha256: str
+    document_sha256: str
+    hint = "the tokens were damaged or the encoder lost information: report this document"
 
     def __str__(self) -> str:
-        return (
-            f"{self.path}: the stored tokens decode to other bytes "
-            f"from byte {self.position_bytes} on, should be the source"
-        )
+        found, expected = self.found_sha256[:12], self.document_sha256[:12]
+        return f"{self.where}: stored tokens decode to sha256 {found}..., should be {expected}..."
 
 
 @dataclass(eq=False)

@@ -11,9 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from data.errors import CorruptShardError
-from data.shard import ROW_DOCUMENT_DTYPE, ROW_DOCUMENTS, ShardsIndex, SplitIndex
+from data.shard import SUFFIXES, ShardsIndex, SplitIndex
+from data.cut import FIRST_DOCUMENT_DTYPE, FIRST_DOCUMENTS, ROWS
 from data.split import SplitName
 from data.token_files import LITTLE_ENDIAN
+
+PADDING = -1
+"""Stands where a row holds no token: neither an input to learn from nor a target to count."""
 
 
 class Rows:
@@ -24,20 +28,46 @@ class Rows:
         self.split = split
         self.row_tokens = index.context_length + 1
         self._end_of_text_id = index.end_of_text_id
+        self._padded = index.packing == "whole"
         width = LITTLE_ENDIAN[index.dtype]
         self._shards = [
-            _open(directory / path, width, (num_rows, self.row_tokens))
-            for path, num_rows in entry.shards
+            _open(
+                directory / f"{shard.name}{SUFFIXES[ROWS]}",
+                width,
+                (shard.num_rows, self.row_tokens),
+            )
+            for shard in entry.shards
         ]
-        self._starts = np.cumsum([0] + [num_rows for _, num_rows in entry.shards])
-        path = directory / split / ROW_DOCUMENTS
-        self._first_document_N = _open(path, ROW_DOCUMENT_DTYPE, (len(self),))
+        self._starts = np.cumsum([0] + [shard.num_rows for shard in entry.shards])
+        # Shards number their own documents; the split's are those of its shards, in order.
+        base = np.cumsum([0] + [shard.num_documents for shard in entry.shards])
+        first = [
+            _open(
+                directory / f"{shard.name}{SUFFIXES[FIRST_DOCUMENTS]}",
+                FIRST_DOCUMENT_DTYPE,
+                (shard.num_rows,),
+            )
+            for shard in entry.shards
+        ]
+        self._firsts = list(zip(base.tolist(), first, strict=False))
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def take(self, indices: ArrayLike) -> NDArray[np.int64]:
-        """Read rows in the given order.
+        """Read rows in the given order, with `PADDING` where no token is.
+
+        Shapes: (N,) -> (N, S).
+        Raises: IndexError.
+        """
+        ids_NS = self.ids(indices)
+        if self._padded:
+            is_end_NS = ids_NS == self._end_of_text_id
+            ids_NS[:, 1:][is_end_NS[:, 1:] & is_end_NS[:, :-1]] = PADDING
+        return ids_NS
+
+    def ids(self, indices: ArrayLike) -> NDArray[np.int64]:
+        """Read rows as they are stored: an end of text after another is padding.
 
         Shapes: (N,) -> (N, S).
         Raises: IndexError.
@@ -50,22 +80,28 @@ class Rows:
             ids_NS[here_N] = self._shards[number][indices_N[here_N] - self._starts[number]]
         return ids_NS
 
-    def all(self, batch: int) -> Iterator[NDArray[np.int64]]:
-        """Read every row once, in order, so many at a time; the last batch may be smaller."""
-        for first in range(0, len(self), batch):
-            yield self.take(np.arange(first, min(first + batch, len(self))))
-
     def documents_NS(self, indices: ArrayLike) -> NDArray[np.int64]:  # noqa: N802 (shape letters)
-        """Name the document of every position, as its place in the split's document table.
+        """Name the document of every token, as its place in the split's documents.
 
         Shapes: (N,) -> (N, S).
         Raises: IndexError.
         """
-        ended_NS = np.cumsum(self.take(indices) == self._end_of_text_id, axis=1)
-        first_N = self._first_document_N[self._checked(indices)].astype(np.int64)
+        # Padding ends nothing; what it is said to belong to means nothing.
+        is_end_NS = self.take(indices) == self._end_of_text_id
         # An end of text still belongs to the document that it ends.
-        before_NS = np.pad(ended_NS[:, :-1], ((0, 0), (1, 0)))
-        return np.asarray(first_N[:, None] + before_NS, dtype=np.int64)
+        before_NS = np.pad(np.cumsum(is_end_NS, axis=1)[:, :-1], ((0, 0), (1, 0)))
+        return np.asarray(self._first_N(indices)[:, None] + before_NS, dtype=np.int64)
+
+    def _first_N(self, indices: ArrayLike) -> NDArray[np.int64]:
+        indices_N = self._checked(indices)
+        first_N = np.empty(len(indices_N), dtype=np.int64)
+        shard_N = np.searchsorted(self._starts, indices_N, side="right") - 1
+        for number in np.unique(shard_N):
+            here_N, (base, first) = shard_N == number, self._firsts[number]
+            first_N[here_N] = base + first[indices_N[here_N] - self._starts[number]].astype(
+                np.int64
+            )
+        return first_N
 
     def _checked(self, indices: ArrayLike) -> NDArray[np.int64]:
         indices_N = np.asarray(indices, dtype=np.int64)
@@ -89,4 +125,6 @@ def _open(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[A
     if found != expected:
         is_now = "is missing" if found is None else f"{found} bytes"
         raise CorruptShardError(path, is_now, f"{expected} bytes")
+    if not expected:
+        return np.empty(shape, dtype)
     return np.memmap(path, dtype=dtype, mode="r", shape=shape)

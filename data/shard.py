@@ -1,63 +1,101 @@
-"""Tokens to rows: per split, shuffle documents, cut rows of equal length, shuffle the rows.
+"""Tokens to rows: documents shuffled over shards, laid out in rows of equal length, rows shuffled.
 
 A row holds one token more than the context, so that it carries its own targets; no token is in
-two rows. What does not fill a last row is dropped and counted. For each row the document of its
-first position is kept; the document of position t is that one plus the ends of text before t.
+two rows. Every shard is a unit of work of its own, checked as it is written, and depends on its
+own documents alone.
 """
 
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+import pyarrow.parquet as pq
 
-from data.bounds import at_least
-from data.documents import DOCUMENTS, Document, read_documents, write_documents
-from data.errors import CorpusTooSmallError, CorruptTokensError, LeakError
-from data.pretokenize import TOKENIZER, TokensIndex
-from data.progress import Progress
-from data.split import SplitName
-from data.stream import Stream
-from data.token_files import LITTLE_ENDIAN, DtypeName, TokenReader
-from data.token_statistics import TokenCounter
-from data.tokenizer import Tokenizer
+from data.bounds import at_least, share
+from data.cut import (
+    COUNTS,
+    DROPPED,
+    FIRST_DOCUMENTS,
+    ROWS,
+    CutSettings,
+    Packing,
+    TokenFiles,
+    cut,
+)
+from data.cut import VERSION as CUT_VERSION
+from data.documents import DOCUMENTS
+from data.errors import CorpusTooSmallError, WrongSettingError
+from data.plan import VERSION as PLAN_VERSION
+from data.plan import ShardPlan, make_plan
+from data.pretokenize import TokensIndex
+from data.split import SPLITS, SplitName
+from data.token_files import LITTLE_ENDIAN, DtypeName, adopt
+from data.token_statistics import DegenerateBounds, TokenCounter
+from data.tokenizer import TOKENIZER, Tokenizer
+from data.units import Given, MakeUnits, Unit
 
-VERSION = 1
-ROW_DOCUMENTS = "row-documents.bin"
-ROW_DOCUMENT_DTYPE = np.dtype("<u4")
-BLOCK_TOKENS = 2**20
-"""Tokens counted and written at a time; what a shard holds is never in memory as a whole."""
-# The streams of random numbers: one for each split and purpose, all from one seed.
-SPLIT_KEYS: dict[SplitName, int] = {"train": 0, "val": 1}
-ORDER_DOCUMENTS, ORDER_ROWS = 0, 1
+VERSION = 2
+MAX_SHARD_BYTES = 512 * 2**20
+"""A shard is held in memory while it is cut, more than once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardSettings:
-    """How long rows are, in which order they come, and how many of them make a file."""
+    """How long rows are, how documents fill them, and over how many files they are spread."""
 
     context_length: int
+    packing: Packing
+    """`concatenate` cuts documents at the ends of rows; `whole` cuts none that fits into one."""
     seed: int
-    shard_rows: int
+    train_shards: int
+    val_shards: int
+    round_trip_share: float
+    """Share of the documents that are decoded again from the rows on disk."""
+    baseline_tokens: int
+    """At most so many training tokens are counted for the unigram and bigram baselines."""
 
     def __post_init__(self) -> None:
-        """Refuse rows without a target and files without a row.
+        """Refuse rows without a target and splits without a shard.
 
         Raises: WrongSettingError.
         """
         at_least("shard.context_length", self.context_length, 1)
+        if self.packing not in ("concatenate", "whole"):
+            raise WrongSettingError("shard.packing", self.packing, "'concatenate' or 'whole'")
         at_least("shard.seed", self.seed, 0)
-        at_least("shard.shard_rows", self.shard_rows, 1)
+        at_least("shard.train_shards", self.train_shards, 1)
+        at_least("shard.val_shards", self.val_shards, 1)
+        share("shard.round_trip_share", self.round_trip_share)
+        at_least("shard.baseline_tokens", self.baseline_tokens, self.context_length + 1)
+
+    def num_shards(self, split: SplitName) -> int:
+        """Return how many shards a split has."""
+        return self.train_shards if split == "train" else self.val_shards
+
+
+@dataclass(frozen=True, slots=True)
+class ShardIndex:
+    """What the files of one shard hold.
+
+    Units: `num_tokens` are those of the rows, `entropy_bits` is per token.
+    """
+
+    name: str
+    num_rows: int
+    num_tokens: int
+    num_documents: int
+    dropped_tokens: int
+    distinct_ids: int
+    entropy_bits: float
+    unk_ratio: float
 
 
 @dataclass(frozen=True, slots=True)
 class SplitIndex:
-    """What the directory of one split holds.
-
-    Units: `num_tokens` are those of the rows, `entropy_bits` is per token.
-    """
+    """What the directory of one split holds; its rows are those of its shards, in order."""
 
     num_rows: int
     num_tokens: int
@@ -66,8 +104,7 @@ class SplitIndex:
     distinct_ids: int
     entropy_bits: float
     unk_ratio: float
-    shards: tuple[tuple[str, int], ...]
-    """Path and number of rows of each shard, in row order."""
+    shards: tuple[ShardIndex, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,138 +115,168 @@ class ShardsIndex:
     end_of_text_id: int
     dtype: DtypeName
     context_length: int
+    packing: Packing
     train: SplitIndex
     val: SplitIndex
 
 
 def shard(
-    directory: Path,
-    tokens: TokensIndex,
+    tokens: Given,
+    index: TokensIndex,
     settings: ShardSettings,
+    bounds: DegenerateBounds,
+    make_units: MakeUnits,
     *,
     out: Path,
-    on_progress: Progress,
 ) -> ShardsIndex:
     """Write a shards directory from a tokens directory.
 
-    Raises: CorruptTokensError, LeakError, CorpusTooSmallError, TokenOutOfRangeError.
+    Raises: WrongSettingError, CorruptTokensError, LeakError, CorpusTooSmallError,
+        TokenOutOfRangeError, DegenerateTokensError, RoundTripError.
     """
-    documents = _documents(directory, tokens)
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(directory / TOKENIZER, out / TOKENIZER)
-    reader = TokenReader(directory, tokens.token_files, tokens.dtype)
-    unk_id = Tokenizer.load(out / TOKENIZER).unk_id
+    _refuse_large_shards(index, settings)
+    plan = plan_unit(tokens, index, settings)
+    (plan_directory,) = make_units("plan", [plan])
+    adopt(tokens.directory / TOKENIZER, out / TOKENIZER)
+    tokenizer = Tokenizer.load(out / TOKENIZER)
 
     def split(name: SplitName) -> SplitIndex:
-        cutter = Cutter(name, tokens, settings, out, unk_id)
-        return cutter.cut(reader, documents, on_progress)
+        units = list(cut_units(plan, plan_directory, tokens, name, index, settings, bounds))
+        directories = make_units(f"{name} shards", units)
+        return _assemble(name, directories, tokenizer, settings.context_length + 1, out)
 
     return ShardsIndex(
-        vocab_size=tokens.vocab_size,
-        end_of_text_id=tokens.end_of_text_id,
-        dtype=tokens.dtype,
+        vocab_size=index.vocab_size,
+        end_of_text_id=index.end_of_text_id,
+        dtype=index.dtype,
         context_length=settings.context_length,
+        packing=settings.packing,
         train=split("train"),
         val=split("val"),
     )
 
 
-class Cutter:
-    """Cuts one split into rows and writes them."""
+def plan_unit(tokens: Given, index: TokensIndex, settings: ShardSettings) -> Unit:
+    """Say how documents are spread over shards."""
+    num_shards = {split: settings.num_shards(split) for split in SPLITS}
+    return Unit(
+        recipe={
+            "kind": "plan",
+            "version": PLAN_VERSION,
+            "seed": settings.seed,
+            "num_shards": num_shards,
+        },
+        label="plan the shards",
+        make=partial(
+            make_plan,
+            num_documents=index.num_documents,
+            num_tokens=index.num_tokens,
+            seed=settings.seed,
+            num_shards=num_shards,
+        ),
+        inputs=(tokens,),
+    )
 
-    def __init__(
-        self,
-        split: SplitName,
-        tokens: TokensIndex,
-        settings: ShardSettings,
-        out: Path,
-        unk_id: int | None,
-    ) -> None:
-        self._split, self._settings, self._out, self._unk_id = split, settings, out, unk_id
-        self._row_tokens = settings.context_length + 1
-        self._dtype = LITTLE_ENDIAN[tokens.dtype]
-        self._counter = TokenCounter(tokens.vocab_size, f"{split} rows")
 
-    def cut(
-        self, reader: TokenReader, documents: tuple[Document, ...], on_progress: Progress
-    ) -> SplitIndex:
-        """Write the documents of this split as shuffled rows."""
-        (self._out / self._split).mkdir()
-        stream, ordered = self._stream(reader, documents)
-        num_rows, dropped_tokens = divmod(len(stream), self._row_tokens)
-        if not num_rows:
-            raise CorpusTooSmallError(self._split, len(stream), self._row_tokens)
-        write_documents(self._out / self._split / DOCUMENTS, ordered)
-        rows = self._generator(ORDER_ROWS).permutation(num_rows)
-        self._write_row_documents(stream, rows)
-        shards = tuple(self._write_shards(stream, rows, on_progress))
-        found = self._counter.statistics(self._unk_id)
-        return SplitIndex(
-            num_rows=num_rows,
-            num_tokens=found.num_tokens,
-            num_documents=len(ordered),
-            dropped_tokens=dropped_tokens,
-            distinct_ids=found.distinct_ids,
-            entropy_bits=found.entropy_bits,
-            unk_ratio=found.unk_ratio,
-            shards=shards,
+def cut_units(
+    plan: Unit,
+    plan_directory: Path,
+    tokens: Given,
+    split: SplitName,
+    index: TokensIndex,
+    settings: ShardSettings,
+    bounds: DegenerateBounds,
+) -> Iterator[Unit]:
+    """Say how each shard of a split is cut: it depends on its own documents and the tokenizer."""
+    tokenizer = hashlib.sha256((tokens.directory / TOKENIZER).read_bytes()).hexdigest()
+    cutting = CutSettings(
+        row_tokens=settings.context_length + 1,
+        packing=settings.packing,
+        seed=settings.seed,
+        round_trip_share=settings.round_trip_share,
+        bounds=bounds,
+    )
+    files = TokenFiles(index.dtype, index.token_files)
+    for number in range(settings.num_shards(split)):
+        planned = ShardPlan.read(plan_directory, split, number)
+        yield Unit(
+            recipe={
+                "kind": "cut",
+                "version": CUT_VERSION,
+                "split": split,
+                "number": number,
+                "documents": planned.sha256,
+                "tokenizer": tokenizer,
+                "settings": asdict(cutting),
+            },
+            label=f"{split} shard {number}",
+            make=partial(cut, split=split, number=number, files=files, settings=cutting),
+            aside=(plan, tokens),
         )
 
-    def _generator(self, purpose: int) -> np.random.Generator:
-        return np.random.default_rng([self._settings.seed, SPLIT_KEYS[self._split], purpose])
 
-    def _stream(
-        self, reader: TokenReader, documents: tuple[Document, ...]
-    ) -> tuple[Stream, list[Document]]:
-        lengths = np.array([document.num_tokens for document in documents], dtype=np.int64)
-        starts = np.cumsum(lengths) - lengths
-        mine = np.flatnonzero([document.split == self._split for document in documents])
-        order = self._generator(ORDER_DOCUMENTS).permutation(mine)
-        ordered = [documents[number] for number in order]
-        return Stream(reader, starts[order], lengths[order]), ordered
+def _refuse_large_shards(index: TokensIndex, settings: ShardSettings) -> None:
+    """Refuse shards that do not fit into memory.
 
-    def _write_row_documents(self, stream: Stream, rows: NDArray[np.int64]) -> None:
-        first = [stream.document_at(int(row) * self._row_tokens) for row in rows]
-        content = np.array(first, dtype=ROW_DOCUMENT_DTYPE).tobytes()
-        (self._out / self._split / ROW_DOCUMENTS).write_bytes(content)
-
-    def _write_shards(
-        self, stream: Stream, rows: NDArray[np.int64], on_progress: Progress
-    ) -> Iterator[tuple[str, int]]:
-        step = self._settings.shard_rows
-        for number, first in enumerate(range(0, len(rows), step)):
-            path = f"{self._split}/shard-{number:05d}.bin"
-            chosen = rows[first : first + step]
-            with (self._out / path).open("xb") as file:
-                for block in _blocks(chosen, BLOCK_TOKENS // self._row_tokens):
-                    ids = self._read(stream, block)
-                    self._counter.add(ids)
-                    file.write(ids.astype(self._dtype).tobytes())
-            on_progress(f"shard {self._split}", first + len(chosen), len(rows))
-            yield path, len(chosen)
-
-    def _read(self, stream: Stream, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        starts = (int(row) * self._row_tokens for row in rows)
-        return np.concatenate([stream.read(at, at + self._row_tokens) for at in starts])
+    Raises: WrongSettingError.
+    """
+    width = LITTLE_ENDIAN[index.dtype].itemsize
+    num_tokens = {
+        "train": index.num_train_tokens,
+        "val": index.num_tokens - index.num_train_tokens,
+    }
+    for split in SPLITS:
+        least, found = -(-num_tokens[split] * width // MAX_SHARD_BYTES), settings.num_shards(split)
+        if found < least:
+            expected = f"at least {least}: a shard holds {MAX_SHARD_BYTES >> 20} MiB at most"
+            raise WrongSettingError(f"shard.{split}_shards", found, expected)
 
 
-def _blocks(rows: NDArray[np.int64], num_rows: int) -> Iterator[NDArray[np.int64]]:
-    step = max(num_rows, 1)
-    return (rows[first : first + step] for first in range(0, len(rows), step))
+def _assemble(
+    split: SplitName, units: Sequence[Path], tokenizer: Tokenizer, row_tokens: int, out: Path
+) -> SplitIndex:
+    """Bring the shards of a split together.
 
-
-def _documents(directory: Path, tokens: TokensIndex) -> tuple[Document, ...]:
-    """Read the documents, refusing a table that contradicts the index or leaks."""
-    path = directory / DOCUMENTS
-    documents = read_documents(path)
-    found = (len(documents), sum(document.num_tokens for document in documents))
-    if found != (tokens.num_documents, tokens.num_tokens):
-        expected = f"{tokens.num_documents} documents of {tokens.num_tokens} tokens"
-        raise CorruptTokensError(path, f"{found[0]} documents of {found[1]} tokens", expected)
-    train, val = (
-        {document.sha256 for document in documents if document.split == split}
-        for split in SPLIT_KEYS
+    Raises: CorpusTooSmallError.
+    """
+    (out / split).mkdir()
+    everything = TokenCounter(tokenizer.vocab_size, f"{split} rows")
+    shards = []
+    for number, unit in enumerate(units):
+        name = f"{split}/shard-{number:05d}"
+        for made, suffix in SUFFIXES.items():
+            adopt(unit / made, out / f"{name}{suffix}")
+        own = TokenCounter(tokenizer.vocab_size, name)
+        own.add_counts(np.load(unit / COUNTS))
+        everything.add_counts(own.counts_V)
+        found = own.statistics(tokenizer.unk_id)
+        shards.append(
+            ShardIndex(
+                name=name,
+                num_rows=found.num_tokens // row_tokens,
+                num_tokens=found.num_tokens,
+                num_documents=pq.read_metadata(unit / DOCUMENTS).num_rows,
+                dropped_tokens=int(np.load(unit / DROPPED)),
+                distinct_ids=found.distinct_ids,
+                entropy_bits=found.entropy_bits,
+                unk_ratio=found.unk_ratio,
+            )
+        )
+    found = everything.statistics(tokenizer.unk_id)
+    dropped_tokens = sum(each.dropped_tokens for each in shards)
+    if not found.num_tokens:
+        raise CorpusTooSmallError(split, dropped_tokens, row_tokens)
+    return SplitIndex(
+        num_rows=sum(each.num_rows for each in shards),
+        num_tokens=found.num_tokens,
+        num_documents=sum(each.num_documents for each in shards),
+        dropped_tokens=dropped_tokens,
+        distinct_ids=found.distinct_ids,
+        entropy_bits=found.entropy_bits,
+        unk_ratio=found.unk_ratio,
+        shards=tuple(shards),
     )
-    if train & val:
-        raise LeakError(path, len(train & val), min(train & val))
-    return documents
+
+
+SUFFIXES = {ROWS: ".bin", FIRST_DOCUMENTS: ".first.bin", DOCUMENTS: ".documents.parquet"}
+"""The files of a unit, and what their names end in beside each other."""

@@ -1,10 +1,11 @@
-"""Headerless little-endian files of token ids, of which a document never straddles two.
+"""Headerless little-endian files of token ids, a file a unit; no document straddles two.
 
 The narrowest width that holds the vocabulary is used, and stated in the index.
 """
 
+import shutil
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ LITTLE_ENDIAN: dict[DtypeName, np.dtype[Any]] = {
     "uint16": np.dtype("<u2"),
     "uint32": np.dtype("<u4"),
 }
-MAX_FILE_TOKENS = 100_000_000
+TOKENS = "tokens.bin"
+"""The tokens of one unit."""
 
 
 def dtype_of(vocab_size: int) -> DtypeName:
@@ -25,43 +27,17 @@ def dtype_of(vocab_size: int) -> DtypeName:
     return "uint16" if vocab_size <= 2**16 else "uint32"
 
 
-class TokenWriter:
-    """Appends documents to `tokens-NNNNN.bin`, starting a new file once one is full."""
+def token_file(unit: int) -> str:
+    """Name the tokens of a unit in a tokens directory."""
+    return f"tokens-{unit:05d}.bin"
 
-    def __init__(
-        self, directory: Path, dtype: DtypeName, *, max_file_tokens: int = MAX_FILE_TOKENS
-    ) -> None:
-        self._directory = directory
-        self._dtype = LITTLE_ENDIAN[dtype]
-        self._max_file_tokens = max_file_tokens
-        self._file: BinaryIO | None = None
-        self._sizes: list[int] = []
 
-    def __enter__(self) -> "TokenWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file:
-            self._file.close()
-
-    @property
-    def files(self) -> tuple[tuple[str, int], ...]:
-        """Name and number of tokens of every file begun."""
-        return tuple((_name(number), size) for number, size in enumerate(self._sizes))
-
-    def write(self, ids: NDArray[np.integer[Any]]) -> None:
-        """Append one document, its end of text included."""
-        if self._file is None or self._sizes[-1] >= self._max_file_tokens:
-            self._roll_over()
-        assert self._file is not None
-        self._file.write(ids.astype(self._dtype).tobytes())
-        self._sizes[-1] += len(ids)
-
-    def _roll_over(self) -> None:
-        if self._file:
-            self._file.close()
-        self._file = (self._directory / _name(len(self._sizes))).open("xb")
-        self._sizes.append(0)
+def adopt(made: Path, path: Path) -> None:
+    """Give a finished file a second name, or copy it where the file system cannot."""
+    try:
+        path.hardlink_to(made)
+    except OSError:
+        shutil.copyfile(made, path)
 
 
 class TokenReader:
@@ -87,10 +63,6 @@ class TokenReader:
         ids = self._maps[number][offset : offset + num_tokens]
         assert len(ids) == num_tokens, "a document straddles two files"
         return ids
-
-
-def _name(number: int) -> str:
-    return f"tokens-{number:05d}.bin"
 
 
 def _require_size(path: Path, expected: int) -> None:

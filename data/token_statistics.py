@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from data.errors import DegenerateTokensError, TokenOutOfRangeError
 
 NUM_TOP_IDS = 10
-MAX_TOP_SHARE = 0.5
-"""No token of a text is every second one; a fallback id that swallowed the text is."""
+TOKENS_PER_DISTINCT_ID = 16
+"""A short text cannot have as many distinct ids as a long one; this many tokens excuse one less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,13 @@ class TokenCounter:
                 raise TokenOutOfRangeError(self.where, outlier, vocab_size)
         self.counts_V += np.bincount(ids.reshape(-1), minlength=vocab_size)
 
+    def add_counts(self, counts_V: NDArray[np.int64]) -> None:
+        """Add what was counted elsewhere.
+
+        Shapes: (V,).
+        """
+        self.counts_V += counts_V
+
     def statistics(self, unk_id: int | None) -> TokenStatistics:
         """Describe what was counted; a vocabulary without an unknown token has `unk_id` None."""
         counts_V, present = self.counts_V, np.flatnonzero(self.counts_V)
@@ -86,22 +93,30 @@ def token_statistics(
     return counter.statistics(unk_id)
 
 
-def refuse_degenerate(
-    found: TokenStatistics, where: str, *, max_unk_ratio: float, min_distinct_ids: int
-) -> None:
-    """Refuse a stream that is mostly unknown, has few distinct ids, or is mostly one id.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DegenerateBounds:
+    """What a token stream must look like for a model to be trained on it."""
 
-    Raises: DegenerateTokensError.
-    """
-    if found.distinct_ids < min_distinct_ids:
-        expected = f"at least {min_distinct_ids}"
-        raise DegenerateTokensError(where, "distinct_ids", found.distinct_ids, expected)
-    if found.unk_ratio > max_unk_ratio:
-        expected = f"at most {max_unk_ratio}"
-        raise DegenerateTokensError(where, "unk_ratio", found.unk_ratio, expected)
-    if found.top_share > MAX_TOP_SHARE:
-        expected = f"at most {MAX_TOP_SHARE}"
-        raise DegenerateTokensError(where, "top_share", found.top_share, expected)
+    max_unk_ratio: float
+    min_distinct_ids: int
+    max_top_share: float
+    """No token of a text is every second one; a fallback id that swallowed the text is."""
+
+    def refuse(self, found: TokenStatistics, where: str) -> None:
+        """Refuse a stream that is mostly unknown, has few distinct ids, or is mostly one id.
+
+        Raises: DegenerateTokensError.
+        """
+        wanted = min(self.min_distinct_ids, found.num_tokens // TOKENS_PER_DISTINCT_ID)
+        if found.distinct_ids < wanted:
+            expected = f"at least {wanted}"
+            raise DegenerateTokensError(where, "distinct_ids", found.distinct_ids, expected)
+        if found.unk_ratio > self.max_unk_ratio:
+            expected = f"at most {self.max_unk_ratio}"
+            raise DegenerateTokensError(where, "unk_ratio", found.unk_ratio, expected)
+        if found.top_share > self.max_top_share:
+            expected = f"at most {self.max_top_share}"
+            raise DegenerateTokensError(where, "top_share", found.top_share, expected)
 
 
 def _entropy_bits(counts: list[int]) -> float:

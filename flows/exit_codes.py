@@ -37,6 +37,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     task_errors.MirrorError: NETWORK,
     task_errors.PreflightError: VALIDATION_FAILED,
     data_errors.WrongSettingError: USAGE,
+    data_errors.MissingFileError: NOT_FOUND,
     data_errors.MissingSourceError: NOT_FOUND,
     data_errors.EmptySourceError: NOT_FOUND,
     data_errors.UnnameableFileError: INVALID_FORMAT,

@@ -31,8 +31,11 @@ def pipeline(name: str = "demo", preset: str = "demo", overrides: tuple[str, ...
 def _stages(run: Run, settings: PipelineSettings) -> object:
     thresholds, runtime = settings.thresholds, settings.runtime
     choose_device(runtime)  # refuses a device that is not there before any work is done
-    tokens = pretokenize_task(run, settings.source, settings.pretokenize, thresholds)
-    shards = shard_task(run, tokens, settings.shard, thresholds)
+    pretokenize, bounds = settings.pretokenize, settings.pretokenize.bounds
+    tokens = pretokenize_task(
+        run, settings.source, settings.filters, settings.tokenizer, pretokenize, thresholds, runtime
+    )
+    shards = shard_task(run, tokens, settings.shard, bounds, thresholds, runtime)
     training = train_task(run, shards, settings.model, settings.train, thresholds, runtime)
     evaluation = evaluate_task(run, training, shards, thresholds, runtime)
     checkpoint = checkpoint_task(run, evaluation, settings.checkpoint, thresholds)

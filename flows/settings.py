@@ -14,9 +14,11 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from data.filters import FilterSettings
 from data.pretokenize import PretokenizeSettings
 from data.shard import ShardSettings
 from data.source import SourceSettings
+from data.tokenizer import TokenizerSettings
 from flows.errors import UnknownPresetError, UnknownSettingError, WrongValueError
 from model.errors import WrongSettingError
 from model.llama import LlamaSettings
@@ -34,6 +36,8 @@ class PipelineSettings:
     """All settings of a run, a section a stage."""
 
     source: SourceSettings
+    filters: FilterSettings
+    tokenizer: TokenizerSettings
     pretokenize: PretokenizeSettings
     shard: ShardSettings
     model: LlamaSettings
@@ -47,9 +51,9 @@ class PipelineSettings:
 
         Raises: WrongSettingError.
         """
-        vocab_size, context = self.pretokenize.vocab_size, self.shard.context_length
+        vocab_size, context = self.tokenizer.vocab_size, self.shard.context_length
         if self.model.vocab_size != vocab_size:
-            expected = f"pretokenize.vocab_size ({vocab_size})"
+            expected = f"tokenizer.vocab_size ({vocab_size})"
             raise WrongSettingError("model.vocab_size", self.model.vocab_size, expected)
         if self.model.max_position_embeddings < context:
             found = self.model.max_position_embeddings

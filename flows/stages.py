@@ -42,7 +42,13 @@ def pretokenize_flow(name: str, preset: str, overrides: Overrides = ()) -> Finis
         settings,
         request,
         lambda run: pretokenize_task(
-            run, settings.source, settings.pretokenize, settings.thresholds
+            run,
+            settings.source,
+            settings.filters,
+            settings.tokenizer,
+            settings.pretokenize,
+            settings.thresholds,
+            settings.runtime,
         ),
     )
 
@@ -56,7 +62,14 @@ def shard_flow(name: str, preset: str, tokens: str, overrides: Overrides = ()) -
         name,
         settings,
         request,
-        lambda run: shard_task(run, ref, settings.shard, settings.thresholds),
+        lambda run: shard_task(
+            run,
+            ref,
+            settings.shard,
+            settings.pretokenize.bounds,
+            settings.thresholds,
+            settings.runtime,
+        ),
     )
 
 

@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+PADDING = -1
+"""The id of a position that holds no token: its loss is zero, and no mean counts it."""
+
 
 def token_losses(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """Score every target under the distribution before it.
+    """Score every target under the distribution before it; padding costs nothing.
 
     Shapes: (B, T, V), (B, T) -> (B, T).
     Units: nats.
@@ -17,6 +20,6 @@ def token_losses(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
     """
     wide_BTV = logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))
     losses = functional.cross_entropy(
-        wide_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none"
+        wide_BTV.flatten(0, 1), targets_BT.flatten(), ignore_index=PADDING, reduction="none"
     )
     return losses.view_as(targets_BT)

@@ -33,7 +33,10 @@ class LossCounter:
         self._tokens = np.zeros(num_documents, dtype=np.int64)
 
     def add(self, losses_BT: NDArray[np.float32], documents_BT: NDArray[np.integer[Any]]) -> None:
-        """Count the losses of more target tokens under the documents they belong to."""
+        """Count the losses of more target tokens under the documents they belong to.
+
+        Shapes: any, of equal size.
+        """
         documents = documents_BT.reshape(-1)
         length = len(self._nats)
         self._nats += np.bincount(

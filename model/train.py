@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from model.errors import NonFiniteError, StreamExhaustedError, WrongSettingError
-from model.loss import token_losses
+from model.loss import PADDING, token_losses
 from model.optimizer import read_learning_rate, set_learning_rate
 from model.precision import matmul_precision
 from model.schedule import learning_rate
@@ -56,7 +56,7 @@ def train(
 ) -> Iterator[StepReport | EpochReport]:
     """Advance the state to the step budget, reporting every step and every epoch.
 
-    `batches` yields int64 ids, beginning with the row that the state's cursor names.
+    `batches` yields int64 ids, `PADDING` after the last token of a row, beginning with the row that the state's cursor names.
 
     Shapes: every batch (B, S).
     Raises: StreamExhaustedError, NonFiniteError, WrongSettingError; the state is then as it was
@@ -79,8 +79,11 @@ def train(
 def _step(state: TrainingState, ids_BS: np.ndarray, settings: TrainSettings) -> StepReport:
     ids = _on_device(state, ids_BS, settings)
     targets_BT = ids[:, 1:]
+    num_targets = int((ids_BS[:, 1:] != PADDING).sum())
     state.optimizer.zero_grad()
-    loss = token_losses(state.model(ids[:, :-1]), targets_BT).mean()
+    # Padding is only ever followed by padding: what the model is given there reaches no target.
+    losses_BT = token_losses(state.model(ids[:, :-1].clamp(min=0)), targets_BT)
+    loss = losses_BT.sum() / num_targets
     train_loss = _finite("loss", state.step + 1, loss)
     torch.autograd.backward(loss)
     grad_norm = _clip(state, settings)
@@ -93,13 +96,13 @@ def _step(state: TrainingState, ids_BS: np.ndarray, settings: TrainSettings) -> 
     )
     set_learning_rate(state.optimizer, rate)
     state.optimizer.step()
-    _count(state, targets_BT)
+    _count(state, len(ids_BS), num_targets)
     return StepReport(
         step=state.step,
         train_loss=train_loss,
         grad_norm=grad_norm,
         learning_rate=read_learning_rate(state.optimizer),
-        tokens=targets_BT.numel(),
+        tokens=num_targets,
     )
 
 
@@ -108,7 +111,7 @@ def _on_device(state: TrainingState, ids_BS: np.ndarray, settings: TrainSettings
         expected = f"{ids_BS.shape[0]}, as in the batch"
         raise WrongSettingError("train.batch_rows", settings.batch_rows, expected)
     vocab_size = state.model.settings.vocab_size
-    if not 0 <= ids_BS.min() <= ids_BS.max() < vocab_size:
+    if not PADDING <= ids_BS.min() <= ids_BS.max() < vocab_size:
         expected = f"above every token id ({ids_BS.min()} to {ids_BS.max()})"
         raise WrongSettingError("model.vocab_size", vocab_size, expected)
     device = next(state.model.parameters()).device
@@ -130,8 +133,8 @@ def _finite(quantity: str, step: int, measured: Tensor) -> float:
     return value
 
 
-def _count(state: TrainingState, targets_BT: Tensor) -> None:
+def _count(state: TrainingState, num_rows: int, num_targets: int) -> None:
     state.step += 1
     assert state.optimizer.num_updates() == state.step
-    state.tokens_seen += targets_BT.numel()
-    state.cursor_rows += targets_BT.shape[0]
+    state.tokens_seen += num_targets
+    state.cursor_rows += num_rows

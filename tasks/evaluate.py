@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
-from data.documents import DOCUMENTS, read_documents
-from data.shard import ShardsIndex
+from data.documents import DOCUMENTS
+from data.shard import SUFFIXES, ShardsIndex
 from evidence.canonical import read_object
 from evidence.gates import Gate, Measurements
 from evidence.refs import EvaluationRef, ShardsRef, TrainingRef
@@ -138,14 +140,15 @@ def score(
     device = choose_device(runtime)
     snapshot = best_snapshot(training)
     model = load_apr(snapshot.weights, device)
+    index = shards.read_index(ShardsIndex)
     validation = Validation.open(
         shards.directory,
-        shards.read_index(ShardsIndex),
+        index,
         batch_rows=runtime.evaluate_batch_rows,
         device=device,
     )
     counter = validation.count(model)
-    _write_losses(out / LOSSES, shards.directory, counter)
+    _write_losses(out / LOSSES, shards.directory, index, counter)
     return {
         "training": str(training.ref),
         "shards": str(shards.ref),
@@ -160,15 +163,10 @@ def best_snapshot(training: Artefact) -> Snapshot:
     return Snapshot(training.directory / SNAPSHOTS, int(training.index["content"]["best_epoch"]))
 
 
-def _write_losses(path: Path, shards: Path, counter: LossCounter) -> None:
-    documents = read_documents(shards / "val" / DOCUMENTS)
+def _write_losses(path: Path, shards: Path, index: ShardsIndex, counter: LossCounter) -> None:
+    """Write the loss of every validation document, named by its row in the tokens' documents."""
+    tables = [pq.read_table(shards / f"{each.name}{SUFFIXES[DOCUMENTS]}") for each in index.val.shards]
+    documents = pa.concat_tables(tables).to_pandas()
     nats, tokens = counter.by_document
-    table = pd.DataFrame(
-        {
-            "path": [document.path for document in documents],
-            "sha256": [document.sha256 for document in documents],
-            "nats": nats,
-            "target_tokens": tokens,
-        }
-    )
-    table.to_parquet(path, index=False)
+    losses = documents[["document", "sha256"]].assign(nats=nats, target_tokens=tokens)
+    losses.to_parquet(path, index=False)

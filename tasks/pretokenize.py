@@ -1,51 +1,98 @@
-"""Pretokenize: source files to token files with their tokenizer and their documents."""
+"""Pretokenize: a source to token files with their tokenizer, documents and rejections."""
 
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
-from data.pretokenize import VERSION, PretokenizeSettings, TokensIndex, pretokenize
-from data.source import SourceSettings, list_files
-from data.token_files import LITTLE_ENDIAN
+from data.accounting import Account
+from data.documents import DOCUMENTS, REJECTED, read_pieces
+from data.filters import FilterSettings
+from data.pretokenize import VERSION, Corpus, PretokenizeSettings, TokensIndex, pretokenize
+from data.removals import read_removals
+from data.source import SourceSettings, open_source
+from data.token_files import LITTLE_ENDIAN, TokenReader
 from data.token_statistics import TokenCounter
-from data.tokenizer import Tokenizer
+from data.tokenizer import TOKENIZER, Tokenizer, TokenizerSettings
+from evidence.canonical import file_sha256
 from evidence.gates import Gate, Measurements
 from evidence.refs import TokensRef
+from tasks.plots import plot_corpus
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.progress import progress_bars
 from tasks.run_record import Run
+from tasks.runtime import RuntimeSettings
 from tasks.stage import Stage, perform
 from tasks.store import Artefact
 from tasks.thresholds import Thresholds
+from tasks.units import make_units
 
 READ_TOKENS = 1 << 22
+MAX_DECODED = 10_000
 
 
 def measure(artefact: Artefact) -> Measurements:
-    """Count the token stream on disk again."""
-    index = artefact.read_index(TokensIndex)
-    counter = TokenCounter(index.vocab_size, str(artefact.directory))
+    """Count tokens, documents and rejections on disk again, and decode documents."""
+    index, directory = artefact.read_index(TokensIndex), artefact.directory
+    counter = TokenCounter(index.vocab_size, str(directory))
     for name, _ in index.token_files:
-        ids = np.memmap(artefact.directory / name, dtype=LITTLE_ENDIAN[index.dtype], mode="r")
+        ids = np.memmap(directory / name, dtype=LITTLE_ENDIAN[index.dtype], mode="r")
         for start in range(0, len(ids), READ_TOKENS):
             counter.add(ids[start : start + READ_TOKENS])
-    tokenizer = Tokenizer.load(artefact.directory / "tokenizer.json")
+    tokenizer = Tokenizer.load(directory / TOKENIZER)
     found = counter.statistics(tokenizer.unk_id)
     num_bytes = int(counter.counts_V @ tokenizer.token_bytes())
+    account = count_tables(directory)
+    decoded, mismatched = decode_documents(directory, index, tokenizer)
     return {
-        "documents": index.num_documents,
-        "train_documents": index.num_train_documents,
-        "val_documents": index.num_val_documents,
-        "rejected": index.num_rejected,
+        "documents": account.num_all,
+        "train_documents": account.num_documents["train"],
+        "val_documents": account.num_documents["val"],
+        "rejected": account.num_rejected,
         "bytes": num_bytes,
+        "document_bytes": account.num_bytes,
         "tokens": found.num_tokens,
+        "document_tokens": account.num_tokens.total(),
+        "train_tokens": account.num_tokens["train"],
         "bytes_per_token": num_bytes / found.num_tokens,
         "vocab_size": tokenizer.vocab_size,
         "distinct_ids": found.distinct_ids,
         "entropy_bits": found.entropy_bits,
         "unk_ratio": found.unk_ratio,
+        "ends_of_text": int(counter.counts_V[tokenizer.end_of_text_id]),
+        "decoded_documents": decoded,
+        "mismatched_documents": mismatched,
+        **{f"rejected_{name}": count for name, count in sorted(account.by_filter.items())},
     }
+
+
+def count_tables(directory: Path) -> Account:
+    """Count a tokens directory's documents and rejections."""
+    account = Account()
+    for piece in read_pieces(directory / DOCUMENTS):
+        account.documents(piece)
+    for piece in read_pieces(directory / REJECTED):
+        account.rejections(piece)
+    return account
+
+
+def decode_documents(
+    directory: Path, index: TokensIndex, tokenizer: Tokenizer
+) -> tuple[int, int]:
+    """Decode documents spread evenly over the corpus; count them, and those that are not theirs."""
+    table = pq.read_table(directory / DOCUMENTS, columns=["sha256", "num_tokens"])
+    length = table["num_tokens"].to_numpy()
+    starts = np.cumsum(length) - length
+    reader = TokenReader(directory, index.token_files, index.dtype)
+    chosen = np.unique(np.linspace(0, len(table) - 1, MAX_DECODED, dtype=np.int64))
+    mismatched = 0
+    for place in chosen.tolist():
+        text = tokenizer.decode(reader.read(int(starts[place]), int(length[place])))
+        mismatched += hashlib.sha256(text).hexdigest() != table["sha256"][place].as_py()
+    return len(chosen), mismatched
 
 
 def summary(measured: Measurements) -> str:
@@ -84,29 +131,74 @@ STAGE = Stage(
             operator=">=",
             threshold=1,
         ),
+        Gate(
+            id="pretokenize.bounded",
+            sentence="every document ends, and nothing else does",
+            measured="ends_of_text",
+            operator="==",
+            threshold="documents",
+        ),
+        Gate(
+            id="pretokenize.decoded",
+            sentence="decoded documents are the texts that were encoded",
+            measured="mismatched_documents",
+            operator="==",
+            threshold=0,
+        ),
     ),
 )
 
 
-@stage_task("pretokenize", "pretokenize {source.kind} into a vocabulary of {settings.vocab_size}")
+@stage_task("pretokenize", "pretokenize {source.kind} into a vocabulary of {tokenizer.vocab_size}")
 def pretokenize_task(
-    run: Run, source: SourceSettings, settings: PretokenizeSettings, thresholds: Thresholds
+    run: Run,
+    source: SourceSettings,
+    filters: FilterSettings,
+    tokenizer: TokenizerSettings,
+    settings: PretokenizeSettings,
+    thresholds: Thresholds,
+    runtime: RuntimeSettings,
 ) -> TokensRef:
-    """Make token files of a source; the listing's digest is part of the recipe."""
-    listing = list_files(source)
+    """Make token files of a source; what was read is named by its digest in the recipe."""
+    opened = open_source(source)
+    corpus = Corpus(source=opened, filters=filters, tokenizer=tokenizer, settings=settings)
     with progress_bars() as on_progress:
 
         def build(out: Path) -> TokensIndex:
-            return pretokenize(listing, settings, out=out, on_progress=on_progress)
+            return pretokenize(corpus, make_units(runtime, on_progress), out=out)
 
         done = perform(
             run,
             STAGE,
-            {"pretokenize": asdict(settings), "licence": source.licence},
-            {"source": f"sha256:{listing.sha256}"},
+            _recipe_settings(corpus),
+            _recipe_inputs(corpus),
             build,
             thresholds=asdict(thresholds),
+            illustrate=lambda artefact: plot_corpus(run, artefact.directory),
             tracking=tracking(),
         )
     publish(run, STAGE, done.record)
     return TokensRef(done.ref.digest)
+
+
+def _recipe_settings(corpus: Corpus) -> dict[str, Any]:
+    """Name the settings that decide the result; files are named by their digests instead."""
+    pretokenize = asdict(corpus.settings)
+    del pretokenize["removal_list"]
+    tokenizer = asdict(corpus.tokenizer)
+    del tokenizer["path"]
+    return {
+        "source": dict(corpus.source.reading),
+        "filters": asdict(corpus.filters),
+        "tokenizer": tokenizer,
+        "pretokenize": pretokenize,
+    }
+
+
+def _recipe_inputs(corpus: Corpus) -> dict[str, str]:
+    inputs = {"source": f"sha256:{corpus.source.sha256}"}
+    if corpus.tokenizer.path:
+        inputs["tokenizer"] = f"sha256:{file_sha256(Path(corpus.tokenizer.path))}"
+    if removals := read_removals(corpus.settings.removal_list):
+        inputs["removals"] = f"sha256:{removals.sha256}"
+    return inputs

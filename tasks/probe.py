@@ -19,7 +19,7 @@ def probe_ids(rows: Rows) -> Tensor:
 
     Shapes: (1, T), T being the context or the probe's length, whichever is shorter.
     """
-    return torch.from_numpy(rows.take([0])[:, : min(PROBE_TOKENS, rows.row_tokens - 1)])
+    return torch.from_numpy(rows.ids([0])[:, : min(PROBE_TOKENS, rows.row_tokens - 1)])
 
 
 def write_fingerprint(model: Llama, ids_BT: Tensor, directory: Path) -> None:

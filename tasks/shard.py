@@ -3,12 +3,19 @@
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
+
 from data.baselines import cross_entropies, target_bytes
-from data.documents import DOCUMENTS, read_documents
+from data.documents import DOCUMENTS
 from data.pretokenize import TokensIndex
-from data.rows import open_rows
-from data.shard import VERSION, ShardSettings, ShardsIndex, shard
-from data.tokenizer import Tokenizer
+from data.progress import Progress
+from data.rows import Rows, open_rows
+from data.shard import SUFFIXES, VERSION, ShardIndex, ShardSettings, ShardsIndex, shard
+from data.split import SPLITS
+from data.token_statistics import DegenerateBounds, TokenCounter
+from data.tokenizer import TOKENIZER, Tokenizer
+from data.units import Given, MakeUnits
 from evidence.canonical import pretty, read_object
 from evidence.gates import Gate, Measurements
 from evidence.refs import ShardsRef, TokensRef
@@ -16,43 +23,51 @@ from tasks import places
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.progress import progress_bars
 from tasks.run_record import Run
+from tasks.runtime import RuntimeSettings
 from tasks.stage import Stage, perform
 from tasks.store import Artefact, Store
 from tasks.thresholds import Thresholds
+from tasks.units import make_units
 
+READ_TOKENS = 1 << 22
 BASELINES = "baselines.json"
 
 
-def build_shards(tokens: Artefact, settings: ShardSettings, out: Path) -> ShardsIndex:
+def build_shards(
+    tokens: Artefact,
+    settings: ShardSettings,
+    bounds: DegenerateBounds,
+    make_units: MakeUnits,
+    out: Path,
+    on_progress: Progress,
+) -> ShardsIndex:
     """Cut the rows, then score the baselines on them."""
-    with progress_bars() as on_progress:
-        index = shard(
-            tokens.directory,
-            tokens.read_index(TokensIndex),
-            settings,
-            out=out,
-            on_progress=on_progress,
+    given = Given(str(tokens.ref), tokens.directory)
+    index = shard(
+        given, tokens.read_index(TokensIndex), settings, bounds, make_units, out=out
+    )
+    on_progress("baselines", 0, 1)
+    train, val = open_rows(out, index, "train"), open_rows(out, index, "val")
+    scored = asdict(
+        cross_entropies(
+            train, val, index.vocab_size, max_train_tokens=settings.baseline_tokens
         )
-        on_progress("baselines", 0, 1)
-        train, val = open_rows(out, index, "train"), open_rows(out, index, "val")
-        scored = asdict(cross_entropies(train, val, index.vocab_size))
-        scored["target_bytes"] = target_bytes(
-            val, Tokenizer.load(out / "tokenizer.json").token_bytes()
-        )
-        (out / BASELINES).write_bytes(pretty(scored))
-        on_progress("baselines", 1, 1)
+    )
+    token_bytes = Tokenizer.load(out / TOKENIZER).token_bytes()
+    scored["target_bytes"] = target_bytes(val, token_bytes)
+    (out / BASELINES).write_bytes(pretty(scored))
+    on_progress("baselines", 1, 1)
     return index
 
 
 def measure(artefact: Artefact) -> Measurements:
     """Count rows and shared documents again from the shards and their document tables."""
     index, directory = artefact.read_index(ShardsIndex), artefact.directory
-    rows = {split: open_rows(directory, index, split) for split in ("train", "val")}
-    digests = {
-        split: {each.sha256 for each in read_documents(directory / split / DOCUMENTS)}
-        for split in rows
-    }
+    rows = {split: open_rows(directory, index, split) for split in SPLITS}
+    counters = {split: _count(rows[split], index) for split in SPLITS}
     baselines = read_object(directory / BASELINES)
+    train = counters["train"].statistics(None)
+    unk_id = Tokenizer.load(directory / TOKENIZER).unk_id
     return {
         "train_rows": len(rows["train"]),
         "val_rows": len(rows["val"]),
@@ -60,14 +75,33 @@ def measure(artefact: Artefact) -> Measurements:
         "train_tokens": len(rows["train"]) * rows["train"].row_tokens,
         "val_tokens": len(rows["val"]) * rows["val"].row_tokens,
         "dropped_tokens": index.train.dropped_tokens + index.val.dropped_tokens,
-        "shared_documents": len(digests["train"] & digests["val"]),
-        "entropy_bits": index.train.entropy_bits,
-        "unk_ratio": max(index.train.unk_ratio, index.val.unk_ratio),
+        "shared_documents": num_shared_documents(directory, index),
+        "entropy_bits": train.entropy_bits,
+        "unk_ratio": max(counters[split].statistics(unk_id).unk_ratio for split in SPLITS),
         "uniform_nats": _number(baselines["uniform_nats"]),
         "unigram_nats": _number(baselines["unigram_nats"]),
         "bigram_nats": _number(baselines["bigram_nats"]),
+        "baseline_tokens": int(_number(baselines["num_counted_tokens"])),
         "val_target_bytes": int(_number(baselines["target_bytes"])),
     }
+
+
+def _count(rows: Rows, index: ShardsIndex) -> TokenCounter:
+    counter = TokenCounter(index.vocab_size, f"{rows.split} rows")
+    for block in np.array_split(np.arange(len(rows)), len(rows) * rows.row_tokens // READ_TOKENS + 1):
+        counter.add(rows.ids(block))
+    return counter
+
+
+def num_shared_documents(directory: Path, index: ShardsIndex) -> int:
+    """Count the texts that are in both splits; of the larger one, only a shard is in memory."""
+    held_out = {digest for entry in index.val.shards for digest in _texts(directory, entry)}
+    return sum(len(held_out & _texts(directory, entry)) for entry in index.train.shards)
+
+
+def _texts(directory: Path, entry: ShardIndex) -> set[str]:
+    table = pq.read_table(directory / f"{entry.name}{SUFFIXES[DOCUMENTS]}", columns=["sha256"])
+    return set(table["sha256"].to_pylist())
 
 
 def summary(measured: Measurements) -> str:
@@ -112,22 +146,30 @@ STAGE = Stage(
 
 @stage_task("shard", "shard into rows of {settings.context_length}")
 def shard_task(
-    run: Run, tokens: TokensRef, settings: ShardSettings, thresholds: Thresholds
+    run: Run,
+    tokens: TokensRef,
+    settings: ShardSettings,
+    bounds: DegenerateBounds,
+    thresholds: Thresholds,
+    runtime: RuntimeSettings,
 ) -> ShardsRef:
     """Make shuffled rows of token files."""
+    with progress_bars() as on_progress:
 
-    def build(out: Path) -> ShardsIndex:
-        return build_shards(Store(places.store()).open(tokens), settings, out)
+        def build(out: Path) -> ShardsIndex:
+            opened = Store(places.store()).open(tokens)
+            units = make_units(runtime, on_progress)
+            return build_shards(opened, settings, bounds, units, out, on_progress)
 
-    done = perform(
-        run,
-        STAGE,
-        {"shard": asdict(settings)},
-        {"tokens": str(tokens)},
-        build,
-        thresholds=asdict(thresholds),
-        tracking=tracking(),
-    )
+        done = perform(
+            run,
+            STAGE,
+            {"shard": asdict(settings), "bounds": asdict(bounds)},
+            {"tokens": str(tokens)},
+            build,
+            thresholds=asdict(thresholds),
+            tracking=tracking(),
+        )
     publish(run, STAGE, done.record)
     return ShardsRef(done.ref.digest)
 

@@ -57,9 +57,12 @@ def perform(
     *,
     thresholds: Mapping[str, float],
     resumable: bool = False,
+    illustrate: Callable[[Artefact], object] = lambda _: None,
     tracking: Mapping[str, str | None],
 ) -> Done:
     """Reuse or build a stage's artefact, and write its record either way.
+
+    `illustrate` writes what goes beside the record, before the record says that all is there.
 
     Raises: GateFailedError after the record is written, StorageError, and whatever `build` raises.
     """
@@ -70,6 +73,7 @@ def perform(
     try:
         artefact, reused_from = _obtain(run, stage, recipe, build, resumable=resumable)
         measurements = dict(stage.measure(artefact))
+        illustrate(artefact)
         verdicts = judge_all(stage.gates, measurements, thresholds)
         result = {
             "outcome": "reused" if reused_from else "produced",

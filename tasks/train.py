@@ -15,13 +15,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from data.shard import ShardsIndex
 from evidence.canonical import pretty
 from evidence.gates import Gate, Measurements
 from evidence.records import SEAL
 from evidence.refs import ShardsRef, TrainingRef
 from model.flops import training_flops_per_token
-from model.llama import LlamaSettings
+from model.llama import Llama, LlamaSettings, num_parameters
 from model.schedule import learning_rate
 from model.train import VERSION, TrainSettings
 from tasks import places
@@ -55,13 +57,15 @@ def measure(artefact: Artefact) -> Measurements:
     tokens_per_second = sum(row["tokens"] for row in rows) / sum(
         row["wall_seconds"] for row in rows
     )
-    context_length = rows[0]["tokens"] // train.batch_rows
-    flops = training_flops_per_token(LlamaSettings(**settings["model"]), context_length)
+    llama = LlamaSettings(**settings["model"])
+    flops = training_flops_per_token(llama, settings["context_length"])
+    tokens_seen = sum(row["tokens"] for row in rows)
     return {
         "steps": len(rows),
         "steps_planned": train.num_steps,
         "steps_in_order": int([row["step"] for row in rows] == list(range(1, len(rows) + 1))),
-        "tokens_seen": sum(row["tokens"] for row in rows),
+        "tokens_seen": tokens_seen,
+        "tokens_per_parameter": tokens_seen / _num_parameters(llama),
         "epochs": len(epochs),
         "first_train_loss": rows[0]["train_loss"],
         "train_loss": epochs[-1]["train_loss"],
@@ -75,6 +79,11 @@ def measure(artefact: Artefact) -> Measurements:
         "useful_gflops_per_second": tokens_per_second * flops / 1e9,
         "corpus_passes": epochs[-1]["corpus_passes"],
     }
+
+
+def _num_parameters(settings: LlamaSettings) -> int:
+    with torch.device("meta"):
+        return num_parameters(Llama(settings))
 
 
 def _schedule_error(row: Mapping[str, Any], train: TrainSettings) -> float:
@@ -149,9 +158,11 @@ def train_task(
 
     def build(directory: Path) -> dict[str, Any]:
         artefact = Store(places.store()).open(shards)
-        check_fits(artefact.read_index(ShardsIndex), model, settings)
+        index = artefact.read_index(ShardsIndex)
+        check_fits(index, model, settings)
         announce(run, directory)
-        (directory / SETTINGS).write_bytes(pretty({**recipe_settings, "shards": str(shards)}))
+        made_with = {"shards": str(shards), "context_length": index.context_length}
+        (directory / SETTINGS).write_bytes(pretty({**recipe_settings, **made_with}))
         job = _job(directory, artefact, model, settings, thresholds, runtime)
         _run_worker(job, settings.num_steps)
         return _index(directory)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from data.baselines import target_bytes
-from data.rows import Rows, open_rows
+from data.rows import PADDING, Rows, open_rows
 from data.shard import ShardsIndex
 from data.tokenizer import Tokenizer
 from model.evaluation import evaluate
@@ -50,5 +50,7 @@ class Validation:
         batches = (self.rows.take(chunk) for chunk in indices)
         scored = evaluate(model, batches, torch.device(self.device))
         for chunk, losses_BT in zip(indices, scored, strict=True):
-            counter.add(losses_BT, self.rows.documents_NS(chunk)[:, 1:])
+            is_target_BT = self.rows.take(chunk)[:, 1:] != PADDING
+            documents_BT = self.rows.documents_NS(chunk)[:, 1:]
+            counter.add(losses_BT[is_target_BT], documents_BT[is_target_BT])
         return counter

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from data.pretokenize import PretokenizeSettings
-from data.shard import ShardSettings, ShardsIndex, SplitIndex
+from data.shard import ShardIndex, ShardSettings, ShardsIndex, SplitIndex
 from data.source import SourceListing, SourceSettings, list_files
 
 TEXTS = {
@@ -69,24 +69,34 @@ def write_shards(
     val: Sequence[Sequence[Sequence[int]]],
     *,
     vocab_size: int,
+    num_documents: int = 1,
 ) -> ShardsIndex:
     """Write shards by hand: per split the shards, per shard the rows; every row is document 0."""
 
+    def one(name: str, rows: Sequence[Sequence[int]]) -> ShardIndex:
+        (directory / f"{name}.bin").write_bytes(np.array(rows, dtype="<u2").tobytes())
+        (directory / f"{name}.first.bin").write_bytes(bytes(4 * len(rows)))
+        num_tokens = len(rows) * len(rows[0])
+        return ShardIndex(name, len(rows), num_tokens, num_documents, 0, 0, 0.0, 0.0)
+
     def split(name: str, shards: Sequence[Sequence[Sequence[int]]]) -> SplitIndex:
         (directory / name).mkdir(parents=True)
-        paths = [f"{name}/shard-{number:05d}.bin" for number in range(len(shards))]
-        for path, rows in zip(paths, shards, strict=True):
-            (directory / path).write_bytes(np.array(rows, dtype="<u2").tobytes())
-        num_rows = sum(len(rows) for rows in shards)
-        (directory / name / "row-documents.bin").write_bytes(bytes(4 * num_rows))
-        sizes = tuple((path, len(rows)) for path, rows in zip(paths, shards, strict=True))
-        return SplitIndex(num_rows, num_rows * len(shards[0][0]), 1, 0, 0, 0.0, 0.0, sizes)
+        entries = tuple(
+            one(f"{name}/shard-{number:05d}", rows) for number, rows in enumerate(shards)
+        )
+        num_rows, num_tokens = (
+            sum(getattr(entry, field) for entry in entries) for field in ("num_rows", "num_tokens")
+        )
+        return SplitIndex(
+            num_rows, num_tokens, num_documents * len(entries), 0, 0, 0.0, 0.0, entries
+        )
 
     return ShardsIndex(
         vocab_size=vocab_size,
         end_of_text_id=0,
         dtype="uint16",
         context_length=len(train[0][0]) - 1,
+        packing="concatenate",
         train=split("train", train),
         val=split("val", val),
     )

@@ -13,8 +13,9 @@ SHARDS = [[[1, 2, 0], [3, 0, 4]], [[0, 0, 5]]]
 
 
 def by_hand(directory: Path) -> ShardsIndex:
-    index = write_shards(directory, SHARDS, [[[6, 7, 8]]], vocab_size=9)
-    (directory / "train" / "row-documents.bin").write_bytes(b"\0\0\0\0\4\0\0\0\1\1\0\0")
+    index = write_shards(directory, SHARDS, [[[6, 7, 8]]], vocab_size=9, num_documents=300)
+    (directory / "train" / "shard-00000.first.bin").write_bytes(b"\0\0\0\0\4\0\0\0")
+    (directory / "train" / "shard-00001.first.bin").write_bytes(b"\1\1\0\0")
     return index
 
 
@@ -30,14 +31,18 @@ def test_rows_come_in_the_order_asked_for_across_shards(rows: Rows) -> None:
     assert rows.take([]).shape == (0, 3)
 
 
-def test_all_rows_come_once_in_order(rows: Rows) -> None:
-    assert [ids.tolist() for ids in rows.all(2)] == [[[1, 2, 0], [3, 0, 4]], [[0, 0, 5]]]
-
-
 def test_an_end_of_text_belongs_to_the_document_that_it_ends(rows: Rows) -> None:
     documents_NS = rows.documents_NS([0, 1, 2])
-    assert documents_NS.tolist() == [[0, 0, 0], [4, 4, 5], [257, 258, 259]]
+    assert documents_NS.tolist() == [[0, 0, 0], [4, 4, 5], [557, 558, 559]]
     assert documents_NS.dtype == np.int64
+
+
+def test_an_end_of_text_after_another_is_padding_where_documents_are_whole(tmp_path: Path) -> None:
+    index = write_shards(tmp_path, [[[1, 0, 2, 0, 0, 0], [0, 3, 0, 0, 0, 0]]], SHARDS, vocab_size=9)
+    rows = open_rows(tmp_path, replace(index, packing="whole"), "train")
+    assert rows.take([0, 1]).tolist() == [[1, 0, 2, 0, -1, -1], [0, 3, 0, -1, -1, -1]]
+    assert rows.ids([1]).tolist() == [[0, 3, 0, 0, 0, 0]]
+    assert rows.documents_NS([0]).tolist() == [[0, 0, 1, 1, 2, 2]]
 
 
 def test_ids_beyond_sixteen_bits_are_read_as_written(tmp_path: Path) -> None:
@@ -57,7 +62,7 @@ def test_a_row_that_does_not_exist_is_refused(rows: Rows, index: int) -> None:
         rows.take([0, index])
 
 
-@pytest.mark.parametrize(("name", "expected"), [("shard-00001.bin", 6), ("row-documents.bin", 12)])
+@pytest.mark.parametrize(("name", "expected"), [("shard-00001.bin", 6), ("shard-00000.first.bin", 8)])
 @pytest.mark.parametrize("change", [-1, 1, None])
 def test_a_file_of_another_size_is_refused(
     tmp_path: Path, name: str, expected: int, change: int | None

@@ -6,12 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import DegenerateTokensError, TokenOutOfRangeError
-from data.token_statistics import MAX_TOP_SHARE, TokenCounter, refuse_degenerate, token_statistics
+from data.token_statistics import DegenerateBounds, TokenCounter, token_statistics
 
 # The first ids of a real corpus whose encoder mapped every byte to the unknown token.
 UNKNOWN, OTHER = 128244, 128247
 ALL_UNKNOWN = np.array([UNKNOWN] * 32830 + [OTHER] * 2)
 VOCAB_SIZE = 151646
+
+
+def bounds(min_distinct_ids: int, *, max_unk_ratio: float = 0) -> DegenerateBounds:
+    return DegenerateBounds(
+        max_unk_ratio=max_unk_ratio, min_distinct_ids=min_distinct_ids, max_top_share=0.5
+    )
 
 
 def test_a_stream_is_described_by_its_counts() -> None:
@@ -61,7 +67,7 @@ def test_an_id_beyond_the_vocabulary_is_refused(ids: list[int], token: int) -> N
     [
         (3, UNKNOWN, "distinct_ids", "at least 3"),
         (2, UNKNOWN, "unk_ratio", "at most 0.01"),
-        (2, None, "top_share", f"at most {MAX_TOP_SHARE}"),
+        (2, None, "top_share", "at most 0.5"),
     ],
 )
 def test_a_corpus_of_one_id_is_refused_even_if_nobody_knows_that_it_is_the_unknown(
@@ -70,12 +76,26 @@ def test_a_corpus_of_one_id_is_refused_even_if_nobody_knows_that_it_is_the_unkno
     found = token_statistics(ALL_UNKNOWN, VOCAB_SIZE, unk_id=unk_id)
     assert found.entropy_bits < 0.002
     with pytest.raises(DegenerateTokensError) as caught:
-        refuse_degenerate(found, "tokens", max_unk_ratio=0.01, min_distinct_ids=min_distinct_ids)
+        bounds(min_distinct_ids, max_unk_ratio=0.01).refuse(found, "tokens")
     assert caught.value.where == "tokens"
     assert caught.value.measure == measure
     assert caught.value.expected == expected
 
 
 def test_a_stream_of_many_ids_is_accepted() -> None:
-    found = token_statistics(np.arange(100), 100)
-    refuse_degenerate(found, "tokens", max_unk_ratio=0, min_distinct_ids=100)
+    bounds(100).refuse(token_statistics(np.arange(100), 100), "tokens")
+
+
+def test_a_short_stream_need_not_have_as_many_ids_as_a_long_one() -> None:
+    pair = np.array([1, 2] * 48)
+    bounds(1000).refuse(token_statistics(pair[:32], 9), "short")
+    with pytest.raises(DegenerateTokensError) as caught:
+        bounds(1000).refuse(token_statistics(pair, 9), "long")
+    assert (caught.value.measure, caught.value.expected) == ("distinct_ids", "at least 6")
+
+
+def test_counts_made_elsewhere_are_counted() -> None:
+    counter = TokenCounter(4, "parts")
+    counter.add(np.array([1, 1, 2]))
+    counter.add_counts(np.array([0, 1, 0, 5]))
+    assert counter.counts_V.tolist() == [0, 3, 1, 5]

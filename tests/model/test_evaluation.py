@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from model.evaluation import evaluate
-from model.loss import token_losses
+from model.loss import PADDING, token_losses
 from tests.model import tiny
 
 # Another number of rows may make the matrix library sum in another order.
@@ -55,3 +55,16 @@ def test_evaluation_leaves_no_gradient_and_no_change() -> None:
 
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_padding_costs_nothing_and_changes_no_other_loss() -> None:
+    rows = tiny.rows(1)
+    padded = rows.copy()
+    padded[0, :, 12:] = PADDING
+
+    (full,), (found,) = (
+        list(evaluate(tiny.state().model, batches, "cpu")) for batches in (rows, padded)
+    )
+
+    assert (found[:, 11:] == 0).all()
+    np.testing.assert_allclose(found[:, :11], full[:, :11], rtol=0, atol=TOLERANCE_NATS)

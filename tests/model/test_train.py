@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model.errors import NonFiniteError, StreamExhaustedError, WrongSettingError
-from model.loss import token_losses
+from model.loss import PADDING, token_losses
 from model.schedule import learning_rate
 from model.train import EpochReport, StepReport, TrainSettings, train
 from model.training_state import TrainingState, weights
@@ -225,7 +225,7 @@ def test_a_batch_of_another_size_is_refused() -> None:
     assert caught.value.expected == "2, as in the batch"
 
 
-@pytest.mark.parametrize("token", [-1, 61])
+@pytest.mark.parametrize("token", [-2, 61])
 def test_a_token_outside_the_vocabulary_is_refused(token: int) -> None:
     batches = tiny.rows(10)
     batches[0, 0, 0] = token
@@ -235,3 +235,22 @@ def test_a_token_outside_the_vocabulary_is_refused(token: int) -> None:
 
     assert caught.value.setting == "model.vocab_size"
     assert caught.value.found == 61
+
+
+def test_padding_is_neither_learnt_from_nor_counted() -> None:
+    batches = tiny.rows(1)
+    batches[0, :, 9:] = PADDING
+    short, padded = tiny.state(), tiny.state()
+    settings = replace(tiny.TRAIN, num_steps=1, warmup_steps=0)
+
+    (expected, _), (found, _) = (
+        reports(state, settings, rows)
+        for state, rows in ((short, batches[:, :, :9]), (padded, batches))
+    )
+
+    assert isinstance(found, StepReport)
+    assert isinstance(expected, StepReport)
+    assert found.tokens == 3 * 8
+    assert padded.tokens_seen == 3 * 8
+    assert found.train_loss == pytest.approx(expected.train_loss, rel=1e-6)
+    assert found.grad_norm == pytest.approx(expected.grad_norm, rel=1e-5)

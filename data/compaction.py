@@ -1,0 +1,89 @@
+"""Compaction: a unit's tokens without the documents that settlement dropped.
+
+Legend: D documents of a piece, V vocabulary.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from data.documents import (
+    DOCUMENT_SCHEMA,
+    DOCUMENTS,
+    REJECTED,
+    REJECTION_SCHEMA,
+    TableWriter,
+    read_pieces,
+)
+from data.settlement import decisions_file
+from data.split import Holdout
+from data.token_files import LITTLE_ENDIAN, TOKENS, DtypeName
+
+VERSION = 1
+COUNTS = "counts.npy"
+
+
+def compact(
+    out: Path,
+    taken: Path,
+    settled: Path,
+    *,
+    number: int,
+    dtype: DtypeName,
+    vocab_size: int,
+    holdout: Holdout,
+) -> None:
+    """Copy the tokens of the documents that stay, and complete both tables.
+
+    `taken` is the unit of this number as it was taken in; `settled` holds what was decided about
+    each of its documents.
+    """
+    decisions = pq.read_table(settled / decisions_file(number))
+    tokens = np.memmap(taken / TOKENS, dtype=LITTLE_ENDIAN[dtype], mode="r")
+    counts_V = np.zeros(vocab_size, dtype=np.int64)
+    row, start = 0, 0
+    with (
+        TableWriter(out / DOCUMENTS, DOCUMENT_SCHEMA) as documents,
+        TableWriter(out / REJECTED, REJECTION_SCHEMA) as rejected,
+        (out / TOKENS).open("xb") as file,
+    ):
+        for piece in read_pieces(taken / REJECTED):
+            rejected.write(_numbered(piece, number))
+        for piece in read_pieces(taken / DOCUMENTS):
+            decided = decisions.slice(row, piece.num_rows)
+            stop = start + pc.sum(piece["num_tokens"]).as_py()
+            kept_D = pc.equal(decided["filter"], "").to_numpy()
+            ids = _only(tokens[start:stop], kept_D, piece["num_tokens"].to_numpy())
+            file.write(ids.tobytes())
+            counts_V += np.bincount(ids, minlength=vocab_size)
+            whole = _beside(_numbered(piece, number), decided)
+            documents.write(_sided(whole.filter(kept_D), holdout))
+            rejected.write(whole.filter(~kept_D))
+            row, start = row + piece.num_rows, stop
+    np.save(out / COUNTS, counts_V)
+
+
+def _numbered(piece: pa.RecordBatch, number: int) -> pa.Table:
+    unit = pa.array(np.full(piece.num_rows, number, np.int64))
+    return pa.Table.from_batches([piece]).append_column("unit", unit)
+
+
+def _beside(left: pa.Table, right: pa.Table) -> pa.Table:
+    for name in right.column_names:
+        left = left.append_column(name, right[name])
+    return left
+
+
+def _sided(documents: pa.Table, holdout: Holdout) -> pa.Table:
+    sides = [holdout.side(group) for group in documents["group"].to_pylist()]
+    return documents.append_column("split", pa.array(sides, pa.string()))
+
+
+def _only(
+    ids: NDArray[np.integer], kept_D: NDArray[np.bool_], length_D: NDArray[np.int64]
+) -> NDArray[np.integer]:
+    return ids if kept_D.all() else ids[np.repeat(kept_D, length_D)]

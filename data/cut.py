@@ -1,0 +1,195 @@
+"""Cut one shard: gather its documents, lay them out in rows, shuffle the rows, check the file.
+
+Legend: M documents of the shard in the order of its stream, N rows, S tokens in a row.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from data.documents import DOCUMENTS, ROW_DOCUMENT_SCHEMA, TableWriter
+from data.errors import CorruptTokensError, RoundTripError
+from data.packing import lay_out
+from data.plan import ShardPlan
+from data.split import SplitName, is_chosen
+from data.token_files import LITTLE_ENDIAN, DtypeName, TokenReader
+from data.token_statistics import DegenerateBounds, TokenCounter
+from data.tokenizer import TOKENIZER, Tokenizer
+
+VERSION = 1
+ROWS, FIRST_DOCUMENTS, COUNTS, DROPPED = "rows.bin", "first.bin", "counts.npy", "dropped.npy"
+FIRST_DOCUMENT_DTYPE = np.dtype("<u4")
+BLOCK_ROWS = 1024
+
+Packing: TypeAlias = Literal["concatenate", "whole"]
+SPLIT_KEYS: dict[SplitName, int] = {"train": 0, "val": 1}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutSettings:
+    """How a shard is cut."""
+
+    row_tokens: int
+    packing: Packing
+    seed: int
+    round_trip_share: float
+    bounds: DegenerateBounds
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFiles:
+    """How to read a tokens directory."""
+
+    dtype: DtypeName
+    token_files: tuple[tuple[str, int], ...]
+
+    @property
+    def width(self) -> np.dtype[Any]:
+        """The type of an id on disk."""
+        return LITTLE_ENDIAN[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The rows of a shard before they are shuffled."""
+
+    rows_NS: NDArray[np.integer[Any]]
+    order_M: NDArray[np.int64]
+    """The planned documents in the order in which the rows hold them."""
+    first_N: NDArray[np.int64]
+    """For each row the place, in that order, of the document of its first position."""
+    dropped_tokens: int
+
+
+def cut(
+    out: Path,
+    plan: Path,
+    tokens: Path,
+    *,
+    split: SplitName,
+    number: int,
+    files: TokenFiles,
+    settings: CutSettings,
+) -> None:
+    """Write the rows of a shard, its documents, and what was counted.
+
+    Raises: CorruptTokensError, TokenOutOfRangeError, DegenerateTokensError, RoundTripError.
+    """
+    tokenizer = Tokenizer.load(tokens / TOKENIZER)
+    planned = ShardPlan.read(plan, split, number)
+    stream = _gather(tokens, files, planned, tokenizer.end_of_text_id)
+    layout = _lay_out(stream, planned.lengths_M, settings, tokenizer.end_of_text_id)
+    shuffle = np.random.default_rng([settings.seed, SPLIT_KEYS[split], number])
+    shuffled_N = shuffle.permutation(len(layout.rows_NS))
+    _write_rows(out / ROWS, layout.rows_NS, shuffled_N)
+    layout.first_N[shuffled_N].astype(FIRST_DOCUMENT_DTYPE).tofile(out / FIRST_DOCUMENTS)
+    _write_documents(out / DOCUMENTS, planned, layout.order_M)
+    counter = TokenCounter(tokenizer.vocab_size, f"{split} shard {number}")
+    counter.add(np.memmap(out / ROWS, files.width) if len(shuffled_N) else stream[:0])
+    np.save(out / COUNTS, counter.counts_V)
+    np.save(out / DROPPED, np.int64(layout.dropped_tokens))
+    settings.bounds.refuse(counter.statistics(tokenizer.unk_id), counter.where)
+    written = Written(out, files.width, settings.row_tokens, shuffled_N)
+    check_documents(written, planned, layout.order_M, tokenizer, settings.round_trip_share)
+
+
+def _gather(
+    tokens: Path, files: TokenFiles, planned: ShardPlan, end_of_text_id: int
+) -> NDArray[np.integer[Any]]:
+    """Read the documents of a shard into one stream, in the order in which they lie on disk."""
+    reader = TokenReader(tokens, files.token_files, files.dtype)
+    end_M = np.cumsum(planned.lengths_M)
+    stream = np.empty(int(planned.lengths_M.sum()), files.width)
+    for place in np.argsort(planned.starts_M, kind="stable").tolist():
+        length = int(planned.lengths_M[place])
+        stream[end_M[place] - length : end_M[place]] = reader.read(
+            int(planned.starts_M[place]), length
+        )
+    ends = np.flatnonzero(stream == end_of_text_id)
+    if not np.array_equal(ends, end_M - 1):
+        found = f"{len(ends)} ends of text in {len(end_M)} documents, or not at their ends"
+        raise CorruptTokensError(tokens, found, "one at the end of each document")
+    return stream
+
+
+def _lay_out(
+    stream: NDArray[np.integer[Any]],
+    length_M: NDArray[np.int64],
+    settings: CutSettings,
+    end_of_text_id: int,
+) -> Layout:
+    row_tokens = settings.row_tokens
+    if settings.packing == "whole":
+        return Layout(*lay_out(stream, length_M, row_tokens, padding=end_of_text_id), 0)
+    num_rows, dropped_tokens = divmod(len(stream), row_tokens)
+    starts = np.arange(num_rows) * row_tokens
+    first_N = np.searchsorted(np.cumsum(length_M), starts, side="right")
+    rows_NS = stream[: num_rows * row_tokens].reshape(num_rows, row_tokens)
+    return Layout(rows_NS, np.arange(len(length_M)), first_N, dropped_tokens)
+
+
+def _write_rows(
+    path: Path, rows_NS: NDArray[np.integer[Any]], shuffled_N: NDArray[np.int64]
+) -> None:
+    with path.open("xb") as file:
+        for block in np.array_split(shuffled_N, len(shuffled_N) // BLOCK_ROWS + 1):
+            file.write(rows_NS[block].tobytes())
+
+
+def _write_documents(path: Path, planned: ShardPlan, order_M: NDArray[np.int64]) -> None:
+    digests = [planned.hex_digest(place) for place in order_M.tolist()]
+    columns = [planned.documents_M[order_M], digests, planned.lengths_M[order_M]]
+    with TableWriter(path, ROW_DOCUMENT_SCHEMA) as writer:
+        writer.write(pa.table(columns, schema=ROW_DOCUMENT_SCHEMA))
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The rows of a shard on disk, read back by their places before they were shuffled."""
+
+    directory: Path
+    width: np.dtype[Any]
+    row_tokens: int
+    shuffled_N: NDArray[np.int64]
+
+    def read(self) -> NDArray[np.integer[Any]]:
+        """Put the rows back into the order in which they were laid out; shapes: (N, S)."""
+        shape = (len(self.shuffled_N), self.row_tokens)
+        found_NS = np.fromfile(self.directory / ROWS, self.width).reshape(shape)
+        rows_NS = np.empty_like(found_NS)
+        rows_NS[self.shuffled_N] = found_NS
+        return rows_NS
+
+
+def check_documents(
+    written: Written,
+    planned: ShardPlan,
+    order_M: NDArray[np.int64],
+    tokenizer: Tokenizer,
+    share: float,
+) -> int:
+    """Decode documents from the rows on disk and compare with their digests; count them.
+
+    Raises: RoundTripError.
+    """
+    stream = written.read().reshape(-1)
+    is_end = stream == tokenizer.end_of_text_id
+    # An end of text after another is padding: without it, the documents follow each other.
+    content = stream[~(is_end & np.append(False, is_end[:-1]))]
+    stop, checked = 0, 0
+    for place in order_M.tolist():
+        start, stop = stop, stop + int(planned.lengths_M[place])
+        digest = planned.hex_digest(place)
+        if stop > len(content):
+            break
+        if not checked or is_chosen(digest, share):
+            found = hashlib.sha256(tokenizer.decode(content[start:stop])).hexdigest()
+            if found != digest:
+                raise RoundTripError(str(written.directory), found, digest)
+            checked += 1
+    return checked

@@ -1,0 +1,139 @@
+"""Intake: one unit of a source to encoded documents and rejections, checked as they are written.
+
+What comes out is final but for what only the whole corpus can tell: which documents are copies of
+others, and which side of the split they are on.
+
+Legend: D documents, V vocabulary, P permutations of MinHash.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from data.candidates import Source, SourceUnit
+from data.documents import DOCUMENTS, REJECTED, TableWriter, read_pieces
+from data.encoders import CheckedEncoder, open_encoder
+from data.errors import RoundTripError
+from data.filters import DOCUMENTS as SCREENED
+from data.filters import REJECTIONS, FilterSettings, screen
+from data.minhash import signatures
+from data.split import is_chosen
+from data.token_files import LITTLE_ENDIAN, TOKENS, dtype_of
+from data.token_statistics import DegenerateBounds, TokenCounter
+from data.tokenizer import TOKENIZER, Tokenizer, TokenizerSettings
+
+VERSION = 1
+DIGESTS = "digests.npy"
+SIGNATURES = "signatures.npy"
+ENCODED = SCREENED.remove(SCREENED.get_field_index("text")).append(
+    pa.field("num_tokens", pa.int64(), nullable=False)
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntakeSettings:
+    """What one unit is made with."""
+
+    filters: FilterSettings
+    tokenizer: TokenizerSettings
+    bounds: DegenerateBounds
+    round_trip_share: float
+    """Share of the documents that are decoded again from what was written."""
+
+
+def take_in(
+    out: Path,
+    tokenizer_directory: Path,
+    *fetched: Path,
+    source: Source,
+    unit: SourceUnit,
+    settings: IntakeSettings,
+) -> None:
+    """Screen and encode a unit's candidates.
+
+    Raises: whatever reading the source raises, EncoderMismatchError, DegenerateTokensError,
+        TokenOutOfRangeError, RoundTripError.
+    """
+    tokenizer = Tokenizer.load(tokenizer_directory / TOKENIZER)
+    where = f"unit {unit.number} ({unit.files[0].path})"
+    counter = TokenCounter(tokenizer.vocab_size, where)
+    batches = _screened(source.read(unit, *fetched), settings.filters, out)
+    digests, sketches = [], []
+    with TableWriter(out / DOCUMENTS, ENCODED) as documents, (out / TOKENS).open("xb") as tokens:
+        encoder = CheckedEncoder(open_encoder(tokenizer, settings.tokenizer.engine), tokenizer)
+        for batch in batches:
+            ids, length_D = _encode(batch["text"], encoder, tokenizer.end_of_text_id)
+            counter.add(ids)
+            tokens.write(ids.astype(LITTLE_ENDIAN[dtype_of(tokenizer.vocab_size)]))
+            documents.write(
+                batch.drop_columns(["text"]).append_column("num_tokens", pa.array(length_D))
+            )
+            digests.append(digests_of(batch["sha256"]))
+            if settings.filters.near_duplicates != "off":
+                sketches.append(signatures(batch["text"], settings.filters.minhash_seed))
+    assert int(counter.counts_V[tokenizer.end_of_text_id]) == documents.num_rows, "a forged end"
+    np.save(out / DIGESTS, np.concatenate([np.zeros((0, 4), np.uint64), *digests]))
+    if settings.filters.near_duplicates != "off":
+        np.save(out / SIGNATURES, np.concatenate([signatures(_NO_TEXTS, 0), *sketches]))
+    settings.bounds.refuse(counter.statistics(tokenizer.unk_id), where)
+    check_round_trips(out, tokenizer, settings.round_trip_share)
+
+
+_NO_TEXTS = pa.array([], pa.large_string())
+
+
+def digests_of(sha256_D: pa.StringArray) -> NDArray[np.uint64]:
+    """Turn hex digests into words.
+
+    Shapes: (D,) -> (D, 4).
+    """
+    raw = bytes.fromhex("".join(sha256_D.to_pylist()))
+    return np.frombuffer(raw, dtype=">u8").reshape(-1, 4).astype(np.uint64)
+
+
+def _screened(
+    candidates: Iterator[pa.RecordBatch], filters: FilterSettings, out: Path
+) -> Iterator[pa.RecordBatch]:
+    """Yield the documents of every batch that has any; write down the rest."""
+    with TableWriter(out / REJECTED, REJECTIONS) as rejected:
+        for batch in candidates:
+            kept, refused = screen(batch, filters)
+            rejected.write(refused)
+            if kept.num_rows:
+                yield kept
+
+
+def _encode(
+    texts: pa.LargeStringArray, encoder: CheckedEncoder, end_of_text_id: int
+) -> tuple[NDArray[np.integer[Any]], NDArray[np.int64]]:
+    """Encode documents, each with its end; returns all ids and the tokens of each document."""
+    ids, length_D = encoder.encode(texts)
+    return np.insert(ids, np.cumsum(length_D), end_of_text_id), length_D + 1
+
+
+def check_round_trips(directory: Path, tokenizer: Tokenizer, share: float) -> int:
+    """Decode documents from what is on disk and compare with their digests; count them.
+
+    The first document is always among them; the digest of each other one decides.
+
+    Raises: RoundTripError.
+    """
+    dtype = LITTLE_ENDIAN[dtype_of(tokenizer.vocab_size)]
+    ids = np.fromfile(directory / TOKENS, dtype=dtype)
+    start, checked = 0, 0
+    for piece in read_pieces(directory / DOCUMENTS, ["path", "sha256", "num_tokens"]):
+        for document in piece.to_pylist():
+            stop = start + document["num_tokens"]
+            if start == 0 or is_chosen(document["sha256"], share):
+                found = hashlib.sha256(tokenizer.decode(ids[start:stop])).hexdigest()
+                if found != document["sha256"]:
+                    raise RoundTripError(document["path"], found, document["sha256"])
+                checked += 1
+            start = stop
+    return checked
