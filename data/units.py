@@ -23,8 +23,8 @@ class Given:
 class Unit:
     """One piece of a stage's work.
 
-    `make(out, *inputs)` fills the empty directory `out`; `inputs` are the directories of the
-    unit's inputs. It must be picklable: a module's function, or a `functools.partial` of one.
+    `make(out, *inputs, *aside)` fills the empty directory `out`; it gets the directories of what
+    it needs. It must be picklable: a module's function, or a `functools.partial` of one.
     """
 
     recipe: Mapping[str, Any]
@@ -32,6 +32,8 @@ class Unit:
     label: str
     make: Callable[..., None]
     inputs: "tuple[Unit | Given, ...]" = ()
+    aside: "tuple[Unit | Given, ...]" = ()
+    """What only a part of matters here: the recipe holds the digest of that part instead."""
 
 
 class MakeUnits(Protocol):

@@ -34,6 +34,8 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     task_errors.UnsupportedStoreError: NOT_AVAILABLE,
     task_errors.BusyError: STORAGE,
     task_errors.WorkerDiedError: UNEXPECTED,
+    task_errors.UnitDiedError: UNEXPECTED,
+    task_errors.UnitFailedError: UNEXPECTED,
     task_errors.MirrorError: NETWORK,
     task_errors.PreflightError: VALIDATION_FAILED,
     data_errors.WrongSettingError: USAGE,

@@ -13,8 +13,11 @@ TaskError
 +-- MirrorError            MLflow did not take a run's evidence
 +-- WorkerFailedError      the training worker stopped and said why
 +-- WorkerDiedError        the training worker died without a word; may be retried
++-- UnitDiedError          processes that make units died without a word, and again
++-- UnitFailedError        a unit raised something that cannot be handed on
 """
 
+import copyreg
 import errno
 import os
 import re
@@ -26,6 +29,10 @@ class TaskError(Exception):
     """Base of this package; `hint` is the one useful action, or empty."""
 
     hint: str = ""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by attributes: an error given its fields by keyword crosses processes too."""
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
 @dataclass(eq=False)
@@ -182,6 +189,30 @@ class WorkerDiedError(TaskError):
         tail = self.output.strip().splitlines()
         said = f" ({tail[-1]})" if tail else ""
         return f"training worker: exit status {self.status}{said}, should be 0"
+
+
+@dataclass(eq=False)
+class UnitDiedError(TaskError):
+    """Processes that make units died without a word, as often as is tried."""
+
+    what: str
+    num_times: int
+    hint = "usually memory: lower runtime.num_workers; the same command goes on from there"
+
+    def __str__(self) -> str:
+        return f"{self.what}: a worker was killed {self.num_times} times, should end its unit"
+
+
+@dataclass(eq=False)
+class UnitFailedError(TaskError):
+    """A unit raised an exception that cannot be handed from process to process."""
+
+    unit: str
+    error: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.unit}: {self.error}: {self.message}, should be made"
 
 
 _STORAGE_ERRNOS = {

@@ -6,7 +6,6 @@ beside them says which recipe made which artefact.
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
@@ -19,10 +18,11 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from evidence.canonical import digest, dumps, file_sha256, pretty, read_object
+from evidence.canonical import digest, dumps, pretty, read_object
 from evidence.errors import WrongRefError
 from evidence.records import Recipe
 from evidence.refs import REF_TYPES, Ref
+from tasks.directories import differences, entries, move_into_place
 from tasks.errors import (
     AmbiguousError,
     ArtefactDamagedError,
@@ -89,7 +89,10 @@ class Store:
         self._sweep()
         unique = f"{BUILD}{name}-{uuid.uuid4().hex[:12]}"
         directory, lock = self.root / "tmp" / unique, self.root / "tmp" / f"{unique}.lock"
-        with locked(lock, what="a build of its own"):
+        # Sweepers see a lock only once it is held.
+        unseen = lock.with_suffix(".new")
+        with locked(unseen, what="a build of its own"):
+            unseen.rename(lock)
             directory.mkdir()
             try:
                 yield directory
@@ -120,19 +123,11 @@ class Store:
     def commit(self, directory: Path, ref_type: type[RefT], index: object) -> RefT:
         """Hash, index, sync and rename a built directory; its name is the index's digest."""
         content = index if isinstance(index, Mapping) else asdict(index)  # type: ignore[call-overload]
-        document = {"kind": ref_type.kind, "content": content, "files": _entries(directory)}
+        document = {"kind": ref_type.kind, "content": content, "files": entries(directory)}
         ref = ref_type(digest(document))
         (directory / INDEX).write_bytes(pretty(document))
-        sync(directory)
-        final = self.directory(ref)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            directory.rename(final)
-        except OSError as error:
-            # Equal content is already there: that is the artefact.
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-        _sync_directory(final.parent)
+        # Equal content may be there already: that is the artefact.
+        move_into_place(directory, self.directory(ref))
         return ref
 
     def directory(self, ref: Ref) -> Path:
@@ -206,20 +201,7 @@ def damages(directory: Path, ref: Ref, index: Mapping[str, Any]) -> Iterator[Art
             directory / INDEX, f"digest {digest(index)[:12]}", f"{ref.digest[:12]}"
         )
         return
-    expected = {str(entry["path"]): entry for entry in index["files"]}
-    present = set(_files(directory)) - {INDEX}
-    for name in sorted(present - expected.keys()):
-        yield ArtefactDamagedError(directory / name, "a file", "absent: the index does not list it")
-    for name, entry in sorted(expected.items()):
-        path = directory / name
-        if name not in present:
-            yield ArtefactDamagedError(path, "no file", f"{entry['bytes']} bytes")
-        elif path.stat().st_size != entry["bytes"]:
-            yield ArtefactDamagedError(
-                path, f"{path.stat().st_size} bytes", f"{entry['bytes']} bytes"
-            )
-        elif (found := file_sha256(path)) != entry["sha256"]:
-            yield ArtefactDamagedError(path, f"sha256 {found[:12]}", f"{entry['sha256'][:12]}")
+    yield from differences(directory, index["files"], index=INDEX)
 
 
 @contextlib.contextmanager
@@ -235,39 +217,3 @@ def locked(path: Path, *, what: str, wait: bool = False) -> Iterator[None]:
         except BlockingIOError:
             raise BusyError(what, path) from None
         yield
-
-
-def _entries(directory: Path) -> list[dict[str, object]]:
-    return [
-        {
-            "path": name,
-            "bytes": (directory / name).stat().st_size,
-            "sha256": file_sha256(directory / name),
-        }
-        for name in _files(directory)
-    ]
-
-
-def _files(directory: Path) -> list[str]:
-    return sorted(
-        path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()
-    )
-
-
-def sync(directory: Path) -> None:
-    """Hand every file of a directory, and their names, to the disk."""
-    for path in directory.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        else:
-            _sync_directory(path)
-    _sync_directory(directory)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,6 +20,8 @@ from tasks.errors import (
     PreflightError,
     StorageError,
     TaskError,
+    UnitDiedError,
+    UnitFailedError,
     UnsupportedStoreError,
     WorkerDiedError,
     WorkerFailedError,
@@ -70,6 +72,14 @@ EXAMPLES: list[tuple[TaskError, str]] = [
         "training worker: exit status -9 (two), should be 0",
     ),
     (WorkerDiedError(-9, ""), "training worker: exit status -9, should be 0"),
+    (
+        UnitDiedError("take in", 3),
+        "take in: a worker was killed 3 times, should end its unit",
+    ),
+    (
+        UnitFailedError("file 7", "OddError", "x"),
+        "file 7: OddError: x, should be made",
+    ),
 ]
 
 
