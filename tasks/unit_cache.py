@@ -10,6 +10,7 @@ import sys
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from data.units import Given, Unit
 from evidence.canonical import digest, pretty, read_object
 from evidence.errors import EvidenceError
 from evidence.refs import REF_TYPES, parse_ref
-from tasks.checked import is_checked, remember_checked, stamp
+from tasks.checked import is_checked, lasting_stamp, remember_checked
 from tasks.directories import differences, entries, move_into_place
-from tasks.errors import ArtefactDamagedError, NotFoundError
+from tasks.errors import ArtefactDamagedError, UnsharedStoreError
+from tasks.remote import Remote
 from tasks.store import Store
 
 UNIT = "unit.json"
@@ -73,6 +75,10 @@ class Keys:
         return tuple(each if isinstance(each, Given) else self.of(each) for each in needs)
 
 
+_SENT: set[tuple[Remote, str]] = set()
+"What this process knows to be where the store is."
+
+
 @dataclass(frozen=True, slots=True)
 class UnitCache:
     """The units of a store."""
@@ -81,30 +87,36 @@ class UnitCache:
 
     def directory(self, key: str) -> Path:
         """Return where the unit of this key is or would be."""
-        return self.store.root / "units" / key[:2] / key
+        return self.store.root / _name(key)
 
     def find(self, key: str) -> Path | None:
         """Return a unit that exists, every byte of it checked.
 
         One that is damaged is thrown away, which is said on stderr: it can be made again.
+
+        Raises: StoreRefusedError, StoreUnreachableError.
         """
         directory = self.directory(key)
-        if not directory.is_dir():
-            return None
-        if is_checked(directory):
-            return directory
         try:
-            self._check(directory, key)
-        except (ArtefactDamagedError, EvidenceError, FileNotFoundError) as damage:
+            if not self.store.fetch(_name(key), UNIT, partial(_check, key)):
+                # Without its index it is nothing, and in the way.
+                self._throw_away(directory)
+                return None
+            if not is_checked(directory):
+                seen = lasting_stamp(directory)
+                _check(key, directory)
+                remember_checked(directory, seen)
+        except (ArtefactDamagedError, EvidenceError) as damage:
             sys.stderr.write(f"  damaged, will be made again: {damage}\n")
             self._throw_away(directory)
             return None
+        self._send(key)
         return directory
 
     def make(self, job: UnitJob) -> Path:
         """Make a unit that does not exist yet; return its directory.
 
-        Raises: NotFoundError if something that it needs is not there, and what the unit raises.
+        Raises: UnsharedStoreError if what it needs is not there, and what the unit raises.
         """
         if found := self.find(job.key):
             return found
@@ -116,7 +128,6 @@ class UnitCache:
 
     def _commit(self, directory: Path, job: UnitJob) -> None:
         inputs = [each.name if isinstance(each, Given) else each for each in job.inputs]
-        seen = stamp(directory)
         record = {
             "schema": SCHEMA,
             "recipe": job.recipe,
@@ -124,37 +135,49 @@ class UnitCache:
             "files": entries(directory),
         }
         (directory / UNIT).write_bytes(pretty(record))
-        seen = (*seen, *(each for each in stamp(directory) if each[0] == UNIT))
-        final = self.directory(job.key)
-        if move_into_place(directory, final):
-            remember_checked(final, tuple(sorted(seen)))
+        seen = lasting_stamp(directory)
+        if move_into_place(directory, self.directory(job.key)):
+            remember_checked(self.directory(job.key), seen)
+        self._send(job.key)
 
-    def _check(self, directory: Path, key: str) -> None:
-        """Hash a unit.
-
-        Raises: ArtefactDamagedError, EvidenceError, FileNotFoundError.
-        """
-        seen, record = stamp(directory), read_object(directory / UNIT)
-        known: Any = record
-        if (found := digest({"recipe": record["recipe"], "inputs": record["inputs"]})) != key:
-            raise ArtefactDamagedError(directory / UNIT, f"key {found[:12]}", key[:12])
-        for damage in differences(directory, known["files"], index=UNIT):
-            raise damage
-        remember_checked(directory, seen)
+    def _send(self, key: str) -> None:
+        """Let the other machines have a unit; asks once in the life of this process."""
+        if self.store.remote and (self.store.remote, key) not in _SENT:
+            self.store.send(_name(key), UNIT)
+            _SENT.add((self.store.remote, key))
 
     def _needed(self, need: str | Given) -> Path:
         if isinstance(need, str):
             if found := self.find(need):
                 return found
-            raise NotFoundError(f"unit {need[:12]}", str(self.store.root))
+            raise UnsharedStoreError(f"unit {need[:12]}", self.directory(need))
         if need.directory.is_dir():
             return need.directory
         if need.name.partition(":")[0] in REF_TYPES:
             return self.store.open(parse_ref(need.name)).directory
-        raise NotFoundError(f"directory of {need.name}", str(need.directory))
+        raise UnsharedStoreError(f"directory of {need.name}", need.directory)
 
     def _throw_away(self, directory: Path) -> None:
+        if not directory.is_dir():
+            return
         aside = self.store.root / "tmp" / f"damaged-{uuid.uuid4().hex}"
         aside.parent.mkdir(exist_ok=True)
         directory.rename(aside)
         shutil.rmtree(aside)
+
+
+def _name(key: str) -> str:
+    return f"units/{key[:2]}/{key}"
+
+
+def _check(key: str, directory: Path) -> None:
+    """Hash a unit.
+
+    Raises: ArtefactDamagedError, EvidenceError.
+    """
+    record: Any = read_object(directory / UNIT)
+    found = digest({name: record.get(name) for name in ("recipe", "inputs")})
+    if found != key:
+        raise ArtefactDamagedError(directory / UNIT, f"key {found[:12]}", key[:12])
+    for damage in differences(directory, record["files"], index=UNIT):
+        raise damage

@@ -18,11 +18,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
-from tasks import places
 from tasks.errors import UnitDiedError
 from tasks.prefect_task import NUM_RETRIES
 from tasks.runtime import RuntimeSettings
-from tasks.store import Store
+from tasks.store import open_store
 from tasks.unit_cache import UnitCache, UnitJob
 from tasks.unit_worker import THREAD_LIMITS, begin_worker, portable
 from tasks.units import num_workers
@@ -122,5 +121,5 @@ def _make_unit(label: str, pickled: bytes) -> str:  # noqa: ARG001  # names the 
     """Make one unit in a worker; return its key."""
     job: UnitJob = pickle.loads(pickled)  # noqa: S301  # from the process that asks for it
     with portable(job.label):
-        UnitCache(Store(places.store())).make(job)
+        UnitCache(open_store()).make(job)
     return job.key

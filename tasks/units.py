@@ -12,9 +12,8 @@ from pathlib import Path
 
 from data.progress import Progress
 from data.units import Given, MakeUnits, Unit
-from tasks import places
 from tasks.runtime import RuntimeSettings
-from tasks.store import Store
+from tasks.store import open_store
 from tasks.unit_cache import Keys, UnitCache, UnitJob
 
 CHECK_THREADS = 8
@@ -29,7 +28,7 @@ def make_units(runtime: RuntimeSettings, on_progress: Progress | None = None) ->
             on_progress(what, done, total)
 
     def make(what: str, units: Sequence[Unit]) -> list[Path]:
-        return _make(UnitCache(Store(places.store())), runtime, what, units, show)
+        return _make(UnitCache(open_store()), runtime, what, units, show)
 
     return make
 
@@ -122,7 +121,7 @@ def _make_all(
 
 
 def _make_here(jobs: list[UnitJob], count: Callable[[], None]) -> None:
-    cache = UnitCache(Store(places.store()))
+    cache = UnitCache(open_store())
     for job in jobs:
         cache.make(job)
         count()

@@ -9,7 +9,7 @@ import pytest
 
 from data.errors import EmptySourceError
 from data.units import Given
-from tasks.errors import NotFoundError
+from tasks.errors import UnsharedStoreError
 from tasks.units import make_units
 from tests.tasks.some_units import INLINE, fail, marked, of, unit
 
@@ -110,12 +110,10 @@ def test_what_lies_aside_is_handed_over_and_determines_nothing(home: Path, marks
     assert marked(marks) == ["a", "x"]
 
 
-def test_a_directory_that_is_not_there_is_not_found(
-    home: Path, marks: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(NotFoundError) as caught:
+def test_a_directory_that_is_not_there_is_named(home: Path, marks: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnsharedStoreError) as caught:
         make_units(INLINE)("write", [unit("a", marks, Given("it", tmp_path / "none"))])
-    assert vars(caught.value) == {"what": "directory of it", "where": str(tmp_path / "none")}
+    assert vars(caught.value) == {"what": "directory of it", "path": tmp_path / "none"}
 
 
 def test_progress_is_told_from_none_to_all(home: Path, marks: Path) -> None:
