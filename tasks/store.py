@@ -187,11 +187,18 @@ class Store:
     def remember(self, recipe: Recipe, ref: Ref, run: str) -> None:
         """Enter what a recipe has made, and send both to where the store is.
 
-        What is made stays made here if that fails; entering it again sends what was not sent.
+        What is made stays made here if that fails; `share` sends it then.
 
         Raises: StoreRefusedError, StoreUnreachableError.
         """
         self._recipes.enter(recipe, ref, run)
+        self.share(recipe, ref)
+
+    def share(self, recipe: Recipe, ref: Ref) -> None:
+        """Send what a recipe has made, and that it did, to where the store is.
+
+        Raises: StoreRefusedError, StoreUnreachableError.
+        """
         self.send(_artefact_name(ref), INDEX)
         self._recipes.send(recipe)
 
