@@ -157,7 +157,7 @@ class Mirror:
     def _register_model(self, run_id: str, record: Mapping[str, Any]) -> None:
         """Register the sealed checkpoint by place and digest, with its small files as artifacts."""
         ref = parse_ref(record["output"])
-        directory = open_store().directory(ref)
+        directory = open_store().peek(ref).directory
         model = self.client.create_logged_model(
             self.sent.experiment_id,
             name=record["recipe"]["settings"]["checkpoint"]["name"],

@@ -269,13 +269,15 @@ class Store:
         }
 
 
-def open_store() -> Store:
-    """Return the store of this process's environment.
+def open_store(location: str | None = None) -> Store:
+    """Return the store of this process's environment, or the one that another process named.
 
     Raises: UnsupportedStoreError.
     """
-    url = places.store_url()
-    return Store(places.store(), Remote(url) if url else None)
+    url = places.store_url() if location is None else location if "://" in location else None
+    if url:
+        return Store(places.store(), Remote(url))
+    return Store(Path(location) if location else places.store())
 
 
 def _refuse(ref: Ref, directory: Path) -> None:

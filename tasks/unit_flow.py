@@ -1,14 +1,11 @@
 """The units of one kind as the tasks of one Prefect sub-flow, on the task runner of the settings.
 
-A worker that dies without a word is tried again, as a stage's is. What a unit raises ends the
-sub-flow: what is being made then is finished, what waits is not begun.
+Workers that die without a word are tried again, as a stage's are. What a unit raises ends the
+sub-flow: what waits is not begun, what is finished is kept.
 """
 
-import os
 import pickle
-from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -16,15 +13,16 @@ from typing import Any
 import prefect
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, as_completed
-from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
+from prefect.task_runners import TaskRunner
 
+from tasks import places
 from tasks.errors import UnitDiedError
 from tasks.prefect_task import NUM_RETRIES
 from tasks.runtime import RuntimeSettings
 from tasks.store import open_store
 from tasks.unit_cache import UnitCache, UnitJob
-from tasks.unit_worker import THREAD_LIMITS, begin_worker, portable
-from tasks.units import num_workers
+from tasks.unit_runners import RUNNERS, WorkersLostError
+from tasks.unit_worker import portable
 
 
 @dataclass(slots=True)
@@ -41,48 +39,26 @@ _BATCH: ContextVar[_Batch] = ContextVar("batch")
 
 
 def make_on_runner(
-    runtime: RuntimeSettings, what: str, jobs: list[UnitJob], count: Callable[[], None]
+    runtime: RuntimeSettings,
+    what: str,
+    jobs: list[UnitJob],
+    num_workers: int,
+    count: Callable[[], None],
 ) -> None:
     """Make jobs on the settings' task runner, counting each that is done.
 
-    Raises: UnitDiedError, and what a unit raises.
+    Raises: UnitDiedError, SchedulerError, FeatureError, and what a unit raises.
     """
     batch = _Batch({job.key: job for job in jobs}, count)
-    runner = _processes
     for _ in range(1 + NUM_RETRIES):
+        number = min(num_workers, len(batch.waiting))
         try:
-            with runner(min(num_workers(runtime), len(batch.waiting))) as task_runner:
+            with RUNNERS[runtime.task_runner](runtime, what, number) as task_runner:
                 _run_flow(task_runner, what, batch)
-        except BrokenExecutor:
+        except WorkersLostError:
             continue
         return
     raise UnitDiedError(what, 1 + NUM_RETRIES)
-
-
-@contextmanager
-def _processes(number: int) -> Iterator[TaskRunner[Any]]:
-    """Yield a pool of processes that share the cores and end with this one."""
-    with limited_threads(number):
-        yield ProcessPoolTaskRunner(number, initializer=begin_worker, initargs=(os.getpid(),))
-
-
-@contextmanager
-def limited_threads(number: int) -> Iterator[None]:
-    """Let the processes that are started meanwhile have their share of the cores.
-
-    Libraries read this when they are loaded: the ones of this process stay as they are.
-    """
-    share = str(max(1, len(os.sched_getaffinity(0)) // number))
-    before = {name: os.environ.get(name) for name in THREAD_LIMITS}
-    os.environ.update(dict.fromkeys(THREAD_LIMITS, share))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _run_flow(task_runner: TaskRunner[Any], what: str, batch: _Batch) -> None:
@@ -103,8 +79,9 @@ def _run_flow(task_runner: TaskRunner[Any], what: str, batch: _Batch) -> None:
 
 def _flow() -> None:
     batch = _BATCH.get()
+    location = places.store_url() or str(places.store())
     futures: list[PrefectFuture[str]] = [
-        _make_unit.submit(job.label, pickle.dumps(job)) for job in batch.waiting.values()
+        _make_unit.submit(job.label, location, pickle.dumps(job)) for job in batch.waiting.values()
     ]
     for future in as_completed(futures):
         del batch.waiting[future.result()]
@@ -117,9 +94,9 @@ def _flow() -> None:
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def _make_unit(label: str, pickled: bytes) -> str:  # noqa: ARG001  # names the task run
+def _make_unit(label: str, location: str, pickled: bytes) -> str:
     """Make one unit in a worker; return its key."""
     job: UnitJob = pickle.loads(pickled)  # noqa: S301  # from the process that asks for it
-    with portable(job.label):
-        UnitCache(open_store()).make(job)
+    with portable(label):
+        UnitCache(open_store(location)).make(job)
     return job.key

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from data.progress import Progress
 from data.units import Given, MakeUnits, Unit
+from tasks.errors import UnsharedStoreError
 from tasks.runtime import RuntimeSettings
 from tasks.store import open_store
 from tasks.unit_cache import Keys, UnitCache, UnitJob
@@ -94,9 +95,13 @@ def _units_of(unit: Unit) -> list[Unit]:
 
 
 def _made(cache: UnitCache, key: str) -> Path:
-    directory = cache.find(key)
-    assert directory is not None
-    return directory
+    """Return a unit that was made; by a worker elsewhere, perhaps.
+
+    Raises: UnsharedStoreError.
+    """
+    if directory := cache.find(key):
+        return directory
+    raise UnsharedStoreError(f"unit {key[:12]}", cache.directory(key))
 
 
 def _make_all(
@@ -117,7 +122,7 @@ def _make_all(
         return
     from tasks.unit_flow import make_on_runner
 
-    make_on_runner(runtime, what, jobs, count)
+    make_on_runner(runtime, what, jobs, num_workers(runtime), count)
 
 
 def _make_here(jobs: list[UnitJob], count: Callable[[], None]) -> None:
