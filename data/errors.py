@@ -21,6 +21,7 @@ DataError
 +-- CorruptShardError             a shards directory that contradicts its index
 """
 
+import copyreg
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,10 @@ class DataError(Exception):
     """Base of this package; `hint` is the one useful action, or empty."""
 
     hint: str = ""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by attributes: an error given its fields by keyword crosses processes too."""
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
 @dataclass(eq=False)

@@ -8,6 +8,7 @@ EvidenceError
 +-- GateFailedError     a required gate did not hold
 """
 
+import copyreg
 from dataclasses import dataclass
 
 
@@ -15,6 +16,10 @@ class EvidenceError(Exception):
     """Base of this package; `hint` is the one useful action, or empty."""
 
     hint: str = ""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by attributes: an error given its fields by keyword crosses processes too."""
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
 @dataclass(eq=False)

@@ -10,6 +10,7 @@ ModelError
 +-- DifferentProgramsError   two traces are not of the same computation
 """
 
+import copyreg
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,10 @@ class ModelError(Exception):
     """Base of this package; `hint` is the one useful action, or empty."""
 
     hint: str = ""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by attributes: an error given its fields by keyword crosses processes too."""
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
 @dataclass(eq=False)

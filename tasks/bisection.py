@@ -23,7 +23,6 @@ from model.disagreement import compare, first_departure
 from model.llama import LlamaSettings
 from model.taps import Trace, trace
 from model.trace_text import TraceHeader, sub_ffn_csv, trace_text
-from tasks import places
 from tasks.device import choose_device, num_threads
 from tasks.models import APR, load_apr, load_directory
 from tasks.prefect_task import publish, stage_task, tracking
@@ -32,7 +31,7 @@ from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
 from tasks.snapshots import SNAPSHOTS, Snapshot
 from tasks.stage import Stage, perform
-from tasks.store import Artefact, Store
+from tasks.store import Artefact, Store, open_store
 from tasks.thresholds import Thresholds
 
 VERSION = 1
@@ -104,7 +103,7 @@ def bisect_task(
 
     def build(out: Path) -> dict[str, Any]:
         torch.set_num_threads(num_threads(runtime))
-        store = Store(places.store())
+        store = open_store()
         return trace_checkpoint(
             store, store.open(checkpoint), choose_device(runtime), thresholds, out
         )

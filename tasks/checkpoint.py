@@ -13,7 +13,6 @@ from evidence.gates import Gate, Measurements
 from evidence.refs import CheckpointRef, EvaluationRef, parse_ref
 from model.apr_model import read_model, write_model
 from model.hugging_face import read_directory, write_directory
-from tasks import places
 from tasks.checkpoint_settings import CheckpointSettings
 from tasks.model_card import model_card
 from tasks.models import APR
@@ -21,7 +20,7 @@ from tasks.prefect_task import publish, stage_task, tracking
 from tasks.run_record import Run
 from tasks.snapshots import SNAPSHOTS, Snapshot
 from tasks.stage import Stage, perform
-from tasks.store import Artefact, Store
+from tasks.store import Artefact, open_store
 from tasks.thresholds import Thresholds
 
 VERSION = 1
@@ -92,7 +91,7 @@ def checkpoint_task(
     """Seal the snapshot that the evaluation scored."""
 
     def build(out: Path) -> dict[str, Any]:
-        store = Store(places.store())
+        store = open_store()
         scored = store.open(evaluation)
         training, shards = (
             store.open(parse_ref(scored.index["content"][kind])) for kind in ("training", "shards")

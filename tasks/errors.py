@@ -7,14 +7,22 @@ TaskError
 +-- AmbiguousError         a short name that fits several
 +-- ArtefactDamagedError   an artefact's bytes are not what its index says
 +-- StorageError           the disk refused: full, read-only, not permitted
-+-- UnsupportedStoreError  a store of a kind that this version cannot use
++-- UnsupportedStoreError  a store of a kind that nothing here can open
++-- StoreRefusedError      the far store said no: denied, no such bucket, no credentials
++-- StoreUnreachableError  the far store did not answer
++-- UnsharedStoreError     what another machine made is not in this one's store
++-- FeatureError           an optional package that a setting asks for is not installed
++-- SchedulerError         the cluster that makes units cannot be reached, or went away
 +-- BusyError              another process is doing the same work
 +-- PreflightError         a model or a budget that the shards cannot serve
 +-- MirrorError            MLflow did not take a run's evidence
 +-- WorkerFailedError      the training worker stopped and said why
 +-- WorkerDiedError        the training worker died without a word; may be retried
++-- UnitDiedError          processes that make units died without a word, and again
++-- UnitFailedError        a unit raised something that cannot be handed on
 """
 
+import copyreg
 import errno
 import os
 import re
@@ -26,6 +34,10 @@ class TaskError(Exception):
     """Base of this package; `hint` is the one useful action, or empty."""
 
     hint: str = ""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by attributes: an error given its fields by keyword crosses processes too."""
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
 @dataclass(eq=False)
@@ -108,13 +120,81 @@ class StorageError(TaskError):
 
 @dataclass(eq=False)
 class UnsupportedStoreError(TaskError):
-    """A store URL of a kind that this version cannot use."""
+    """A store URL of a kind that nothing here can open."""
 
     url: str
-    hint = "set ASSAY_STORE to a local directory"
+    reason: str
+    hint = "set ASSAY_STORE to a local directory, or to s3://BUCKET/PREFIX with s3fs installed"
 
     def __str__(self) -> str:
-        return f"ASSAY_STORE is {self.url}, should be a local path in this version"
+        return f"ASSAY_STORE is {self.url}: {self.reason}; should be a directory or a known URL"
+
+
+@dataclass(eq=False)
+class StoreRefusedError(TaskError):
+    """A far store that said no."""
+
+    url: str
+    reason: str
+    hint = "check the bucket and the credentials; what is finished is kept here, and sent next time"
+
+    def __str__(self) -> str:
+        return f"{self.url}: {self.reason}, should be readable and writable"
+
+
+@dataclass(eq=False)
+class StoreUnreachableError(TaskError):
+    """A far store that did not answer."""
+
+    url: str
+    reason: str
+    hint = "run the same command when it answers; what is finished is kept here, and sent then"
+
+    def __str__(self) -> str:
+        return f"{self.url}: {self.reason}, should answer"
+
+
+@dataclass(eq=False)
+class UnsharedStoreError(TaskError):
+    """What a worker on another machine made, or needs, is not where this one looks."""
+
+    what: str
+    path: Path
+    hint = "set ASSAY_STORE to a directory that all machines share, or to s3://BUCKET/PREFIX"
+
+    def __str__(self) -> str:
+        return f"{self.path}: no {self.what}, should be there for every machine that makes units"
+
+
+@dataclass(eq=False)
+class FeatureError(TaskError):
+    """A setting that asks for an optional package."""
+
+    setting: str
+    found: str
+    package: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.setting} is {self.found}, should be so only where {self.package} is installed"
+        )
+
+    @property
+    def hint(self) -> str:  # type: ignore[override]  # names the package
+        """Name the package."""
+        return f"pip install {self.package}"
+
+
+@dataclass(eq=False)
+class SchedulerError(TaskError):
+    """A cluster that cannot be reached, or that went away with its work."""
+
+    address: str
+    reason: str
+    hint = "check runtime.scheduler and the cluster; finished units are kept"
+
+    def __str__(self) -> str:
+        return f"{self.address or 'the local cluster'}: {self.reason}, should make units"
 
 
 @dataclass(eq=False)
@@ -182,6 +262,30 @@ class WorkerDiedError(TaskError):
         tail = self.output.strip().splitlines()
         said = f" ({tail[-1]})" if tail else ""
         return f"training worker: exit status {self.status}{said}, should be 0"
+
+
+@dataclass(eq=False)
+class UnitDiedError(TaskError):
+    """Processes that make units died without a word, as often as is tried."""
+
+    what: str
+    num_times: int
+    hint = "usually memory: lower runtime.num_workers; the same command goes on from there"
+
+    def __str__(self) -> str:
+        return f"{self.what}: a worker was killed {self.num_times} times, should end its unit"
+
+
+@dataclass(eq=False)
+class UnitFailedError(TaskError):
+    """A unit raised an exception that cannot be handed from process to process."""
+
+    unit: str
+    error: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.unit}: {self.error}: {self.message}, should be made"
 
 
 _STORAGE_ERRNOS = {

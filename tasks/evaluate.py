@@ -16,7 +16,6 @@ from evidence.canonical import read_object
 from evidence.gates import Gate, Measurements
 from evidence.refs import EvaluationRef, ShardsRef, TrainingRef
 from model.loss_statistics import LossCounter, bits_per_byte, loss_statistics
-from tasks import places
 from tasks.device import choose_device, num_threads
 from tasks.models import load_apr
 from tasks.prefect_task import publish, stage_task, tracking
@@ -25,7 +24,7 @@ from tasks.runtime import RuntimeSettings
 from tasks.shard import BASELINES
 from tasks.snapshots import SNAPSHOTS, Snapshot
 from tasks.stage import Stage, perform
-from tasks.store import Artefact, Store
+from tasks.store import Artefact, open_store
 from tasks.thresholds import Thresholds
 from tasks.validation import Validation
 
@@ -116,7 +115,7 @@ def evaluate_task(
     """Score the best snapshot of a training on the validation rows of its shards."""
 
     def build(out: Path) -> dict[str, Any]:
-        store = Store(places.store())
+        store = open_store()
         return score(store.open(training), store.open(shards), runtime, out)
 
     done = perform(

@@ -7,10 +7,9 @@ from data.tokenizer import Tokenizer
 from evidence.refs import CheckpointRef
 from model.errors import WrongSettingError
 from model.generation import generate
-from tasks import places
 from tasks.errors import NotFoundError
 from tasks.models import APR, load_apr
-from tasks.store import Store
+from tasks.store import open_store
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -46,7 +45,7 @@ def checkpoint_directory(text: str) -> Path:
     Raises: NotFoundError, AmbiguousError, WrongRefError, ArtefactDamagedError.
     """
     if text.startswith(f"{CheckpointRef.kind}:"):
-        store = Store(places.store())
+        store = open_store()
         return store.open(store.resolve(text)).directory
     directory = Path(text)
     if not (directory / APR).is_file():

@@ -34,7 +34,7 @@ from tasks.mirror_log import (
 )
 from tasks.mirror_state import Sent
 from tasks.run_record import Run, find_run
-from tasks.store import Store, locked
+from tasks.store import locked, open_store
 
 EXPERIMENT = "assay"
 LOOK_SECONDS = 2.0
@@ -158,7 +158,7 @@ class Mirror:
     def _register_model(self, run_id: str, record: Mapping[str, Any]) -> None:
         """Register the sealed checkpoint by place and digest, with its small files as artifacts."""
         ref = parse_ref(record["output"])
-        directory = Store(places.store()).directory(ref)
+        directory = open_store().peek(ref).directory
         model = self.client.create_logged_model(
             self.sent.experiment_id,
             name=record["recipe"]["settings"]["checkpoint"]["name"],

@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-from tasks.errors import UnsupportedStoreError
-
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -14,14 +12,15 @@ def home() -> Path:
 
 
 def store() -> Path:
-    """Directory of the artefacts (`ASSAY_STORE`).
-
-    Raises: UnsupportedStoreError.
-    """
+    """Directory of the artefacts (`ASSAY_STORE`); the cache of a store that is elsewhere."""
     text = os.environ.get("ASSAY_STORE")
-    if text and "://" in text:
-        raise UnsupportedStoreError(text)
-    return Path(text).absolute() if text else home() / "store"
+    return Path(text).absolute() if text and "://" not in text else home() / "store"
+
+
+def store_url() -> str | None:
+    """Where the artefacts are if that is no directory of this machine (`ASSAY_STORE`)."""
+    text = os.environ.get("ASSAY_STORE")
+    return text if text and "://" in text else None
 
 
 def evidence() -> Path:

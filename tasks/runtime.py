@@ -15,6 +15,12 @@ class RuntimeSettings:
     device: Literal["auto", "cpu", "cuda"]
     "`auto` takes the first GPU where there is one; an explicit device is never replaced."
     evaluate_batch_rows: int
+    task_runner: Literal["processes", "inline", "dask", "ray"]
+    "Where units of work are made: in processes of this machine, in this one, or on a cluster."
+    scheduler: str
+    "Address of a Dask or Ray cluster; empty has dask and ray start one on this machine."
+    num_workers: int
+    "Processes that make units on this machine; 0 takes one a core."
 
     def __post_init__(self) -> None:
         """Refuse resources that do not exist.
@@ -26,3 +32,8 @@ class RuntimeSettings:
         if self.evaluate_batch_rows < 1:
             found = self.evaluate_batch_rows
             raise WrongSettingError("runtime.evaluate_batch_rows", found, "at least 1")
+        if self.scheduler and self.task_runner not in ("dask", "ray"):
+            expected = "empty unless runtime.task_runner is dask or ray"
+            raise WrongSettingError("runtime.scheduler", self.scheduler, expected)
+        if self.num_workers < 0:
+            raise WrongSettingError("runtime.num_workers", self.num_workers, "at least 0")

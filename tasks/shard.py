@@ -19,13 +19,12 @@ from data.units import Given, MakeUnits
 from evidence.canonical import pretty, read_object
 from evidence.gates import Gate, Measurements
 from evidence.refs import ShardsRef, TokensRef
-from tasks import places
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.progress import progress_bars
 from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
 from tasks.stage import Stage, perform
-from tasks.store import Artefact, Store
+from tasks.store import Artefact, open_store
 from tasks.thresholds import Thresholds
 from tasks.units import make_units
 
@@ -157,7 +156,7 @@ def shard_task(
     with progress_bars() as on_progress:
 
         def build(out: Path) -> ShardsIndex:
-            opened = Store(places.store()).open(tokens)
+            opened = open_store().open(tokens)
             units = make_units(runtime, on_progress)
             return build_shards(opened, settings, bounds, units, out, on_progress)
 

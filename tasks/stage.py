@@ -14,11 +14,10 @@ from typing import Any
 from evidence.gates import Gate, Measurements, Verdict, judge, require, verdict_record
 from evidence.records import STAGE_SCHEMA, Recipe, stage_file, write_record
 from evidence.refs import REF_TYPES, Ref, parse_ref
-from tasks import places
 from tasks.errors import storage_error
 from tasks.provenance import provenance
 from tasks.run_record import Run, now
-from tasks.store import Artefact, Store
+from tasks.store import Artefact, Store, open_store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,10 +121,13 @@ def _obtain(
     run: Run, stage: Stage, recipe: Recipe, build: Callable[[Path], object], *, resumable: bool
 ) -> tuple[Artefact, str | None]:
     """Return the artefact, and the run that made it if that was not this one."""
-    store = Store(places.store())
+    store = open_store()
     if made := store.find(recipe):
         _check_inputs(store, recipe)
-        return store.open(made.ref), made.run
+        artefact = store.open(made.ref)
+        # Whoever made it may have been cut off before it was sent.
+        store.share(recipe, made.ref)
+        return artefact, made.run
     store.check_writable()
     name = f"{stage.name}-{recipe.digest[:16]}"
     with store.resuming(name) if resumable else store.building(name) as directory:

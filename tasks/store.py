@@ -3,26 +3,32 @@
 An artefact is built in `tmp/`, hashed, given its index last, synced and renamed into
 `<kind>/<ab>/<digest>/`. A directory there exists if and only if it is complete. The recipe table
 beside them says which recipe made which artefact.
+
+Where the store is a URL, the directory of this machine is its cache: what is made is made here and
+then sent, what is asked for is fetched if it is not here. Unfinished work (`resuming`) stays here.
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from evidence.canonical import digest, dumps, file_sha256, pretty, read_object
+from evidence.canonical import digest, pretty, read_object
 from evidence.errors import WrongRefError
 from evidence.records import Recipe
 from evidence.refs import REF_TYPES, Ref
+from tasks import places
+from tasks.checked import is_checked, lasting_stamp, remember_checked
+from tasks.directories import differences, entries, move_into_place
 from tasks.errors import (
     AmbiguousError,
     ArtefactDamagedError,
@@ -30,6 +36,8 @@ from tasks.errors import (
     NotFoundError,
     StorageError,
 )
+from tasks.recipes import Made, Recipes
+from tasks.remote import Remote
 
 INDEX = "index.json"
 BUILD = "build-"
@@ -54,31 +62,32 @@ class Artefact:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """A recipe that has been made: its artefact, and the run whose record says so."""
-
-    ref: Ref
-    run: str
-    recipe: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class Store:
     """A directory of artefacts and the table of recipes that made them."""
 
     root: Path
+    remote: Remote | None = None
+    """The store that `root` is the cache of, if it is one."""
+
+    @property
+    def where(self) -> str:
+        """What a person would call the place."""
+        return self.remote.url if self.remote else str(self.root)
 
     def check_writable(self) -> None:
         """Refuse a store that cannot be written before any work is done.
 
-        Raises: StorageError.
+        Raises: StorageError, StoreRefusedError, StoreUnreachableError.
         """
-        probe = self.root / "tmp" / f"probe-{uuid.uuid4().hex}"
+        name = f"tmp/probe-{uuid.uuid4().hex}"
+        probe = self.root / name
         try:
             probe.mkdir(parents=True)
             probe.rmdir()
         except OSError as error:
             raise StorageError(str(self.root), os.strerror(error.errno or 0)) from None
+        if self.remote:
+            self.remote.check_writable(name)
 
     @contextlib.contextmanager
     def building(self, name: str) -> Iterator[Path]:
@@ -89,7 +98,10 @@ class Store:
         self._sweep()
         unique = f"{BUILD}{name}-{uuid.uuid4().hex[:12]}"
         directory, lock = self.root / "tmp" / unique, self.root / "tmp" / f"{unique}.lock"
-        with locked(lock, what="a build of its own"):
+        # Sweepers see a lock only once it is held.
+        unseen = lock.with_suffix(".new")
+        with locked(unseen, what="a build of its own"):
+            unseen.rename(lock)
             directory.mkdir()
             try:
                 yield directory
@@ -106,7 +118,7 @@ class Store:
 
     @contextlib.contextmanager
     def resuming(self, name: str) -> Iterator[Path]:
-        """Yield the one directory of this name, as an earlier process left it.
+        """Yield the one directory of this name, as an earlier process of this machine left it.
 
         Raises: BusyError if another process has it.
         """
@@ -120,61 +132,109 @@ class Store:
     def commit(self, directory: Path, ref_type: type[RefT], index: object) -> RefT:
         """Hash, index, sync and rename a built directory; its name is the index's digest."""
         content = index if isinstance(index, Mapping) else asdict(index)  # type: ignore[call-overload]
-        document = {"kind": ref_type.kind, "content": content, "files": _entries(directory)}
+        document = {"kind": ref_type.kind, "content": content, "files": entries(directory)}
         ref = ref_type(digest(document))
         (directory / INDEX).write_bytes(pretty(document))
-        sync(directory)
-        final = self.directory(ref)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            directory.rename(final)
-        except OSError as error:
-            # Equal content is already there: that is the artefact.
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-        _sync_directory(final.parent)
+        seen = lasting_stamp(directory)
+        # Equal content may be there already: that is the artefact.
+        if move_into_place(directory, self.directory(ref)):
+            remember_checked(self.directory(ref), seen)
         return ref
 
     def directory(self, ref: Ref) -> Path:
         """Return where the artefact of this ref is or would be."""
-        return self.root / ref.kind / ref.digest[:2] / ref.digest
+        return self.root / _artefact_name(ref)
 
     def open(self, ref: Ref) -> Artefact:
-        """Open an artefact after checking every byte of it.
+        """Open an artefact after checking every byte of it, once in the life of this process.
 
-        Raises: NotFoundError, ArtefactDamagedError.
+        Raises: NotFoundError, ArtefactDamagedError, StoreRefusedError, StoreUnreachableError.
         """
-        directory = self.directory(ref)
-        if not (directory / INDEX).is_file():
-            raise NotFoundError(f"artefact {ref.short}", str(self.root))
-        index = read_object(directory / INDEX)
-        for damage in damages(directory, ref, index):
-            raise damage
-        return Artefact(ref, directory, index)
+        artefact = self._found(ref)
+        if not is_checked(artefact.directory):
+            seen = lasting_stamp(artefact.directory)
+            for damage in damages(artefact.directory, ref, artefact.index):
+                raise damage
+            remember_checked(artefact.directory, seen)
+        return artefact
 
     def peek(self, ref: Ref) -> Artefact:
-        """Open an artefact that this process has just written, without hashing it again."""
+        """Open an artefact as it is, without hashing it.
+
+        Raises: FileNotFoundError, and whatever `open` raises if it has to be fetched.
+        """
+        self.fetch(_artefact_name(ref), INDEX, partial(_refuse, ref))
         directory = self.directory(ref)
         return Artefact(ref, directory, read_object(directory / INDEX))
 
+    def _found(self, ref: Ref) -> Artefact:
+        try:
+            return self.peek(ref)
+        except FileNotFoundError:
+            raise NotFoundError(f"artefact {ref.short}", self.where) from None
+
     def find(self, recipe: Recipe) -> Made | None:
-        """Return what this recipe has made before, if its artefact still exists."""
-        path = self._recipe_path(recipe.digest)
-        if not path.is_file():
-            return None
-        entry = read_object(path)
-        kind, _, name = str(entry["ref"]).partition(":")
-        ref = REF_TYPES[kind](name)
-        known: Any = entry["recipe"]
-        return Made(ref, str(entry["run"]), known) if self.directory(ref).is_dir() else None
+        """Return what this recipe has made before, here or elsewhere, if it still exists.
+
+        Raises: StoreRefusedError, StoreUnreachableError.
+        """
+        made = self._recipes.find(recipe)
+        if made is None or self.directory(made.ref).is_dir():
+            return made
+        exists = self.remote and self.remote.has(f"{_artefact_name(made.ref)}/{INDEX}")
+        return made if exists else None
 
     def remember(self, recipe: Recipe, ref: Ref, run: str) -> None:
-        """Enter what a recipe has made."""
-        path = self._recipe_path(recipe.digest)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
-        partial.write_bytes(dumps({"recipe": recipe.as_record(), "ref": str(ref), "run": run}))
-        partial.replace(path)
+        """Enter what a recipe has made, and send both to where the store is.
+
+        What is made stays made here if that fails; `share` sends it then.
+
+        Raises: StoreRefusedError, StoreUnreachableError.
+        """
+        self._recipes.enter(recipe, ref, run)
+        self.share(recipe, ref)
+
+    def share(self, recipe: Recipe, ref: Ref) -> None:
+        """Send what a recipe has made, and that it did, to where the store is.
+
+        Raises: StoreRefusedError, StoreUnreachableError.
+        """
+        self.send(_artefact_name(ref), INDEX)
+        self._recipes.send(recipe)
+
+    def send(self, name: str, index: str) -> None:
+        """Send a complete directory to where the store is, unless it is there.
+
+        Raises: StoreRefusedError, StoreUnreachableError.
+        """
+        if self.remote and not self.remote.has(f"{name}/{index}"):
+            self.remote.upload(self.root / name, name, index=index)
+
+    def fetch(self, name: str, index: str, check: Callable[[Path], None]) -> bool:
+        """Have a directory here that `check` does not refuse; return False if it is nowhere.
+
+        Raises: StoreRefusedError, StoreUnreachableError, and whatever `check` raises.
+        """
+        final = self.root / name
+        if (final / index).is_file():
+            return True
+        if self.remote is None or (content := self.remote.read(f"{name}/{index}")) is None:
+            return False
+        lock = self.root / "tmp" / f"fetch-{final.name}.lock"
+        with locked(lock, what="a download", wait=True), self.building("fetch") as directory:
+            if not (final / index).is_file():
+                (directory / index).write_bytes(content)
+                listed: Any = read_object(directory / index)["files"]
+                files = [str(entry["path"]) for entry in listed]
+                if not all(map(_is_inside, files)):
+                    raise ArtefactDamagedError(final / index, "a path that leads out", "none")
+                self.remote.download(name, files, directory)
+                check(directory)
+                seen = lasting_stamp(directory)
+                if move_into_place(directory, final):
+                    remember_checked(final, seen)
+            lock.unlink(missing_ok=True)
+        return True
 
     def resolve(self, text: str) -> Ref:
         """Return the artefact that `kind:digest`, or a unique beginning of it, names.
@@ -184,19 +244,54 @@ class Store:
         kind, _, start = text.partition(":")
         if kind not in REF_TYPES or not _BEGINNING.fullmatch(start):
             raise WrongRefError(text, f"{_WANTED} of {', '.join(REF_TYPES)}")
-        found = sorted(
-            path.name
-            for path in (self.root / kind).glob(f"{start[:2]}/{start}*")
-            if (path / INDEX).is_file()
-        )
+        here = {
+            path.parent.name for path in (self.root / kind).glob(f"{start[:2]}/{start}*/{INDEX}")
+        }
+        found = sorted(here | self._elsewhere(kind, start))
         if not found:
-            raise NotFoundError(f"artefact {text}", str(self.root))
+            raise NotFoundError(f"artefact {text}", self.where)
         if len(found) > 1:
             raise AmbiguousError(text, tuple(f"{kind}:{name[:16]}" for name in found))
         return REF_TYPES[kind](found[0])
 
-    def _recipe_path(self, recipe_digest: str) -> Path:
-        return self.root / "recipes" / recipe_digest[:2] / f"{recipe_digest}.json"
+    @property
+    def _recipes(self) -> Recipes:
+        return Recipes(self.root, self.remote)
+
+    def _elsewhere(self, kind: str, start: str) -> set[str]:
+        if self.remote is None:
+            return set()
+        shelf = f"{kind}/{start[:2]}"
+        return {
+            name
+            for name in self.remote.names(shelf)
+            if name.startswith(start) and self.remote.has(f"{shelf}/{name}/{INDEX}")
+        }
+
+
+def open_store(location: str | None = None) -> Store:
+    """Return the store of this process's environment, or the one that another process named.
+
+    Raises: UnsupportedStoreError.
+    """
+    url = places.store_url() if location is None else location if "://" in location else None
+    if url:
+        return Store(places.store(), Remote(url))
+    return Store(Path(location) if location else places.store())
+
+
+def _refuse(ref: Ref, directory: Path) -> None:
+    """Raise the first damage of a directory that should be an artefact."""
+    for damage in damages(directory, ref, read_object(directory / INDEX)):
+        raise damage
+
+
+def _is_inside(name: str) -> bool:
+    return not name.startswith("/") and ".." not in name.split("/")
+
+
+def _artefact_name(ref: Ref) -> str:
+    return f"{ref.kind}/{ref.digest[:2]}/{ref.digest}"
 
 
 def damages(directory: Path, ref: Ref, index: Mapping[str, Any]) -> Iterator[ArtefactDamagedError]:
@@ -206,20 +301,7 @@ def damages(directory: Path, ref: Ref, index: Mapping[str, Any]) -> Iterator[Art
             directory / INDEX, f"digest {digest(index)[:12]}", f"{ref.digest[:12]}"
         )
         return
-    expected = {str(entry["path"]): entry for entry in index["files"]}
-    present = set(_files(directory)) - {INDEX}
-    for name in sorted(present - expected.keys()):
-        yield ArtefactDamagedError(directory / name, "a file", "absent: the index does not list it")
-    for name, entry in sorted(expected.items()):
-        path = directory / name
-        if name not in present:
-            yield ArtefactDamagedError(path, "no file", f"{entry['bytes']} bytes")
-        elif path.stat().st_size != entry["bytes"]:
-            yield ArtefactDamagedError(
-                path, f"{path.stat().st_size} bytes", f"{entry['bytes']} bytes"
-            )
-        elif (found := file_sha256(path)) != entry["sha256"]:
-            yield ArtefactDamagedError(path, f"sha256 {found[:12]}", f"{entry['sha256'][:12]}")
+    yield from differences(directory, index["files"], index=INDEX)
 
 
 @contextlib.contextmanager
@@ -235,39 +317,3 @@ def locked(path: Path, *, what: str, wait: bool = False) -> Iterator[None]:
         except BlockingIOError:
             raise BusyError(what, path) from None
         yield
-
-
-def _entries(directory: Path) -> list[dict[str, object]]:
-    return [
-        {
-            "path": name,
-            "bytes": (directory / name).stat().st_size,
-            "sha256": file_sha256(directory / name),
-        }
-        for name in _files(directory)
-    ]
-
-
-def _files(directory: Path) -> list[str]:
-    return sorted(
-        path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()
-    )
-
-
-def sync(directory: Path) -> None:
-    """Hand every file of a directory, and their names, to the disk."""
-    for path in directory.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        else:
-            _sync_directory(path)
-    _sync_directory(directory)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

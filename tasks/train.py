@@ -36,7 +36,7 @@ from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
 from tasks.snapshots import MAX_EPOCHS, best_record, complete_snapshots
 from tasks.stage import Done, Stage, perform
-from tasks.store import Artefact, Store
+from tasks.store import Artefact, open_store
 from tasks.telemetry import sampling
 from tasks.thresholds import Thresholds
 from tasks.train_worker import FAILED, Job
@@ -157,7 +157,7 @@ def train_task(
     recipe_settings = {"model": asdict(model), "train": asdict(settings)}
 
     def build(directory: Path) -> dict[str, Any]:
-        artefact = Store(places.store()).open(shards)
+        artefact = open_store().open(shards)
         index = artefact.read_index(ShardsIndex)
         check_fits(index, model, settings)
         announce(run, directory)

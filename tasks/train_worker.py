@@ -33,12 +33,12 @@ from model.training_state import (
     save_training_state,
     weights,
 )
+from tasks.directories import sync
 from tasks.errors import storage_error
 from tasks.known_errors import KNOWN_ERRORS
 from tasks.probe import probe_ids, write_fingerprint
 from tasks.processes import die_with_parent
 from tasks.snapshots import SNAPSHOTS, Snapshot, complete_snapshots, drop_incomplete
-from tasks.store import sync
 from tasks.training_log import TRAIN_LOG, append_row, read_rows, truncate
 from tasks.validation import Validation
 

@@ -16,13 +16,13 @@ from evidence.errors import EvidenceError
 from evidence.gates import gate_of, verdict_record
 from evidence.records import RUN_RECORD, STAGES, epoch_fields, read_record, stage_file
 from evidence.refs import Ref, parse_ref
-from tasks import bisection, checkpoint, evaluate, places, pretokenize, shard, train
+from tasks import bisection, checkpoint, evaluate, pretokenize, shard, train
 from tasks.errors import NotFoundError
 from tasks.known_errors import KNOWN_ERRORS
 from tasks.run_record import PLAN, Run
 from tasks.snapshots import Snapshot, complete_snapshots
 from tasks.stage import Stage, judge_all
-from tasks.store import Artefact, Store, damages
+from tasks.store import Artefact, damages, open_store
 from tasks.training_log import TRAIN_LOG, read_rows
 
 STAGE_OF: dict[str, Stage] = {
@@ -206,11 +206,11 @@ def _check_stage(report: Report, run: Run, stage: str, run_record: Mapping[str, 
 
 def _open(report: Report, ref: Ref) -> Artefact | None:
     """Open an artefact, keeping every damage."""
-    store = Store(places.store())
+    store = open_store()
     try:
         artefact = store.peek(ref)
     except (OSError, EvidenceError) as error:
-        missing = NotFoundError(f"artefact {ref.short}", str(store.root))
+        missing = NotFoundError(f"artefact {ref.short}", store.where)
         failure = str(missing) if isinstance(error, OSError) else str(error)
         report.check(holds=False, failure=failure)
         return None

@@ -14,12 +14,19 @@ from tasks.errors import (
     AmbiguousError,
     ArtefactDamagedError,
     BusyError,
+    FeatureError,
     MirrorError,
     NoRunsError,
     NotFoundError,
     PreflightError,
+    SchedulerError,
     StorageError,
+    StoreRefusedError,
+    StoreUnreachableError,
     TaskError,
+    UnitDiedError,
+    UnitFailedError,
+    UnsharedStoreError,
     UnsupportedStoreError,
     WorkerDiedError,
     WorkerFailedError,
@@ -49,9 +56,27 @@ EXAMPLES: list[tuple[TaskError, str]] = [
         "/s: No space left on device, should be writable with space to spare",
     ),
     (
-        UnsupportedStoreError("s3://x"),
-        "ASSAY_STORE is s3://x, should be a local path in this version",
+        UnsupportedStoreError("odd://x", "Protocol not known: odd"),
+        "ASSAY_STORE is odd://x: Protocol not known: odd; should be a directory or a known URL",
     ),
+    (
+        StoreRefusedError("s3://x", "Access Denied"),
+        "s3://x: Access Denied, should be readable and writable",
+    ),
+    (
+        StoreUnreachableError("s3://x", "connection refused"),
+        "s3://x: connection refused, should answer",
+    ),
+    (
+        UnsharedStoreError("unit ab", Path("/s")),
+        "/s: no unit ab, should be there for every machine that makes units",
+    ),
+    (
+        FeatureError("runtime.task_runner", "ray", "prefect-ray"),
+        "runtime.task_runner is ray, should be so only where prefect-ray is installed",
+    ),
+    (SchedulerError("tcp://x:1", "timed out"), "tcp://x:1: timed out, should make units"),
+    (SchedulerError("", "timed out"), "the local cluster: timed out, should make units"),
     (
         BusyError("this recipe", Path("/s/lock")),
         "/s/lock: this recipe is held by another process, should be free",
@@ -70,6 +95,14 @@ EXAMPLES: list[tuple[TaskError, str]] = [
         "training worker: exit status -9 (two), should be 0",
     ),
     (WorkerDiedError(-9, ""), "training worker: exit status -9, should be 0"),
+    (
+        UnitDiedError("take in", 3),
+        "take in: a worker was killed 3 times, should end its unit",
+    ),
+    (
+        UnitFailedError("file 7", "OddError", "x"),
+        "file 7: OddError: x, should be made",
+    ),
 ]
 
 

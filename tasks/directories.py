@@ -1,0 +1,103 @@
+"""Complete directories: what they hold, byte for byte, and how they come to be all at once."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from evidence.canonical import file_sha256
+from tasks.errors import ArtefactDamagedError
+
+_NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+def list_files(directory: Path) -> list[str]:
+    """List the files below a directory, by their POSIX paths within it, in order."""
+    return sorted(
+        path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()
+    )
+
+
+def entries(directory: Path) -> list[dict[str, object]]:
+    """Describe every file of a directory: path, bytes and sha256."""
+    return [
+        {
+            "path": name,
+            "bytes": (directory / name).stat().st_size,
+            "sha256": file_sha256(directory / name),
+        }
+        for name in list_files(directory)
+    ]
+
+
+def differences(
+    directory: Path, listed: Iterable[Mapping[str, Any]], *, index: str
+) -> Iterator[ArtefactDamagedError]:
+    """Yield everything by which the files of a directory, but for its index, are not as listed."""
+    expected = {str(entry["path"]): entry for entry in listed}
+    present = set(list_files(directory)) - {index}
+    for name in sorted(present - expected.keys()):
+        yield ArtefactDamagedError(directory / name, "a file", "absent: the index does not list it")
+    for name, entry in sorted(expected.items()):
+        path = directory / name
+        if name not in present:
+            yield ArtefactDamagedError(path, "no file", f"{entry['bytes']} bytes")
+        elif path.stat().st_size != entry["bytes"]:
+            yield ArtefactDamagedError(
+                path, f"{path.stat().st_size} bytes", f"{entry['bytes']} bytes"
+            )
+        elif (found := file_sha256(path)) != entry["sha256"]:
+            yield ArtefactDamagedError(path, f"sha256 {found[:12]}", f"{entry['sha256'][:12]}")
+
+
+def move_into_place(directory: Path, final: Path) -> bool:
+    """Sync a complete directory and give it its name; return False if the name is taken.
+
+    Names follow from content or from what determines it: what has the name is the same thing.
+    """
+    sync(directory)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.rename(final)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    sync_directory(final.parent)
+    return True
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system knows no second names.
+
+    Neither may be written to afterwards: they are one file.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        shutil.copyfile(source, target)
+
+
+def sync(directory: Path) -> None:
+    """Hand every file of a directory, and their names, to the disk."""
+    for path in directory.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
+            sync_directory(path)
+    sync_directory(directory)
+
+
+def sync_directory(directory: Path) -> None:
+    """Hand the names in a directory to the disk."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

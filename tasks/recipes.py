@@ -1,0 +1,65 @@
+"""The table that says which recipe made which artefact: one small file a recipe."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evidence.canonical import dumps, loads
+from evidence.records import Recipe
+from evidence.refs import REF_TYPES, Ref
+from tasks.remote import Remote
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A recipe that has been made: its artefact, and the run whose record says so."""
+
+    ref: Ref
+    run: str
+    recipe: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipes:
+    """The table of a store; of one that is elsewhere, what is here is a copy."""
+
+    root: Path
+    remote: Remote | None
+
+    def find(self, recipe: Recipe) -> Made | None:
+        """Return what a recipe has made, here or elsewhere.
+
+        Raises: StoreRefusedError, StoreUnreachableError.
+        """
+        path = self.root / _name(recipe)
+        if path.is_file():
+            content: bytes | None = path.read_bytes()
+        else:
+            content = self.remote.read(_name(recipe)) if self.remote else None
+        if content is None:
+            return None
+        entry: Any = loads(content, _name(recipe))
+        kind, _, digits = str(entry["ref"]).partition(":")
+        return Made(REF_TYPES[kind](digits), str(entry["run"]), entry["recipe"])
+
+    def enter(self, recipe: Recipe, ref: Ref, run: str) -> None:
+        """Enter what a recipe has made, here."""
+        path = self.root / _name(recipe)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
+        partial.write_bytes(dumps({"recipe": recipe.as_record(), "ref": str(ref), "run": run}))
+        partial.replace(path)
+
+    def send(self, recipe: Recipe) -> None:
+        """Let others have an entry that they do not have.
+
+        Raises: StoreRefusedError, StoreUnreachableError.
+        """
+        if self.remote and not self.remote.has(_name(recipe)):
+            self.remote.write(_name(recipe), (self.root / _name(recipe)).read_bytes())
+
+
+def _name(recipe: Recipe) -> str:
+    return f"recipes/{recipe.digest[:2]}/{recipe.digest}.json"

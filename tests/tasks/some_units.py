@@ -1,0 +1,81 @@
+"""Units small enough for a test, which leave a mark outside whenever they are made."""
+
+import os
+import signal
+import time
+import uuid
+from functools import partial
+from pathlib import Path
+
+from data.units import Given, Unit
+from tasks.runtime import RuntimeSettings
+
+INLINE = RuntimeSettings(
+    num_threads=1,
+    device="cpu",
+    evaluate_batch_rows=1,
+    task_runner="inline",
+    scheduler="",
+    num_workers=2,
+)
+
+
+def mark(marks: Path, name: str) -> None:
+    """Say that a unit is being made."""
+    marks.mkdir(parents=True, exist_ok=True)
+    (marks / f"{name}-{uuid.uuid4().hex}").write_text(str(os.getpid()))
+
+
+def marked(marks: Path) -> list[str]:
+    """List what was made, once for each time."""
+    return sorted(path.name.partition("-")[0] for path in marks.glob("*"))
+
+
+def write(text: str, marks: Path, out: Path, *inputs: Path) -> None:
+    """Write a text and what the inputs hold."""
+    mark(marks, text)
+    (out / "deep").mkdir()
+    (out / "text").write_text(text + "".join((each / "text").read_text() for each in inputs))
+    (out / "deep" / "bytes").write_bytes(text.encode() * 1000)
+
+
+def unit(
+    text: str, marks: Path, *inputs: Unit | Given, aside: tuple[Unit | Given, ...] = ()
+) -> Unit:
+    """Return a unit that writes a text."""
+    recipe = {"kind": "write", "version": 1, "text": text}
+    return Unit(
+        recipe=recipe,
+        label=f"write {text}",
+        make=partial(write, text, marks),
+        inputs=inputs,
+        aside=aside,
+    )
+
+
+def die_once(text: str, marks: Path, out: Path) -> None:
+    """Be killed without a word the first time."""
+    first = text not in marked(marks)
+    mark(marks, text)
+    (out / "text").write_text(text)
+    if first:
+        # The others have begun, so that there is something to lose.
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die(text: str, marks: Path, out: Path) -> None:
+    """Be killed without a word."""
+    mark(marks, text)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(error: Exception, out: Path) -> None:
+    """Raise an error."""
+    (out / "half").write_text("written")
+    raise error
+
+
+def of(make: partial[None], text: str) -> Unit:
+    """Return a unit that does something."""
+    return Unit(recipe={"kind": make.func.__name__, "text": text}, label=f"do {text}", make=make)
