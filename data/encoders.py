@@ -6,7 +6,8 @@ after their Unicode tables were made. What follows from that is the business of 
 Legend: D documents of a batch, N tokens of a batch.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -164,18 +165,21 @@ def open_engine(engine: EngineName, definition: str) -> Encoder:
 def differing_code_points(engine: EngineName, definition: str) -> tuple[int, ...]:
     """Ask an engine and Hugging Face about code points; return those they split differently.
 
-    It takes a second or two, hence it is asked once for a tokenizer, not in every unit.
+    It takes two seconds, hence it is asked once for a tokenizer, not in every unit. It depends on
+    the engines' versions and the pre-tokenizer alone.
 
     Raises: UnusableEngineError.
     """
-    if engine == "tokenizers":
-        return ()
-    probe, points = probe_definition(definition), asked_code_points()
-    texts = probes(points)
-    found = open_engine(engine, probe).encode(texts)
-    expected = open_engine("tokenizers", probe).encode(texts)
-    pairs = zip(points, found.documents(), expected.documents(), strict=True)
-    return tuple(point for point, ours, theirs in pairs if not np.array_equal(ours, theirs))
+    return () if engine == "tokenizers" else _differing_points(engine, probe_definition(definition))
+
+
+@cache
+def _differing_points(engine: EngineName, probe: str) -> tuple[int, ...]:
+    # The answer depends on the pre-tokenizer alone: the probe has no other part of the tokenizer.
+    ours, theirs = open_engine(engine, probe), open_engine("tokenizers", probe)
+    groups = _differing(ours, theirs, asked_code_points())
+    points = [(point,) for group in groups for point in group]
+    return tuple(point for (point,) in _differing(ours, theirs, points))
 
 
 def describe(engine: EngineName, tokenizer: Tokenizer, differing: Iterable[int]) -> dict[str, Any]:
@@ -193,6 +197,14 @@ def describe(engine: EngineName, tokenizer: Tokenizer, differing: Iterable[int])
         "num_differing_code_points": len(tuple(differing)),
         "last_code_point_asked": LAST_ASKED,
     }
+
+
+def _differing(
+    ours: Encoder, theirs: Encoder, groups: Sequence[Sequence[int]]
+) -> list[Sequence[int]]:
+    texts = probes(groups)
+    pairs = zip(ours.encode(texts).documents(), theirs.encode(texts).documents(), strict=True)
+    return [group for group, pair in zip(groups, pairs, strict=True) if not np.array_equal(*pair)]
 
 
 def joined(documents: Iterable[NDArray[np.uint32]]) -> Encoded:

@@ -18,9 +18,11 @@ from data.tokenizer_file import NUM_BYTES, byte_characters
 
 LAST_ASKED = 0x1FFFF
 SURROGATES = range(0xD800, 0xE000)
-PROBE = "a{0}A{0}A0{0}0!{0}! {0} "
+PROBE = "a{0}A{0}0{0}!{0} "
 """A code point beside letters, digits, punctuation and white space."""
 NEIGHBOURS = b"aA0! "
+BLOCK_BYTES = 1024
+GROUP = 64
 LEAD_BYTES = range(0xC2, 0xF5)
 TRAIL_BYTES = range(0x80, 0xC0)
 LETTER_SINCE = {
@@ -49,17 +51,19 @@ def probe_definition(definition: str) -> str:
     vocab = {token: number for number, token in enumerate(tokens)}
     plain = json.loads(definition)
     model = {**plain["model"], "vocab": vocab, "merges": merges, "unk_token": None}
-    return json.dumps({**plain, "model": model})
+    return json.dumps({**plain, "model": model, "decoder": None})
 
 
-def asked_code_points() -> list[int]:
-    """List the code points that engines are asked about."""
-    return [point for point in range(0x80, LAST_ASKED + 1) if point not in SURROGATES]
+def asked_code_points() -> list[Sequence[int]]:
+    """List the code points that engines are asked about, in groups."""
+    points = [point for point in range(0x80, LAST_ASKED + 1) if point not in SURROGATES]
+    return [points[first : first + GROUP] for first in range(0, len(points), GROUP)]
 
 
-def probes(code_points: Iterable[int]) -> pa.LargeStringArray:
-    """Write one text to encode for each code point."""
-    return pa.array([PROBE.format(chr(point)) for point in code_points], pa.large_string())
+def probes(groups: Iterable[Sequence[int]]) -> pa.LargeStringArray:
+    """Write one text to encode for each group of code points."""
+    texts = ["".join(PROBE.format(chr(point)) for point in group) for group in groups]
+    return pa.array(texts, pa.large_string())
 
 
 def unicode_version(letters: Sequence[NDArray[np.uint32]]) -> str:
@@ -122,14 +126,13 @@ def text_buffers(texts: pa.LargeStringArray) -> tuple[NDArray[np.int64], NDArray
 
 
 def _at_least(content: NDArray[np.uint8], least: int) -> NDArray[np.int64]:
-    """Find the bytes of at least this value, by words of eight as most have none."""
-    is_high = content >= least
-    whole = len(content) // 8 * 8
-    words = np.flatnonzero(is_high[:whole].view(np.uint64))
-    inside = (words[:, None] * 8 + np.arange(8)).ravel()
-    rest = np.arange(whole, len(content))
-    places = np.concatenate((inside, rest))
-    return places[is_high[places]]
+    """Find the bytes of at least this value; most blocks have none and are dropped at once."""
+    whole = len(content) // BLOCK_BYTES * BLOCK_BYTES
+    blocks = content[:whole].reshape(-1, BLOCK_BYTES)
+    hot = np.flatnonzero(blocks.max(axis=1) >= least)
+    block, place = np.nonzero(blocks[hot] >= least)
+    rest = np.flatnonzero(content[whole:] >= least) + whole
+    return np.concatenate((hot[block] * BLOCK_BYTES + place, rest))
 
 
 def _decode(content: NDArray[np.uint8], leads: NDArray[np.int64]) -> NDArray[np.int64]:
