@@ -13,6 +13,9 @@ DataError
 +-- LeakError                     the same content is on both sides
 +-- VocabularyTooLargeError       the corpus cannot fill the vocabulary
 +-- WrongTokenizerError           a tokenizer.json this package cannot use
++-- TokenizerGateError            a tokenizer that fails a proof
++-- UnusableEngineError           an encoding engine that is absent or refuses the tokenizer
++-- EncoderMismatchError          an engine whose ids are not Hugging Face's
 +-- TokenOutOfRangeError          a token id beyond the vocabulary
 +-- RoundTripError                stored tokens do not decode to the source bytes
 +-- DegenerateTokensError         a token stream that no model should be trained on
@@ -185,6 +188,52 @@ class WrongTokenizerError(DataError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.found}, should be {self.expected}"
+
+
+@dataclass(eq=False)
+class TokenizerGateError(DataError):
+    """A tokenizer that does not do what every tokenizer here must."""
+
+    path: Path
+    gate: str
+    found: str
+    expected: str
+    hint = "train another tokenizer, or import one that is byte-level and without a normalizer"
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.gate}: {self.found}, should be {self.expected}"
+
+
+@dataclass(eq=False)
+class UnusableEngineError(DataError):
+    """An engine that cannot encode with this tokenizer on this machine."""
+
+    engine: str
+    found: str
+    expected: str
+    hint = 'set tokenizer.engine to "tokenizers", which is slower and can do everything'
+
+    def __str__(self) -> str:
+        return f"tokenizer.engine {self.engine}: {self.found}, should be {self.expected}"
+
+
+@dataclass(eq=False)
+class EncoderMismatchError(DataError):
+    """A document that the engine and Hugging Face encode differently."""
+
+    where: str
+    engine: str
+    document: int
+    position: int
+    found_id: int
+    expected_id: int
+    hint = 'set tokenizer.engine to "tokenizers" or another one, and report this document'
+
+    def __str__(self) -> str:
+        return (
+            f"{self.where}: document {self.document}: token {self.position} of {self.engine} "
+            f"is id {self.found_id}, should be {self.expected_id} as of Hugging Face (-1: no token)"
+        )
 
 
 @dataclass(eq=False)

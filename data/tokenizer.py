@@ -1,23 +1,35 @@
 """A byte-level BPE whose decoded tokens are, byte for byte, the text that went in.
 
-There is one special token, the end of text. It is never produced by encoding: a source file that
-spells it out is text like any other, and only the caller places document boundaries.
+Special tokens are never produced by encoding: a source file that spells one out is text like any
+other, and only the caller places document boundaries.
+
+Legend: D documents, N tokens, V ids of the vocabulary.
 """
 
-import json
+import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Engine
 
-from data.errors import VocabularyTooLargeError, WrongTokenizerError
+from data.bounds import at_least
+from data.errors import TokenOutOfRangeError, VocabularyTooLargeError, WrongSettingError
+from data.tokenizer_file import (
+    END_OF_TEXT,
+    NUM_BYTES,
+    TokenizerFile,
+    engine_definition,
+    read_tokenizer_file,
+)
 
-END_OF_TEXT = "<|endoftext|>"
-NUM_BYTES = 256
+EngineName = Literal["gigatoken", "fastokens", "tokenizers"]
 MIN_VOCAB_SIZE = NUM_BYTES + 1
 
 PRE_TOKENIZER = (
@@ -27,51 +39,130 @@ PRE_TOKENIZER = (
 """Source: the cl100k_base pattern of OpenAI's tiktoken; digits in groups."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizerSettings:
+    """Where the tokenizer comes from, and what encodes with it."""
+
+    kind: Literal["train", "import"]
+    path: str
+    """The file that is imported."""
+    vocab_size: int
+    min_merge_frequency: int
+    sample_bytes: int
+    """Text of the training side that the tokenizer is trained on, at most."""
+    sample_seed: int
+    specials: tuple[str, ...]
+    """The end of text first; of an import, the end of text alone."""
+    engine: EngineName
+    checked_documents: int
+    """Documents of a unit that Hugging Face encodes again, to compare."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("train", "import"):
+            raise WrongSettingError("tokenizer.kind", self.kind, "train or import")
+        if self.engine not in get_args(EngineName):
+            expected = f"one of {', '.join(get_args(EngineName))}"
+            raise WrongSettingError("tokenizer.engine", self.engine, expected)
+        at_least("tokenizer.checked_documents", self.checked_documents, 1)
+        at_least("tokenizer.sample_seed", self.sample_seed, 0)
+        _require_specials(self.specials)
+        (self._require_training if self.kind == "train" else self._require_import)()
+
+    def _require_training(self) -> None:
+        if self.path:
+            raise WrongSettingError("tokenizer.path", self.path, "'' for kind train")
+        least = NUM_BYTES + len(self.specials)
+        at_least("tokenizer.vocab_size", self.vocab_size, least)
+        at_least("tokenizer.min_merge_frequency", self.min_merge_frequency, 1)
+        at_least("tokenizer.sample_bytes", self.sample_bytes, 1)
+
+    def _require_import(self) -> None:
+        if not self.path:
+            raise WrongSettingError("tokenizer.path", self.path, "a file for kind import")
+        for name in ("vocab_size", "min_merge_frequency", "sample_bytes", "sample_seed"):
+            if getattr(self, name) != 0:
+                found = getattr(self, name)
+                raise WrongSettingError(f"tokenizer.{name}", found, "0 for kind import")
+        if len(self.specials) > 1:
+            expected = "the end of text alone for kind import"
+            raise WrongSettingError("tokenizer.specials", self.specials, expected)
+
+
 class Tokenizer:
     """Encodes text to ids and decodes ids to bytes."""
 
-    def __init__(self, path: Path, definition: dict[str, Any]) -> None:
-        self.end_of_text_id, self.unk_id, self._bytes_of = _read(path, definition)
-        # Without added tokens the engine has no text that it would turn into a special id.
-        self._engine = Engine.from_str(json.dumps({**definition, "added_tokens": []}))
+    def __init__(self, path: Path, file: TokenizerFile) -> None:
+        self.path = path
+        self.end_of_text = file.end_of_text
+        self.end_of_text_id = file.reserved[file.end_of_text]
+        self.reserved = file.reserved
+        self.unk_id = file.unk_id
+        self.engine_definition = engine_definition(file.definition)
+        self._pieces = file.pieces
 
     @classmethod
-    def load(cls, path: Path) -> "Tokenizer":
-        """Load a `tokenizer.json`.
+    def load(cls, path: Path, end_of_text: str | None = None) -> "Tokenizer":
+        """Load a `tokenizer.json`; the end of text is the usual or the only special token.
 
         Raises: WrongTokenizerError.
         """
-        try:
-            definition = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            found = f"cannot be read ({error})"
-            raise WrongTokenizerError(path, found, "a tokenizer.json") from error
-        return cls(path, definition)
+        return cls(path, read_tokenizer_file(path, end_of_text))
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids, the end of text included."""
-        return len(self._bytes_of)
+        """Number of ids, the reserved ones included."""
+        return len(self._pieces)
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
-        """Encode texts, without any special id."""
+        """Encode texts with Hugging Face, without any reserved id."""
         encodings = self._engine.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
 
     def decode(self, ids: Iterable[int]) -> bytes:
-        """Decode ids to the bytes they stand for; the end of text stands for none."""
-        return b"".join(self._bytes_of[token] for token in ids)
+        """Decode ids to the bytes they stand for; a reserved id stands for none."""
+        return b"".join(self._pieces[token] for token in ids)
+
+    def decode_batch(
+        self, ids_N: NDArray[np.integer[Any]], lengths_D: NDArray[np.int64]
+    ) -> pa.LargeBinaryArray:
+        """Decode documents that lie one after the other, each of so many ids.
+
+        Shapes: (N,), (D,) -> D byte strings.
+        Raises: TokenOutOfRangeError.
+        """
+        if len(ids_N) and int(ids_N.max()) >= self.vocab_size:
+            raise TokenOutOfRangeError(str(self.path), int(ids_N.max()), self.vocab_size)
+        pieces_N = self._arrow_pieces.take(pa.array(ids_N))
+        _, offsets, content = pieces_N.buffers()
+        ends_D = np.concatenate(([0], np.cumsum(lengths_D)))
+        starts = pa.py_buffer(np.frombuffer(offsets, dtype=np.int64)[ends_D])
+        buffers = [None, starts, content]
+        return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(lengths_D), buffers)
 
     def token_bytes(self) -> NDArray[np.int64]:
         """Count the bytes that each id stands for.
 
         Shapes: (V,).
         """
-        return np.array([len(piece) for piece in self._bytes_of], dtype=np.int64)
+        return np.array([len(piece) for piece in self._pieces], dtype=np.int64)
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return Engine.from_str(self.engine_definition)
+
+    @cached_property
+    def _arrow_pieces(self) -> pa.LargeBinaryArray:
+        return pa.array(self._pieces, pa.large_binary())
 
 
-def train_tokenizer(texts: Iterable[str], *, vocab_size: int, min_merge_frequency: int) -> str:
-    """Train on texts; return the content of a `tokenizer.json`.
+def train_tokenizer(
+    texts: Iterable[str],
+    *,
+    vocab_size: int,
+    min_merge_frequency: int,
+    specials: Sequence[str] = (END_OF_TEXT,),
+) -> str:
+    """Train on texts; return the content of a `tokenizer.json`, special tokens first.
 
     Raises: VocabularyTooLargeError.
     """
@@ -86,7 +177,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, min_merge_frequenc
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=min_merge_frequency,
-        special_tokens=[AddedToken(END_OF_TEXT, special=True, normalized=False)],
+        special_tokens=[AddedToken(name, special=True, normalized=False) for name in specials],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -96,48 +187,22 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, min_merge_frequenc
     return engine.to_str(pretty=True) + "\n"
 
 
-def _read(path: Path, definition: dict[str, Any]) -> tuple[int, int | None, list[bytes]]:
-    """Check a tokenizer.json and take from it what decoding needs."""
-    try:
-        model, added = definition["model"], definition["added_tokens"]
-        vocab: dict[str, int] = model["vocab"]
-        kind, normalizer = model["type"], definition["normalizer"]
-        special = {token["content"]: token["id"] for token in added}
-        unk_id = vocab.get(model["unk_token"])
-    except (KeyError, TypeError) as error:
-        raise WrongTokenizerError(path, f"no {error}", "a tokenizer.json") from error
-    if kind != "BPE" or normalizer is not None:
-        found = f"{kind} with normalizer {normalizer}"
-        raise WrongTokenizerError(path, found, "BPE without a normalizer")
-    if special != {END_OF_TEXT: vocab.get(END_OF_TEXT)}:
-        expected = f"exactly {END_OF_TEXT}, an id of the vocabulary"
-        raise WrongTokenizerError(path, f"added tokens are {special}", expected)
-    if sorted(vocab.values()) != list(range(len(vocab))):
-        raise WrongTokenizerError(path, "ids have gaps", f"0 to {len(vocab) - 1}")
-    return special[END_OF_TEXT], unk_id, _bytes_of_ids(path, vocab)
+def import_tokenizer(path: Path, end_of_text: str) -> bytes:
+    """Check a Hugging Face `tokenizer.json`; return its bytes, which are its identity.
 
-
-def _bytes_of_ids(path: Path, vocab: dict[str, int]) -> list[bytes]:
-    byte_of = _byte_of_character()
-    pieces = [b""] * len(vocab)
-    for piece, token in vocab.items():
-        if piece == END_OF_TEXT:
-            continue
-        if not set(piece) <= byte_of.keys():
-            raise WrongTokenizerError(path, f"token {piece!a}", "characters that stand for bytes")
-        pieces[token] = bytes(byte_of[character] for character in piece)
-    missing = NUM_BYTES - len({piece for piece in pieces if len(piece) == 1})
-    if missing:
-        raise WrongTokenizerError(path, f"{missing} bytes have no token", "a token for each byte")
-    return pieces
-
-
-def _byte_of_character() -> dict[str, int]:
-    """Invert the printable alphabet in which byte-level tokens are written.
-
-    Source: `bytes_to_unicode` in OpenAI's GPT-2 encoder.
+    Raises: WrongTokenizerError.
     """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    shifted = [byte for byte in range(NUM_BYTES) if byte not in set(printable)]
-    characters = {chr(byte): byte for byte in printable}
-    return characters | {chr(NUM_BYTES + rank): byte for rank, byte in enumerate(shifted)}
+    read_tokenizer_file(path, end_of_text)
+    return path.read_bytes()
+
+
+def tokenizer_digest(content: bytes) -> str:
+    """Name a tokenizer by the sha256 of its file."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _require_specials(specials: tuple[str, ...]) -> None:
+    expected = "one or more different texts of printable characters, the end of text first"
+    are_texts = all(isinstance(name, str) and name.isprintable() and name for name in specials)
+    if not specials or not are_texts or len(set(specials)) < len(specials):
+        raise WrongSettingError("tokenizer.specials", specials, expected)
