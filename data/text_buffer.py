@@ -1,0 +1,58 @@
+"""The texts of a batch as one run of bytes, with where each of them begins.
+
+Shape letters: P positions.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class TextBuffer:
+    """UTF-8 bytes of documents, one after the other."""
+
+    data: NDArray[np.uint8]
+    """The bytes of all."""
+    offsets: NDArray[np.int64]
+    """Document d is `data[offsets[d] : offsets[d + 1]]`."""
+
+    @classmethod
+    def of(cls, texts: Any) -> "TextBuffer":
+        """View a `large_string` or `large_binary` array; null counts as empty."""
+        if isinstance(texts, pa.ChunkedArray):
+            texts = texts.combine_chunks()
+        _, ends, held = texts.buffers()
+        if len(texts) == 0 or ends is None:
+            return cls(np.empty(0, np.uint8), np.zeros(1, np.int64))
+        offsets = np.frombuffer(ends, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+        data = np.empty(0, np.uint8) if held is None else np.frombuffer(held, np.uint8)
+        return cls(data[offsets[0] : offsets[-1]], offsets - offsets[0])
+
+    @property
+    def num_documents(self) -> int:
+        """Number of documents."""
+        return len(self.offsets) - 1
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """Bytes of each document."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def whole(self) -> bytes:
+        """All bytes, for searches that Python does well."""
+        return self.data.tobytes()
+
+    def document(self, number: int) -> bytes:
+        """Return the bytes of one document."""
+        first, end = self.offsets[number : number + 2].tolist()
+        return self.data[first:end].tobytes()
+
+    def document_of(self, positions_P: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tell in which document each byte stands."""
+        return np.searchsorted(self.offsets, positions_P, side="right") - 1
