@@ -7,18 +7,18 @@ Legend: D documents, V vocabulary, P permutations of MinHash.
 """
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.candidates import Source, SourceUnit
+from data.checked_encoder import CheckedEncoder
 from data.documents import DOCUMENTS, REJECTED, TableWriter, read_pieces
-from data.encoders import CheckedEncoder, open_encoder
 from data.errors import RoundTripError
 from data.filters import DOCUMENTS as SCREENED
 from data.filters import REJECTIONS, FilterSettings, screen
@@ -27,9 +27,10 @@ from data.split import is_chosen
 from data.token_files import LITTLE_ENDIAN, TOKENS, dtype_of
 from data.token_statistics import DegenerateBounds, TokenCounter
 from data.tokenizer import TOKENIZER, Tokenizer, TokenizerSettings
+from data.vocabulary import ENGINE
 
 VERSION = 1
-DIGESTS = "digests.npy"
+DIGESTS, DIGEST_BYTES = "digests.npy", 32
 SIGNATURES = "signatures.npy"
 ENCODED = SCREENED.remove(SCREENED.get_field_index("text")).append(
     pa.field("num_tokens", pa.int64(), nullable=False)
@@ -49,7 +50,8 @@ class IntakeSettings:
 
 def take_in(
     out: Path,
-    tokenizer_directory: Path,
+    vocabulary: Path,
+    engine: Path,
     *fetched: Path,
     source: Source,
     unit: SourceUnit,
@@ -60,41 +62,55 @@ def take_in(
     Raises: whatever reading the source raises, EncoderMismatchError, DegenerateTokensError,
         TokenOutOfRangeError, RoundTripError.
     """
-    tokenizer = Tokenizer.load(tokenizer_directory / TOKENIZER)
+    tokenizer = Tokenizer.load(vocabulary / TOKENIZER, settings.tokenizer.specials[0])
+    width = LITTLE_ENDIAN[dtype_of(tokenizer.vocab_size)]
     where = f"unit {unit.number} ({unit.files[0].path})"
     counter = TokenCounter(tokenizer.vocab_size, where)
-    batches = _screened(source.read(unit, *fetched), settings.filters, out)
-    digests, sketches = [], []
-    with TableWriter(out / DOCUMENTS, ENCODED) as documents, (out / TOKENS).open("xb") as tokens:
-        encoder = CheckedEncoder(open_encoder(tokenizer, settings.tokenizer.engine), tokenizer)
-        for batch in batches:
-            ids, length_D = _encode(batch["text"], encoder, tokenizer.end_of_text_id)
+    signed = settings.filters.near_duplicates != "off"
+    digests, sketches = [digests_of(_NOTHING)], [signatures(_NOTHING, 0)]
+    with (
+        CheckedEncoder(
+            tokenizer,
+            settings.tokenizer.engine,
+            differing=json.loads((engine / ENGINE).read_text())["differing"],
+            checked_documents=settings.tokenizer.checked_documents,
+            where=where,
+        ) as encoder,
+        TableWriter(out / DOCUMENTS, ENCODED) as documents,
+        (out / TOKENS).open("xb") as tokens,
+    ):
+        for batch in _screened(source.read(unit, *fetched), settings.filters, out):
+            encoded = encoder.encode(batch["text"])
+            ids = encoded.ended(tokenizer.end_of_text_id, width)
             counter.add(ids)
-            tokens.write(ids.astype(LITTLE_ENDIAN[dtype_of(tokenizer.vocab_size)]))
-            documents.write(
-                batch.drop_columns(["text"]).append_column("num_tokens", pa.array(length_D))
-            )
+            tokens.write(memoryview(ids))
+            documents.write(_with_lengths(batch, encoded.lengths_D + 1))
             digests.append(digests_of(batch["sha256"]))
-            if settings.filters.near_duplicates != "off":
+            if signed:
                 sketches.append(signatures(batch["text"], settings.filters.minhash_seed))
-    assert int(counter.counts_V[tokenizer.end_of_text_id]) == documents.num_rows, "a forged end"
-    np.save(out / DIGESTS, np.concatenate([np.zeros((0, 4), np.uint64), *digests]))
-    if settings.filters.near_duplicates != "off":
-        np.save(out / SIGNATURES, np.concatenate([signatures(_NO_TEXTS, 0), *sketches]))
+    ends = int(counter.counts_V[tokenizer.end_of_text_id])
+    assert ends == documents.num_rows, "a forged end of text"
+    np.save(out / DIGESTS, np.concatenate(digests))
+    if signed:
+        np.save(out / SIGNATURES, np.concatenate(sketches))
     settings.bounds.refuse(counter.statistics(tokenizer.unk_id), where)
     check_round_trips(out, tokenizer, settings.round_trip_share)
 
 
-_NO_TEXTS = pa.array([], pa.large_string())
+_NOTHING = pa.array([], pa.large_string())
 
 
-def digests_of(sha256_D: pa.StringArray) -> NDArray[np.uint64]:
-    """Turn hex digests into words.
+def digests_of(sha256_D: pa.Array) -> NDArray[np.uint8]:
+    """Turn hex digests into bytes.
 
-    Shapes: (D,) -> (D, 4).
+    Shapes: (D,) -> (D, 32).
     """
     raw = bytes.fromhex("".join(sha256_D.to_pylist()))
-    return np.frombuffer(raw, dtype=">u8").reshape(-1, 4).astype(np.uint64)
+    return np.frombuffer(raw, dtype=np.uint8).reshape(-1, DIGEST_BYTES)
+
+
+def _with_lengths(batch: pa.RecordBatch, length_D: NDArray[np.int64]) -> pa.RecordBatch:
+    return batch.drop_columns(["text"]).append_column("num_tokens", pa.array(length_D))
 
 
 def _screened(
@@ -107,14 +123,6 @@ def _screened(
             rejected.write(refused)
             if kept.num_rows:
                 yield kept
-
-
-def _encode(
-    texts: pa.LargeStringArray, encoder: CheckedEncoder, end_of_text_id: int
-) -> tuple[NDArray[np.integer[Any]], NDArray[np.int64]]:
-    """Encode documents, each with its end; returns all ids and the tokens of each document."""
-    ids, length_D = encoder.encode(texts)
-    return np.insert(ids, np.cumsum(length_D), end_of_text_id), length_D + 1
 
 
 def check_round_trips(directory: Path, tokenizer: Tokenizer, share: float) -> int:

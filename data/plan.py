@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from data.documents import DOCUMENTS, read_pieces
 from data.errors import CorruptTokensError, LeakError
-from data.intake import digests_of
+from data.intake import DIGEST_BYTES, digests_of
 from data.split import SPLITS, SplitName
 
 VERSION = 1
@@ -40,7 +40,7 @@ def make_plan(
     key_D = np.empty(num_documents, np.uint64)
     is_val_D = np.empty(num_documents, np.bool_)
     length_D = open_memmap(out / LENGTHS, "w+", np.int64, (num_documents,))
-    digest_D4 = open_memmap(out / DIGESTS, "w+", np.uint64, (num_documents, 4))
+    digest_D32 = open_memmap(out / DIGESTS, "w+", np.uint8, (num_documents, DIGEST_BYTES))
     done = 0
     for piece in read_pieces(tokens / DOCUMENTS, ["sha256", "num_tokens", "group", "split"]):
         here = slice(done, done + piece.num_rows)
@@ -50,12 +50,12 @@ def make_plan(
         key_D[here] = [_key(seed, group) for group in piece["group"].to_pylist()]
         is_val_D[here] = [split == "val" for split in piece["split"].to_pylist()]
         length_D[here] = piece["num_tokens"].to_numpy()
-        digest_D4[here] = digests_of(piece["sha256"])
+        digest_D32[here] = digests_of(piece["sha256"])
     if (done, int(length_D.sum())) != (num_documents, num_tokens):
         expected = f"{num_documents} documents of {num_tokens} tokens"
         found = f"{done} documents or more of {int(length_D.sum())} tokens"
         raise CorruptTokensError(tokens / DOCUMENTS, found, expected)
-    _refuse_shared(tokens / DOCUMENTS, digest_D4, is_val_D)
+    _refuse_shared(tokens / DOCUMENTS, digest_D32, is_val_D)
     start_D = open_memmap(out / STARTS, "w+", np.int64, (num_documents,))
     start_D[:] = np.cumsum(length_D) - length_D
     for split in SPLITS:
@@ -82,7 +82,7 @@ class ShardPlan:
     documents_M: NDArray[np.int64]
     starts_M: NDArray[np.int64]
     lengths_M: NDArray[np.int64]
-    digests_M4: NDArray[np.uint64]
+    digests_M32: NDArray[np.uint8]
 
     @classmethod
     def read(cls, plan: Path, split: SplitName, number: int) -> "ShardPlan":
@@ -97,11 +97,11 @@ class ShardPlan:
     @property
     def sha256(self) -> str:
         """Digest of the documents' contents, in order."""
-        return hashlib.sha256(np.ascontiguousarray(self.digests_M4)).hexdigest()
+        return hashlib.sha256(np.ascontiguousarray(self.digests_M32)).hexdigest()
 
     def hex_digest(self, place: int) -> str:
         """Return the sha256 of a document's text."""
-        return str(self.digests_M4[place].astype(">u8").tobytes().hex())
+        return str(self.digests_M32[place].tobytes().hex())
 
 
 def _key(seed: int, group: str) -> int:
@@ -116,19 +116,13 @@ def _bounds(key_M: NDArray[np.uint64], num_shards: int) -> NDArray[np.int64]:
     return np.append(np.searchsorted(key_M, np.array(edges, np.uint64)), len(key_M))
 
 
-def _refuse_shared(path: Path, digest_D4: NDArray[np.uint64], is_val_D: NDArray[np.bool_]) -> None:
+def _refuse_shared(path: Path, digest_D32: NDArray[np.uint8], is_val_D: NDArray[np.bool_]) -> None:
     """Refuse a table in which the same text is on both sides."""
-    first_D = digest_D4[:, 0]
+    first_D = np.ascontiguousarray(digest_D32[:, :8]).view(np.uint64)[:, 0]
     suspects = np.intersect1d(first_D[is_val_D], first_D[~is_val_D])
-    if not len(suspects):
-        return
-    sides = [
-        {
-            digest_D4[place].tobytes()
-            for place in np.flatnonzero(np.isin(first_D, suspects) & side_D)
-        }
+    held_out, trained_on = (
+        {digest_D32[place].tobytes() for place in np.flatnonzero(np.isin(first_D, suspects) & side_D)}
         for side_D in (is_val_D, ~is_val_D)
-    ]
-    if shared := sides[0] & sides[1]:
-        some = np.frombuffer(min(shared), np.uint64).astype(">u8").tobytes().hex()
-        raise LeakError(path, len(shared), some)
+    )
+    if shared := held_out & trained_on:
+        raise LeakError(path, len(shared), min(shared).hex())

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from data.documents import DOCUMENTS
 from data.duplicates import exact_duplicates, near_duplicates
-from data.filters import FilterSettings, NearDuplicates
+from data.filters import FilterSettings
 from data.intake import DIGESTS, SIGNATURES
 from data.removals import FIELDS, Removals
 from data.split import Holdout
@@ -76,12 +76,16 @@ class Leaders:
     def sha256(self, document: int) -> str:
         """Return the digest of a document in hex."""
         number = int(np.searchsorted(self._starts, document, side="right")) - 1
-        words = self._digests[number][document - int(self._starts[number])]
-        return str(words.astype(">u8").tobytes().hex())
+        return str(self._digests[number][document - int(self._starts[number])].tobytes().hex())
 
 
-def settle(units: Sequence[Path], filters: FilterSettings, removals: Removals) -> Settlement:
-    """Look for what was opted out, then for copies among the rest."""
+def settle(
+    units: Sequence[Path], filters: FilterSettings, removals: Removals, *, scratch: Path
+) -> Settlement:
+    """Look for what was opted out, then for copies among the rest.
+
+    The directory `scratch` takes what does not fit into memory.
+    """
     digests = _digests(units)
     removed_D = np.concatenate([_removed(unit, removals) for unit in units])
     itself_D = np.arange(len(removed_D))
@@ -92,7 +96,9 @@ def settle(units: Sequence[Path], filters: FilterSettings, removals: Removals) -
     if filters.near_duplicates != "off":
         sketches = [np.load(unit / SIGNATURES, mmap_mode="r") for unit in units]
         alone_D = ~removed_D & (exact_D == itself_D)
-        near_D, jaccard_D = near_duplicates(sketches, filters.near_duplicate_jaccard, alone_D)
+        near_D, jaccard_D = near_duplicates(
+            sketches, filters.near_duplicate_jaccard, alone_D, scratch=scratch
+        )
     return Settlement(removed_D, exact_D, near_D, jaccard_D)
 
 
@@ -104,7 +110,7 @@ def settle_units(
     holdout: Holdout,
 ) -> None:
     """Decide about every document of every unit; write a table a unit, and the digest of each."""
-    settled, start = settle(taken, filters, removals), 0
+    settled, start = settle(taken, filters, removals, scratch=out), 0
     leaders, digests = Leaders(taken), []
     for number, unit in enumerate(taken):
         documents = _identities(unit)
@@ -126,7 +132,7 @@ def _decisions(
     documents: pa.Table,
     part: Settlement,
     leaders: Leaders,
-    near: NearDuplicates,
+    near: str,
     removals: Removals,
     holdout: Holdout,
 ) -> pa.Table:
@@ -148,7 +154,7 @@ def _decisions(
     return pa.table([filters, details, groups], schema=DECISIONS)
 
 
-def _digests(units: Sequence[Path]) -> list[NDArray[np.uint64]]:
+def _digests(units: Sequence[Path]) -> list[NDArray[np.uint8]]:
     return [np.load(unit / DIGESTS, mmap_mode="r") for unit in units]
 
 
@@ -164,8 +170,8 @@ def _removed(unit: Path, removals: Removals) -> NDArray[np.bool_]:
 
 
 def _only(
-    parts: Sequence[NDArray[np.uint64]], chosen_D: NDArray[np.bool_]
-) -> list[NDArray[np.uint64]]:
+    parts: Sequence[NDArray[np.uint8]], chosen_D: NDArray[np.bool_]
+) -> list[NDArray[np.uint8]]:
     if chosen_D.all():
         return list(parts)
     ends = np.cumsum([len(part) for part in parts])

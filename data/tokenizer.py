@@ -32,6 +32,9 @@ from data.tokenizer_file import (
 EngineName = Literal["gigatoken", "fastokens", "tokenizers"]
 MIN_VOCAB_SIZE = NUM_BYTES + 1
 
+TOKENIZER = "tokenizer.json"
+"""The file of a tokenizer in every directory that has one."""
+
 PRE_TOKENIZER = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -79,7 +82,8 @@ class TokenizerSettings:
     def _require_import(self) -> None:
         if not self.path:
             raise WrongSettingError("tokenizer.path", self.path, "a file for kind import")
-        for name in ("vocab_size", "min_merge_frequency", "sample_bytes", "sample_seed"):
+        at_least("tokenizer.vocab_size", self.vocab_size, NUM_BYTES + 1)
+        for name in ("min_merge_frequency", "sample_bytes", "sample_seed"):
             if getattr(self, name) != 0:
                 found = getattr(self, name)
                 raise WrongSettingError(f"tokenizer.{name}", found, "0 for kind import")

@@ -1,32 +1,41 @@
-"""The vocabulary of a corpus: a tokenizer trained on a seeded sample of training-side documents.
+"""The vocabulary of a corpus, and the engine that encodes with it, both proven before they are used.
 
-Units are visited in an order that the seed decides, and each gives what it has up to its share of
-the sample: a small sample of a large corpus comes from many places and costs little reading.
+A tokenizer is trained on a seeded sample of training-side documents. Units are visited in an order
+that the seed decides, as many as a sample of this size needs: a small sample of a large corpus
+comes from many places and costs little reading.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
 from data.candidates import Source, SourceUnit
-from data.errors import NoTrainingDocumentsError
+from data.encoders import describe, differing_code_points
+from data.errors import NoTrainingDocumentsError, WrongTokenizerError
 from data.filters import FilterSettings, screen
 from data.split import Holdout
-from data.tokenizer import TOKENIZER, TokenizerSettings, train_tokenizer
+from data.text_sample import TextSample
+from data.tokenizer import TOKENIZER, Tokenizer, TokenizerSettings, train_tokenizer
+from data.tokenizer_gates import prove_tokenizer
 
 VERSION = 1
-MIN_SHARE_BYTES = 16 * 2**20
-"""Less than this from a unit would cost more opening than reading."""
+ENGINE = "engine.json"
+UNIT_SHARE_BYTES = 16 * 2**20
+"""So much of the sample, for what a unit costs to read."""
+PROOF_BYTES = 32 * 2**20
+"""Held-out text that a tokenizer must give back byte for byte: some 10,000 documents."""
 
 
 def visits(units: Sequence[SourceUnit], settings: TokenizerSettings) -> tuple[SourceUnit, ...]:
     """Choose the units that the sample comes from, in the order of the visit."""
     order = np.random.default_rng(settings.sample_seed).permutation(len(units))
-    return tuple(units[number] for number in order[: -(-settings.sample_bytes // MIN_SHARE_BYTES)])
+    return tuple(units[number] for number in order[: -(-settings.sample_bytes // UNIT_SHARE_BYTES)])
 
 
-def make_vocabulary(
+def train_vocabulary(
     out: Path,
     *fetched: Path,
     source: Source,
@@ -37,40 +46,62 @@ def make_vocabulary(
 ) -> None:
     """Train a tokenizer on a sample of units; `fetched` are the inputs of all of them, in order.
 
-    Raises: NoTrainingDocumentsError, VocabularyTooLargeError, and what reading the source raises.
+    Raises: NoTrainingDocumentsError, VocabularyTooLargeError, TokenizerGateError, and what reading
+        the source raises.
     """
-    directories = iter(fetched)
-    share_bytes = max(settings.sample_bytes // len(units), MIN_SHARE_BYTES)
-    texts: list[str] = []
-    seen: set[str] = set()
+    samples = {
+        "train": TextSample(settings.sample_bytes, settings.sample_seed),
+        "val": TextSample(PROOF_BYTES, settings.sample_seed),
+    }
+    directories, seen = iter(fetched), set[str]()
     for unit in units:
         mine = [next(directories) for _ in source.inputs(unit)]
-        texts += _share(source, unit, mine, filters, holdout, seen, share_bytes)
+        for batch in source.read(unit, *mine):
+            documents, _ = screen(batch, filters)
+            columns = (documents[name].to_pylist() for name in ("sha256", "repository", "text"))
+            for sha256, repository, text in zip(*columns, strict=True):
+                sample = samples[holdout.side(holdout.group(sha256, repository))]
+                if sha256 not in seen and sample.wants(sha256):
+                    sample.add(sha256, text)
+                seen.add(sha256)
+    texts = samples["train"].texts()
     if not texts:
         raise NoTrainingDocumentsError(len(seen), holdout.validation_fraction)
-    (out / TOKENIZER).write_bytes(train_tokenizer(texts, settings).encode())
+    definition = train_tokenizer(
+        texts,
+        vocab_size=settings.vocab_size,
+        min_merge_frequency=settings.min_merge_frequency,
+        specials=settings.specials,
+    )
+    (out / TOKENIZER).write_text(definition)
+    prove_tokenizer(Tokenizer.load(out / TOKENIZER), samples["val"].texts())
 
 
-def _share(
-    source: Source,
-    unit: SourceUnit,
-    fetched: Sequence[Path],
-    filters: FilterSettings,
-    holdout: Holdout,
-    seen: set[str],
-    share_bytes: int,
-) -> Iterator[str]:
-    """Yield texts of a unit until its share is full; none twice, none that is held out."""
-    num_bytes = 0
-    for batch in source.read(unit, *fetched):
-        documents, _ = screen(batch, filters)
-        columns = (documents[name].to_pylist() for name in ("sha256", "repository", "text"))
-        for sha256, repository, text in zip(*columns, strict=True):
-            if sha256 in seen or num_bytes >= share_bytes:
-                continue
-            seen.add(sha256)
-            if holdout.side(holdout.group(sha256, repository)) == "train":
-                num_bytes += len(text.encode())
-                yield text
-        if num_bytes >= share_bytes:
-            return
+def import_vocabulary(out: Path, *, settings: TokenizerSettings) -> None:
+    """Take over a tokenizer that exists.
+
+    Raises: WrongTokenizerError, TokenizerGateError.
+    """
+    path = Path(settings.path)
+    tokenizer = Tokenizer.load(path, settings.specials[0])
+    if tokenizer.vocab_size != settings.vocab_size:
+        expected = f"{settings.vocab_size} as in tokenizer.vocab_size"
+        raise WrongTokenizerError(path, f"{tokenizer.vocab_size} ids", expected)
+    prove_tokenizer(tokenizer, [])
+    (out / TOKENIZER).write_bytes(path.read_bytes())
+
+
+def prove_engine(out: Path, vocabulary: Path, *, settings: TokenizerSettings) -> None:
+    """Ask the engine where it may differ from Hugging Face, and write down the answer.
+
+    Raises: UnusableEngineError.
+    """
+    tokenizer = Tokenizer.load(vocabulary / TOKENIZER, settings.specials[0])
+    differing = differing_code_points(settings.engine, tokenizer.engine_definition)
+    found = {**describe(settings.engine, tokenizer, differing), "differing": differing}
+    (out / ENGINE).write_text(json.dumps(found, indent=1) + "\n")
+
+
+def engine_versions(settings: TokenizerSettings) -> dict[str, str]:
+    """Return the versions that the engine's answer depends on."""
+    return {name: version(name) for name in sorted({settings.engine, "tokenizers"})}

@@ -1,0 +1,165 @@
+"""The units of work that a corpus is pretokenized in, each with all that determines it."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from data.candidates import Source, SourceUnit
+from data.compaction import VERSION as COMPACTION_VERSION
+from data.compaction import compact
+from data.corpus import Corpus
+from data.errors import MissingFileError
+from data.intake import VERSION as INTAKE_VERSION
+from data.intake import IntakeSettings, take_in
+from data.removals import read_removals
+from data.settlement import VERSION as SETTLEMENT_VERSION
+from data.settlement import settle_units
+from data.token_files import dtype_of
+from data.tokenizer import Tokenizer, TokenizerSettings
+from data.units import Unit
+from data.vocabulary import VERSION as VOCABULARY_VERSION
+from data.vocabulary import (
+    engine_versions,
+    import_vocabulary,
+    prove_engine,
+    train_vocabulary,
+    visits,
+)
+
+
+def vocabulary_unit(corpus: Corpus) -> Unit:
+    """Say how the tokenizer comes about."""
+    settings, source = corpus.tokenizer, corpus.source
+    if settings.kind == "import":
+        digest = _file_sha256("tokenizer.path", settings.path)
+        return Unit(
+            recipe={"kind": "import vocabulary", "version": VOCABULARY_VERSION, "sha256": digest},
+            label=f"import {settings.path}",
+            make=partial(import_vocabulary, settings=settings),
+        )
+    units = visits(source.units, settings)
+    return Unit(
+        recipe={
+            "kind": "train vocabulary",
+            "version": VOCABULARY_VERSION,
+            "units": [_reading(source, unit) for unit in units],
+            "filters": asdict(corpus.filters),
+            "tokenizer": _training(settings),
+            "holdout": asdict(corpus.settings.holdout),
+        },
+        label="train the tokenizer",
+        make=partial(
+            train_vocabulary,
+            source=source,
+            units=units,
+            filters=corpus.filters,
+            settings=settings,
+            holdout=corpus.settings.holdout,
+        ),
+        inputs=tuple(each for unit in units for each in source.inputs(unit)),
+    )
+
+
+def engine_unit(corpus: Corpus, vocabulary: Unit) -> Unit:
+    """Say how the engine is proven; with another version of it, again."""
+    return Unit(
+        recipe={
+            "kind": "engine",
+            "version": VOCABULARY_VERSION,
+            "engine": corpus.tokenizer.engine,
+            "versions": engine_versions(corpus.tokenizer),
+        },
+        label=f"prove {corpus.tokenizer.engine}",
+        make=partial(prove_engine, settings=corpus.tokenizer),
+        inputs=(vocabulary,),
+    )
+
+
+def intake_unit(corpus: Corpus, unit: SourceUnit, vocabulary: Unit, engine: Unit) -> Unit:
+    """Say how a unit of the source is taken in."""
+    settings = IntakeSettings(
+        filters=corpus.filters,
+        tokenizer=corpus.tokenizer,
+        bounds=corpus.settings.bounds,
+        round_trip_share=corpus.settings.round_trip_share,
+    )
+    return Unit(
+        recipe={
+            "kind": "take in",
+            "version": INTAKE_VERSION,
+            "unit": _reading(corpus.source, unit),
+            "settings": asdict(settings),
+        },
+        label=f"take in {unit.files[0].path}",
+        make=partial(take_in, source=corpus.source, unit=unit, settings=settings),
+        inputs=(vocabulary, engine, *corpus.source.inputs(unit)),
+    )
+
+
+def settlement_unit(corpus: Corpus, taken: Sequence[Unit]) -> Unit:
+    """Say how copies are settled among units that were taken in."""
+    removals = read_removals(corpus.settings.removal_list)
+    holdout = corpus.settings.holdout
+    return Unit(
+        recipe={
+            "kind": "settle",
+            "version": SETTLEMENT_VERSION,
+            "near_duplicates": corpus.filters.near_duplicates,
+            "near_duplicate_jaccard": corpus.filters.near_duplicate_jaccard,
+            "removals": removals.sha256,
+            "group_by": holdout.group_by,
+        },
+        label="settle copies",
+        make=partial(settle_units, filters=corpus.filters, removals=removals, holdout=holdout),
+        inputs=tuple(taken),
+    )
+
+
+def compaction_unit(
+    corpus: Corpus, tokenizer: Tokenizer, number: int, taken: Unit, settled: Unit, decided: str
+) -> Unit:
+    """Say how the documents that stay are copied; `decided` is the digest of the decisions."""
+    dtype, holdout = dtype_of(tokenizer.vocab_size), corpus.settings.holdout
+    return Unit(
+        recipe={
+            "kind": "compact",
+            "version": COMPACTION_VERSION,
+            "number": number,
+            "decisions": decided,
+            "holdout": asdict(holdout),
+        },
+        label=f"compact unit {number}",
+        make=partial(
+            compact,
+            number=number,
+            dtype=dtype,
+            vocab_size=tokenizer.vocab_size,
+            holdout=holdout,
+        ),
+        inputs=(taken,),
+        aside=(settled,),
+    )
+
+
+def _training(settings: TokenizerSettings) -> dict[str, object]:
+    """Name the settings that decide what is learnt."""
+    names = ("vocab_size", "min_merge_frequency", "sample_bytes", "sample_seed", "specials")
+    return {name: value for name, value in asdict(settings).items() if name in names}
+
+
+def _file_sha256(setting: str, path: str) -> str:
+    """Digest a file that a setting names.
+
+    Raises: MissingFileError.
+    """
+    if not Path(path).is_file():
+        raise MissingFileError(setting, Path(path))
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _reading(source: Source, unit: SourceUnit) -> dict[str, object]:
+    """Name all that determines what reading a unit yields."""
+    files = [[file.path, file.sha256] for file in unit.files]
+    return {"files": files, "number": unit.number, "settings": dict(source.reading)}
