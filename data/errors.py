@@ -69,20 +69,20 @@ class SourceError(DataError):
 
 @dataclass(eq=False)
 class MissingSourceError(SourceError):
-    """A source directory that does not exist."""
+    """A place that does not exist."""
 
-    path: Path
+    path: Path | str
     hint = "correct source.path"
 
     def __str__(self) -> str:
-        return f"{self.path}: does not exist, should be a directory of source files"
+        return f"{self.path}: does not exist, should hold source files"
 
 
 @dataclass(eq=False)
 class EmptySourceError(SourceError):
-    """A source directory without a matching file."""
+    """A source without a matching file."""
 
-    path: Path
+    path: Path | str
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     hint = "widen source.include or narrow source.exclude"
@@ -107,7 +107,7 @@ class UnnameableFileError(SourceError):
 class ChangedSourceError(SourceError):
     """A source file that changed after it was listed."""
 
-    path: Path
+    path: Path | str
     found_sha256: str
     listed_sha256: str
     hint = "list the source again and leave it alone until the stage ends"

@@ -1,139 +1,202 @@
-"""Which files a corpus is made of: a listing in a fixed order, with the digest of every file.
+"""Which candidates a corpus is made of: the settings, and the source that they name.
 
-The listing is the contract: a file that no longer has its listed digest is an error later on.
+Opening a source pins it: revision, and every file with its sha256, in a fixed order.
 """
 
-import hashlib
-import os
+import re
 import sysconfig
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data.errors import (
-    ChangedSourceError,
-    EmptySourceError,
-    MissingSourceError,
-    UnnameableFileError,
-    WrongSettingError,
-)
-from data.globs import matcher
+from data import stack_v3
+from data.candidates import Source
+from data.errors import MissingSourceError, WrongSettingError
+from data.fetch import Fetching, FetchJob
+from data.source_bucket import BucketPlace
+from data.source_directory import DirectorySource
+from data.source_hub import PREFIX, hub_place
+from data.source_places import Place, local_place, pin
+from data.source_tables import TableSource
+from data.stack_v2 import open_stack_v2
+
+Kind = Literal["python-stdlib", "directory", "jsonl", "parquet", "the-stack-v2", "the-stack-v3"]
+FILES = frozenset({"licence", "unit_bytes"})
+TABLES = frozenset({"licence", "text_column", "licence_column", "path_column", "repository_column"})
+STACK_V2 = frozenset({"language", "unit_bytes", "contents", "max_blob_bytes", "max_missing_share"})
+MEANT = {
+    "python-stdlib": FILES,
+    "directory": FILES | {"path"},
+    "jsonl": TABLES | {"path", "revision", "anonymous"},
+    "parquet": TABLES | {"path", "revision", "anonymous"},
+    "the-stack-v2": STACK_V2 | {"path", "revision", "anonymous"},
+    "the-stack-v3": frozenset({"language", "path", "revision", "anonymous"}),
+}
+"""The settings that mean something for a kind, besides `include` and `exclude`."""
+EMPTY = {
+    "path": "''",
+    "revision": "''",
+    "anonymous": "false",
+    "licence": "''",
+    "language": "''",
+    "text_column": "''",
+    "licence_column": "''",
+    "path_column": "''",
+    "repository_column": "''",
+    "unit_bytes": "0",
+    "contents": "''",
+    "max_blob_bytes": "0",
+    "max_missing_share": "0",
+}
+"""What the others should be, in TOML."""
+NEEDED = ("path", "language", "text_column", "unit_bytes", "contents", "max_blob_bytes")
+"""Those that may not be empty where they mean something."""
+EXPECTED = {
+    "path": "the place to read",
+    "language": "a language as the index spells it",
+    "text_column": "the column of the source text",
+    "unit_bytes": "at least 1",
+    "contents": "the bucket of the blobs, s3://bucket/prefix",
+    "max_blob_bytes": "at least 1",
+}
+COMMIT = re.compile(r"[0-9a-f]{40}")
+BUCKET = re.compile(r"s3://[^/]+(/.*)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceSettings:
-    """Where source files are, which of them count, and under which licence."""
+    """Where candidates are, which of them count, and what is known about them.
 
-    kind: Literal["python-stdlib", "directory"]
+    Units: `unit_bytes` are bytes of source text.
+    """
+
+    kind: Kind
     path: str
-    """Empty for `python-stdlib`, whose place the running interpreter knows."""
+    """A local path, `s3://bucket/prefix` or `hf://datasets/<repository>/<folder>`; a directory must
+    be local, and `python-stdlib` knows its own."""
+    revision: str
+    """The commit of a dataset on the hub; elsewhere empty."""
+    anonymous: bool
+    """Whether S3 is asked without credentials."""
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     licence: str
+    """The licence of files and rows that have none of their own; empty if it is not known."""
+    language: str
+    text_column: str
+    licence_column: str
+    path_column: str
+    repository_column: str
+    """The columns of a table that hold it; empty where it has none."""
+    unit_bytes: int
+    contents: str
+    max_blob_bytes: int
+    max_missing_share: float
 
     def __post_init__(self) -> None:
-        """Refuse settings that name no place, no file or no licence.
+        """Refuse settings that name no source, and those that this kind of source does not have.
 
         Raises: WrongSettingError.
         """
-        if self.kind not in ("python-stdlib", "directory"):
-            raise WrongSettingError("source.kind", self.kind, "'python-stdlib' or 'directory'")
-        if self.kind == "python-stdlib" and self.path:
-            raise WrongSettingError("source.path", self.path, "'' for python-stdlib")
-        if self.kind == "directory" and not self.path:
-            raise WrongSettingError("source.path", self.path, "the directory to read")
+        if self.kind not in MEANT:
+            raise WrongSettingError("source.kind", self.kind, f"one of {', '.join(MEANT)}")
+        self._check_meaning()
         if not self.include or "" in self.include:
             raise WrongSettingError("source.include", self.include, "at least one path pattern")
         if "" in self.exclude:
             raise WrongSettingError("source.exclude", self.exclude, "path patterns, none empty")
-        if not self.licence:
-            raise WrongSettingError("source.licence", self.licence, "the licence of the files")
+        if self.contents and not BUCKET.fullmatch(self.contents):
+            raise WrongSettingError("source.contents", self.contents, EXPECTED["contents"])
+        if not 0 <= self.max_missing_share <= 1:
+            found = self.max_missing_share
+            raise WrongSettingError("source.max_missing_share", found, "from 0 to 1")
+        self._check_place()
+
+    def _check_meaning(self) -> None:
+        meant = MEANT[self.kind]
+        for name, empty in EMPTY.items():
+            value = getattr(self, name)
+            if name not in meant and value:
+                raise WrongSettingError(f"source.{name}", value, f"{empty} for {self.kind}")
+        for name in NEEDED:
+            value = getattr(self, name)
+            if name in meant and (not value or (isinstance(value, int) and value < 1)):
+                raise WrongSettingError(f"source.{name}", value, EXPECTED[name])
+
+    def _check_place(self) -> None:
+        is_hub, is_bucket = self.path.startswith("hf://"), self.path.startswith("s3://")
+        if self.kind == "directory" and "://" in self.path:
+            raise WrongSettingError("source.path", self.path, "a local directory")
+        if is_hub and hub_place(self.path, "") is None:
+            expected = f"{PREFIX}<owner>/<name>/<folder>, the commit in source.revision"
+            raise WrongSettingError("source.path", self.path, expected)
+        if is_bucket and not BUCKET.fullmatch(self.path):
+            raise WrongSettingError("source.path", self.path, "s3://bucket/prefix")
+        if "://" in self.path and not is_hub and not is_bucket:
+            raise WrongSettingError("source.path", self.path, "a local path, s3:// or hf://")
+        if is_hub and not COMMIT.fullmatch(self.revision):
+            expected = "the full commit to read, 40 hexadecimal digits"
+            raise WrongSettingError("source.revision", self.revision, expected)
+        if self.revision and not is_hub:
+            raise WrongSettingError(
+                "source.revision", self.revision, "'' for what is not on the hub"
+            )
+        if self.anonymous and not is_bucket and not self.contents:
+            raise WrongSettingError("source.anonymous", self.anonymous, "false without S3")
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """One listed file; `path` is POSIX and relative to the listing's root."""
+def open_source(settings: SourceSettings, *, fetching: Fetching) -> Source:
+    """Pin a source; `fetching` is how what is elsewhere is got, and changes nothing of it.
 
-    path: str
-    num_bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class SourceListing:
-    """Every file of a corpus, sorted by path."""
-
-    root: Path
-    files: tuple[SourceFile, ...]
-    licence: str
-
-    @property
-    def sha256(self) -> str:
-        """Digest of paths and contents, as `sha256sum` of `sha256sum`'s own listing."""
-        lines = "".join(f"{file.sha256}  {file.path}\n" for file in self.files)
-        return hashlib.sha256(lines.encode()).hexdigest()
-
-    def read(self, file: SourceFile) -> bytes:
-        """Read a listed file.
-
-        Raises: ChangedSourceError if its content is not the listed one.
-        """
-        path = self.root / file.path
-        content = path.read_bytes() if path.is_file() else b""
-        found = hashlib.sha256(content).hexdigest()
-        if found != file.sha256:
-            raise ChangedSourceError(path, found, file.sha256)
-        return content
-
-
-def list_files(settings: SourceSettings) -> SourceListing:
-    """List the files of a source with their digests, sorted by path.
-
-    Raises: MissingSourceError, EmptySourceError, UnnameableFileError.
+    Raises: MissingSourceError, EmptySourceError, UnnameableFileError, and for tables and what is
+        elsewhere the errors of data.source_errors.
     """
+    if settings.kind in ("python-stdlib", "directory"):
+        return _open_directory(settings)
+    place = _place(settings, fetching)
+    files = pin(place, settings.include, settings.exclude)
+    if settings.kind == "the-stack-v2":
+        job = FetchJob(
+            settings.language,
+            settings.contents,
+            settings.anonymous,
+            settings.max_blob_bytes,
+            settings.max_missing_share,
+        )
+        return open_stack_v2(place, files, settings.revision, job, settings.unit_bytes, fetching)
+    is_stack = settings.kind == "the-stack-v3"
+    return TableSource(
+        place,
+        files,
+        settings.revision,
+        "jsonl" if settings.kind == "jsonl" else "parquet",
+        stack_v3.FIELDS if is_stack else _columns(settings),
+        stack_v3.NEEDED if is_stack else tuple(_columns(settings)),
+        settings.language,
+        settings.licence,
+    )
+
+
+def _open_directory(settings: SourceSettings) -> DirectorySource:
     stdlib = settings.kind == "python-stdlib"
     root = Path(sysconfig.get_path("stdlib") if stdlib else settings.path)
     if not root.is_dir():
         raise MissingSourceError(root)
-    inside = root.resolve()
-    paths = sorted(path for path in _matching(root, settings) if _is_inside(root / path, inside))
-    if not paths:
-        raise EmptySourceError(root, settings.include, settings.exclude)
-    return SourceListing(root, tuple(_listed(root, path) for path in paths), settings.licence)
+    files = pin(local_place(root), settings.include, settings.exclude)
+    return DirectorySource(root, files, settings.licence, settings.unit_bytes)
 
 
-def _matching(root: Path, settings: SourceSettings) -> Iterator[str]:
-    included, excluded = matcher(settings.include), matcher(settings.exclude)
-    return (p for p in _walk(root, settings.exclude) if included(p) and not excluded(p))
+def _place(settings: SourceSettings, fetching: Fetching) -> Place:
+    if settings.path.startswith("s3://"):
+        return BucketPlace(settings.path.rstrip("/"), settings.anonymous, fetching.patience)
+    return hub_place(settings.path, settings.revision) or local_place(Path(settings.path))
 
 
-def _is_inside(path: Path, root: Path) -> bool:
-    """Tell whether this is a regular file of the root, also after following links."""
-    target = path.resolve()
-    return target.is_file() and target.is_relative_to(root)
-
-
-def _walk(root: Path, exclude: tuple[str, ...]) -> Iterator[str]:
-    """Yield every name that is no directory, as a POSIX path relative to the root.
-
-    Not descending into directories excluded as a whole saves most of the walk of an installation.
-    A directory that cannot be read is an error, not an absence.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    whole = matcher(pattern.removesuffix("/**") for pattern in exclude if pattern.endswith("/**"))
-    for directory, subdirectories, names in os.walk(root, onerror=refuse):
-        relative = Path(directory).relative_to(root)
-        subdirectories[:] = [n for n in subdirectories if not whole((relative / n).as_posix())]
-        yield from ((relative / name).as_posix() for name in names)
-
-
-def _listed(root: Path, path: str) -> SourceFile:
-    if not path.isprintable() and any("\ud800" <= character <= "\udfff" for character in path):
-        raise UnnameableFileError(path)
-    with (root / path).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return SourceFile(path, file.tell(), digest)
+def _columns(settings: SourceSettings) -> dict[str, tuple[str, ...]]:
+    columns = {
+        "path": settings.path_column,
+        "repository": settings.repository_column,
+        "licences": settings.licence_column,
+        "content": settings.text_column,
+    }
+    return {field: (column,) for field, column in columns.items() if column}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from data import errors as data_errors
+from data import source_errors
 from evidence import errors as evidence_errors
 from flows import errors as flow_errors
 from model import errors as model_errors
@@ -49,6 +50,14 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     data_errors.EmptySourceError: NOT_FOUND,
     data_errors.UnnameableFileError: INVALID_FORMAT,
     data_errors.ChangedSourceError: VALIDATION_FAILED,
+    source_errors.CorruptSourceError: INVALID_FORMAT,
+    source_errors.MissingColumnError: INVALID_FORMAT,
+    source_errors.EmptyLanguageError: NOT_FOUND,
+    source_errors.MissingDatasetError: NOT_FOUND,
+    source_errors.HubRefusedError: NETWORK,
+    source_errors.BucketRefusedError: NETWORK,
+    source_errors.UnreachableSourceError: NETWORK,
+    source_errors.FetchIncompleteError: VALIDATION_FAILED,
     data_errors.NoTrainingDocumentsError: VALIDATION_FAILED,
     data_errors.NoValidationDocumentsError: VALIDATION_FAILED,
     data_errors.LeakError: VALIDATION_FAILED,

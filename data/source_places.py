@@ -1,0 +1,199 @@
+"""Where source files are: a local directory, a bucket or a dataset of the Hugging Face hub.
+
+A place lists its files, opens one for reading here and there, and gives a whole one as a local
+path. Files are pinned by sha256: a local path is only handed out once it has the pinned digest.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+from data.candidates import SourceFile
+from data.errors import (
+    ChangedSourceError,
+    EmptySourceError,
+    MissingSourceError,
+    UnnameableFileError,
+)
+from data.globs import matcher
+
+HASHING_THREADS = 4
+CHUNK_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A file as its place lists it; `sha256` is empty where the place does not know it."""
+
+    path: str
+    num_bytes: int
+    sha256: str
+
+
+class Place(Protocol):
+    """What every place offers; picklable, and without an open connection."""
+
+    @property
+    def name(self) -> str:
+        """What a person calls the place."""
+
+    @property
+    def is_local(self) -> bool:
+        """Tell whether `local` is free."""
+
+    def listed(self, exclude: tuple[str, ...]) -> Iterable[Listed]:
+        """Yield the files in any order; folders excluded as a whole may be left out."""
+
+    def open(self, path: str) -> IO[bytes]:
+        """Open a file for reading anywhere in it."""
+
+    def local(self, path: str, directory: Path) -> Path:
+        """Return a file as a local path, which is a copy in `directory` if it is elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPlace:
+    """A directory, or the one file in it that the path names."""
+
+    root: Path
+    only: str = ""
+
+    @property
+    def name(self) -> str:
+        """The path that was asked for."""
+        return str(self.root / self.only)
+
+    @property
+    def is_local(self) -> bool:
+        """True."""
+        return True
+
+    def listed(self, exclude: tuple[str, ...]) -> Iterable[Listed]:
+        """Yield the regular files of the root, also those that links inside it lead to."""
+        inside = self.root.resolve()
+        paths = [self.only] if self.only else walk(self.root, exclude)
+        found = (path for path in paths if _is_inside(self.root / path, inside))
+        return (Listed(path, 0, "") for path in found)
+
+    def open(self, path: str) -> IO[bytes]:
+        """Open a file."""
+        return (self.root / path).open("rb")
+
+    def local(self, path: str, directory: Path) -> Path:
+        """Return the file's own path."""
+        del directory
+        return self.root / path
+
+
+def local_place(path: Path) -> LocalPlace:
+    """Return the place of a directory or of a single file.
+
+    Raises: MissingSourceError.
+    """
+    if path.is_dir():
+        return LocalPlace(path)
+    if not path.is_file():
+        raise MissingSourceError(path)
+    return LocalPlace(path.parent, path.name)
+
+
+def pin(place: Place, include: tuple[str, ...], exclude: tuple[str, ...]) -> tuple[SourceFile, ...]:
+    """List the files that count, sorted by path, each with its digest.
+
+    Raises: EmptySourceError, UnnameableFileError, and what the place raises.
+    """
+    included, excluded = matcher(include), matcher(exclude)
+    listed = [f for f in place.listed(exclude) if included(f.path) and not excluded(f.path)]
+    if not listed:
+        raise EmptySourceError(place.name, include, exclude)
+    for file in listed:
+        _refuse_unnameable(file.path)
+    with ThreadPoolExecutor(HASHING_THREADS) as threads:
+        return tuple(
+            threads.map(lambda file: _pinned(place, file), sorted(listed, key=lambda f: f.path))
+        )
+
+
+def pins_sha256(revision: str, files: Iterable[SourceFile]) -> str:
+    """Digest revision, paths and contents: `sha256sum` of `sha256sum`'s own listing of the files.
+
+    A revision stands in a line of its own before them.
+    """
+    lines = [f"revision {revision}\n"] if revision else []
+    lines += [f"{file.sha256}  {file.path}\n" for file in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@contextmanager
+def verified(place: Place, file: SourceFile) -> Iterator[Path]:
+    """Give a pinned file as a local path, for as long as the context lasts.
+
+    Raises: ChangedSourceError if its content is not the pinned one.
+    """
+    if place.is_local:
+        yield check_digest(place.local(file.path, Path()), file)
+    else:
+        with tempfile.TemporaryDirectory(prefix="assay-source-") as directory:
+            yield check_digest(place.local(file.path, Path(directory)), file)
+
+
+def check_digest(path: Path, file: SourceFile) -> Path:
+    """Return the path of a file that has the pinned digest.
+
+    Raises: ChangedSourceError.
+    """
+    found = sha256_of(path) if path.is_file() else hashlib.sha256().hexdigest()
+    if found != file.sha256:
+        raise ChangedSourceError(path, found, file.sha256)
+    return path
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a local file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def walk(root: Path, exclude: tuple[str, ...]) -> Iterator[str]:
+    """Yield every name that is no directory, as a POSIX path relative to the root.
+
+    Not descending into directories excluded as a whole saves most of the walk of an installation.
+    A directory that cannot be read is an error, not an absence.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    whole = matcher(pattern.removesuffix("/**") for pattern in exclude if pattern.endswith("/**"))
+    for directory, subdirectories, names in os.walk(root, onerror=refuse):
+        relative = Path(directory).relative_to(root)
+        subdirectories[:] = [n for n in subdirectories if not whole((relative / n).as_posix())]
+        yield from ((relative / name).as_posix() for name in names)
+
+
+def _is_inside(path: Path, root: Path) -> bool:
+    """Tell whether this is a regular file of the root, also after following links."""
+    target = path.resolve()
+    return target.is_file() and target.is_relative_to(root)
+
+
+def _refuse_unnameable(path: str) -> None:
+    if not path.isprintable() and any("\ud800" <= character <= "\udfff" for character in path):
+        raise UnnameableFileError(path)
+
+
+def _pinned(place: Place, file: Listed) -> SourceFile:
+    if file.sha256:
+        return SourceFile(file.path, file.num_bytes, file.sha256)
+    digest, num_bytes = hashlib.sha256(), 0
+    with place.open(file.path) as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+            num_bytes += len(chunk)
+    return SourceFile(file.path, num_bytes, digest.hexdigest())
