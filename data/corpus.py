@@ -1,5 +1,6 @@
 """A corpus as it is asked for: a source, and everything that decides what becomes of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from data.bounds import at_least, share
@@ -66,6 +67,8 @@ class Corpus:
     """All that a tokens directory is made with."""
 
     source: Source
+    reading: Mapping[str, object]
+    """The settings that decide what reading a file of the source yields."""
     filters: FilterSettings
     tokenizer: TokenizerSettings
     settings: PretokenizeSettings

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from data.candidates import Source, SourceUnit
+from data.candidates import SourceUnit
 from data.compaction import VERSION as COMPACTION_VERSION
 from data.compaction import compact
 from data.corpus import Corpus
@@ -44,7 +44,7 @@ def vocabulary_unit(corpus: Corpus) -> Unit:
         recipe={
             "kind": "train vocabulary",
             "version": VOCABULARY_VERSION,
-            "units": [_reading(source, unit) for unit in units],
+            "units": [_reading(corpus, unit) for unit in units],
             "filters": asdict(corpus.filters),
             "tokenizer": _training(settings),
             "holdout": asdict(corpus.settings.holdout),
@@ -89,7 +89,7 @@ def intake_unit(corpus: Corpus, unit: SourceUnit, vocabulary: Unit, engine: Unit
         recipe={
             "kind": "take in",
             "version": INTAKE_VERSION,
-            "unit": _reading(corpus.source, unit),
+            "unit": _reading(corpus, unit),
             "settings": asdict(settings),
         },
         label=f"take in {unit.files[0].path}",
@@ -159,7 +159,7 @@ def _file_sha256(setting: str, path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def _reading(source: Source, unit: SourceUnit) -> dict[str, object]:
+def _reading(corpus: Corpus, unit: SourceUnit) -> dict[str, object]:
     """Name all that determines what reading a unit yields."""
     files = [[file.path, file.sha256] for file in unit.files]
-    return {"files": files, "number": unit.number, "settings": dict(source.reading)}
+    return {"files": files, "number": unit.number, "settings": dict(corpus.reading)}

@@ -5,9 +5,9 @@ Opening a source pins it: revision, and every file with its sha256, in a fixed o
 
 import re
 import sysconfig
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from data import stack_v3
 from data.candidates import Source
@@ -143,6 +143,12 @@ class SourceSettings:
             )
         if self.anonymous and not is_bucket and not self.contents:
             raise WrongSettingError("source.anonymous", self.anonymous, "false without S3")
+
+
+def reading(settings: SourceSettings) -> dict[str, Any]:
+    """Name the settings that decide what a pinned file yields, without those that find it."""
+    finding = ("path", "revision", "anonymous", "include", "exclude", "contents")
+    return {name: value for name, value in asdict(settings).items() if name not in finding}
 
 
 def open_source(settings: SourceSettings, *, fetching: Fetching) -> Source:

@@ -13,7 +13,7 @@ from data.documents import DOCUMENTS, REJECTED, read_pieces
 from data.filters import FilterSettings
 from data.pretokenize import VERSION, Corpus, PretokenizeSettings, TokensIndex, pretokenize
 from data.removals import read_removals
-from data.source import SourceSettings, open_source
+from data.source import SourceSettings, open_source, reading
 from data.token_files import LITTLE_ENDIAN, TokenReader
 from data.token_statistics import TokenCounter
 from data.tokenizer import TOKENIZER, Tokenizer, TokenizerSettings
@@ -160,8 +160,13 @@ def pretokenize_task(
     runtime: RuntimeSettings,
 ) -> TokensRef:
     """Make token files of a source; what was read is named by its digest in the recipe."""
-    opened = open_source(source)
-    corpus = Corpus(source=opened, filters=filters, tokenizer=tokenizer, settings=settings)
+    corpus = Corpus(
+        source=open_source(source, fetching=runtime.fetching),
+        reading=reading(source),
+        filters=filters,
+        tokenizer=tokenizer,
+        settings=settings,
+    )
     with progress_bars() as on_progress:
 
         def build(out: Path) -> TokensIndex:
@@ -188,7 +193,7 @@ def _recipe_settings(corpus: Corpus) -> dict[str, Any]:
     tokenizer = asdict(corpus.tokenizer)
     del tokenizer["path"]
     return {
-        "source": dict(corpus.source.reading),
+        "source": dict(corpus.reading),
         "filters": asdict(corpus.filters),
         "tokenizer": tokenizer,
         "pretokenize": pretokenize,

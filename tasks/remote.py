@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.asyn import AsyncFileSystem
 from fsspec.core import url_to_fs
 
 from tasks.directories import list_files
@@ -64,7 +65,7 @@ class Remote:
         """
         with self._asking():
             system, root = self._system()
-            system.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
+            _make_parents(system, [f"{root}/{name}"])
             system.pipe_file(f"{root}/{name}", content)
 
     def remove(self, name: str) -> None:
@@ -98,8 +99,7 @@ class Remote:
         with self._asking():
             system, root = self._system()
             target = f"{root}/{name}"
-            for parent in {f"{target}/{each}".rpartition("/")[0] for each in [*files, index]}:
-                system.makedirs(parent, exist_ok=True)
+            _make_parents(system, [f"{target}/{each}" for each in [*files, index]])
             system.put(
                 [str(directory / each) for each in files], [f"{target}/{each}" for each in files]
             )
@@ -154,6 +154,13 @@ class Remote:
         if isinstance(error, PermissionError) or is_refused or code is not None:
             return StoreRefusedError(self.url, said)
         return None
+
+
+def _make_parents(system: fsspec.AbstractFileSystem, paths: list[str]) -> None:
+    """Make directories where there are any; object stores have none, and would make a bucket."""
+    if not isinstance(system, AsyncFileSystem):
+        for parent in {path.rpartition("/")[0] for path in paths}:
+            system.makedirs(parent, exist_ok=True)
 
 
 def _response_code(error: BaseException | None) -> str | None:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from data.fetch import Fetching
 from model.errors import WrongSettingError
+from tasks import places
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,12 @@ class RuntimeSettings:
     num_workers: int
     "Processes that make units on this machine; 0 takes one a core."
 
+    fetch_requests: int
+    "Requests to a bucket at a time, of one process."
+    fetch_retries: int
+    fetch_patience_seconds: float
+    "After which a request is given up, however many retries are left."
+
     def __post_init__(self) -> None:
         """Refuse resources that do not exist.
 
@@ -37,3 +45,20 @@ class RuntimeSettings:
             raise WrongSettingError("runtime.scheduler", self.scheduler, expected)
         if self.num_workers < 0:
             raise WrongSettingError("runtime.num_workers", self.num_workers, "at least 0")
+        if self.fetch_requests < 1:
+            raise WrongSettingError("runtime.fetch_requests", self.fetch_requests, "at least 1")
+        if self.fetch_retries < 0:
+            raise WrongSettingError("runtime.fetch_retries", self.fetch_retries, "at least 0")
+        if not self.fetch_patience_seconds > 0:
+            found = self.fetch_patience_seconds
+            raise WrongSettingError("runtime.fetch_patience_seconds", found, "above 0")
+
+    @property
+    def fetching(self) -> Fetching:
+        """How to fetch; blobs of unfinished units are kept on this machine."""
+        return Fetching(
+            cache=str(places.home() / "fetch"),
+            max_in_flight=self.fetch_requests,
+            max_retries=self.fetch_retries,
+            patience_seconds=self.fetch_patience_seconds,
+        )
