@@ -21,13 +21,9 @@ from tokenizers import Tokenizer as Engine
 
 from data.bounds import at_least
 from data.errors import TokenOutOfRangeError, VocabularyTooLargeError, WrongSettingError
-from data.tokenizer_file import (
-    END_OF_TEXT,
-    NUM_BYTES,
-    TokenizerFile,
-    engine_definition,
-    read_tokenizer_file,
-)
+from data.tokenizer_file import END_OF_TEXT as END_OF_TEXT
+from data.tokenizer_file import NUM_BYTES as NUM_BYTES
+from data.tokenizer_file import TokenizerFile, engine_definition, read_tokenizer_file
 
 EngineName = Literal["gigatoken", "fastokens", "tokenizers"]
 MIN_VOCAB_SIZE = NUM_BYTES + 1
