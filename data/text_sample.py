@@ -22,6 +22,7 @@ class TextSample:
         self._max_bytes = max_bytes
         self._seed = seed
         self._kept: list[tuple[int, str, bytes]] = []
+        self._digests: set[str] = set()
         self._refused_from = 0
         self.num_bytes = 0
 
@@ -32,13 +33,16 @@ class TextSample:
     def add(self, sha256: str, text: str) -> None:
         """Offer a document, named by its digest."""
         rank = self._rank(sha256)
-        if self._refused_from and rank <= self._refused_from:
+        if sha256 in self._digests or (self._refused_from and rank <= self._refused_from):
             return
         content = text.encode()
+        self._digests.add(sha256)
         heappush(self._kept, (rank, sha256, content))
         self.num_bytes += len(content)
-        while self.num_bytes > self._max_bytes:
-            self._refused_from, _, dropped = heappop(self._kept)
+        # One document stays even if it is too large: a sample of nothing is of no use.
+        while self.num_bytes > self._max_bytes and len(self._kept) > 1:
+            self._refused_from, digest, dropped = heappop(self._kept)
+            self._digests.remove(digest)
             self.num_bytes -= len(dropped)
 
     def texts(self) -> list[str]:

@@ -19,16 +19,13 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Engine
 
+from data import tokenizer_file
 from data.bounds import at_least
 from data.errors import TokenOutOfRangeError, VocabularyTooLargeError, WrongSettingError
-from data.tokenizer_file import (
-    END_OF_TEXT,
-    NUM_BYTES,
-    TokenizerFile,
-    engine_definition,
-    read_tokenizer_file,
-)
+from data.tokenizer_file import TokenizerFile, engine_definition, read_tokenizer_file
 
+END_OF_TEXT = tokenizer_file.END_OF_TEXT
+NUM_BYTES = tokenizer_file.NUM_BYTES
 EngineName = Literal["gigatoken", "fastokens", "tokenizers"]
 MIN_VOCAB_SIZE = NUM_BYTES + 1
 

@@ -1,25 +1,51 @@
+import hashlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Engine
 
-from data.errors import VocabularyTooLargeError, WrongTokenizerError
-from data.tokenizer import END_OF_TEXT, NUM_BYTES, Tokenizer, train_tokenizer
-from tests.data.conftest import Tokens
+from data.errors import (
+    TokenOutOfRangeError,
+    VocabularyTooLargeError,
+    WrongSettingError,
+    WrongTokenizerError,
+)
+from data.tokenizer import (
+    END_OF_TEXT,
+    NUM_BYTES,
+    Tokenizer,
+    TokenizerSettings,
+    import_tokenizer,
+    tokenizer_digest,
+    train_tokenizer,
+)
 from tests.data.corpus import TEXTS
 
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+REMOVING = {
+    "type": "Sequence",
+    "pretokenizers": [{"type": "Split", "behavior": "Removed"}, BYTE_LEVEL],
+}
 TRAIN = "print('one two three')\nprint('one two four')\n" * 3
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tokens: Tokens) -> Tokenizer:
-    return Tokenizer.load(tokens.directory / "tokenizer.json")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    texts = [content.decode() for content in TEXTS.values()]
+    path.write_text(train_tokenizer(texts, vocab_size=280, min_merge_frequency=2))
+    return Tokenizer.load(path)
+
+
+def token(content: str, number: int, *, special: bool = False) -> dict[str, Any]:
+    return {"content": content, "id": number, "special": special}
 
 
 def write(path: Path, **changes: Any) -> Path:
@@ -81,17 +107,16 @@ def test_normal_forms_line_ends_and_a_byte_order_mark_are_kept(tokenizer: Tokeni
     assert [tokenizer.decode(ids) for ids in encoded] == [text.encode() for text in texts]
 
 
-def test_ids_and_text_are_those_of_the_library_on_the_same_file(tokens: Tokens) -> None:
-    path = tokens.directory / "tokenizer.json"
+def test_ids_and_text_are_those_of_the_library_on_the_same_file(tokenizer: Tokenizer) -> None:
     texts = [content.decode() for name, content in TEXTS.items() if name != "eot.py"]
-    engine, tokenizer = Engine.from_file(str(path)), Tokenizer.load(path)
+    engine = Engine.from_file(str(tokenizer.path))
     for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
         assert engine.encode(text).ids == ids.tolist()
         assert engine.decode(ids.tolist()).encode() == tokenizer.decode(ids.tolist())
 
 
-def test_the_library_sees_one_special_token_with_id_zero(tokens: Tokens) -> None:
-    engine = Engine.from_file(str(tokens.directory / "tokenizer.json"))
+def test_the_library_sees_one_special_token_with_id_zero(tokenizer: Tokenizer) -> None:
+    engine = Engine.from_file(str(tokenizer.path))
     assert [(token, str(added)) for token, added in engine.get_added_tokens_decoder().items()] == [
         (0, END_OF_TEXT)
     ]
@@ -117,13 +142,37 @@ def test_a_vocabulary_that_the_corpus_cannot_fill_is_refused() -> None:
     ("changes", "found"),
     [
         ({"type": "Unigram"}, "Unigram with normalizer None"),
-        ({"normalizer": {"type": "NFC"}}, "BPE with normalizer {'type': 'NFC'}"),
-        ({"added_tokens": []}, "added tokens are {}"),
-        ({"added_tokens": [{"content": "<s>", "id": 0}]}, "added tokens are {'<s>': 0}"),
+        ({"normalizer": {"type": "NFC"}}, "BPE with normalizer NFC"),
+        ({"byte_fallback": True}, "byte_fallback is True"),
+        ({"end_of_word_suffix": "</w>"}, "end_of_word_suffix is '</w>'"),
+        ({"pre_tokenizer": None}, "pre-tokenizer null"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "pre-tokenizer Whitespace"),
+        ({"pre_tokenizer": BYTE_LEVEL | {"add_prefix_space": True}}, "add_prefix_space is true"),
+        ({"pre_tokenizer": REMOVING}, "pre-tokenizer removes text"),
+        ({"added_tokens": []}, "special tokens are none"),
+        ({"added_tokens": [token("<s>", 260)]}, "special tokens are none"),
+        (
+            {"added_tokens": [token("<a>", 260, special=True), token("<b>", 261, special=True)]},
+            "special tokens are <a>, <b>",
+        ),
+        (
+            {"added_tokens": [token(END_OF_TEXT, 0, special=True), token("  ", 260)]},
+            "added token '  '",
+        ),
+        (
+            {"added_tokens": [token(END_OF_TEXT, 3, special=True)]},
+            "added token '<|endoftext|>' has the ids 3 and 0",
+        ),
+        (
+            {"added_tokens": [token(END_OF_TEXT, 0, special=True), token("<s>", 270)]},
+            "261 tokens up to id 270: ids have gaps",
+        ),
         ({"added_tokens": [{}]}, "no 'content'"),
-        ({"vocab": {END_OF_TEXT: 0, "a": 2}}, "ids have gaps"),
-        ({"vocab": {END_OF_TEXT: 0, "a": 1}}, "255 bytes have no token"),
-        ({"vocab": {END_OF_TEXT: 0, "64 ": 1}}, "token '64 '"),
+        ({"vocab": {END_OF_TEXT: 0, "a": 2}}, "2 tokens up to id 2: ids have gaps"),
+        ({"vocab": {END_OF_TEXT: 0, "a": 1}, "merges": []}, "255 bytes have no token"),
+        ({"vocab": {END_OF_TEXT: 0, "64 ": 1}, "merges": []}, "token '64 '"),
+        ({"merges": [["a", "\u0120t"]]}, "merge ['a', '\\u0120t']"),
+        ({"merges": [["\u0120", "t"], ["\u0120", "t"]]}, "merge ['\\u0120', 't'] twice"),
     ],
 )
 def test_a_tokenizer_of_another_kind_is_refused(
@@ -142,3 +191,126 @@ def test_a_file_that_is_no_json_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WrongTokenizerError) as caught:
         Tokenizer.load(tmp_path / "tokenizer.json")
     assert caught.value.expected == "a tokenizer.json"
+
+
+def settings(**changes: Any) -> TokenizerSettings:
+    values: dict[str, Any] = {
+        "kind": "train",
+        "path": "",
+        "vocab_size": 300,
+        "min_merge_frequency": 2,
+        "sample_bytes": 1000,
+        "sample_seed": 0,
+        "specials": (END_OF_TEXT,),
+        "engine": "tokenizers",
+        "checked_documents": 1,
+    }
+    return TokenizerSettings(**(values | changes))
+
+
+IMPORT = {
+    "kind": "import",
+    "path": "x.json",
+    "vocab_size": 0,
+    "min_merge_frequency": 0,
+    "sample_bytes": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "setting"),
+    [
+        ({"kind": "borrow"}, "kind"),
+        ({"path": "x.json"}, "path"),
+        ({"vocab_size": 256}, "vocab_size"),
+        ({"vocab_size": 258, "specials": ("<a>", "<b>", "<c>")}, "vocab_size"),
+        ({"min_merge_frequency": 0}, "min_merge_frequency"),
+        ({"sample_bytes": 0}, "sample_bytes"),
+        ({"sample_seed": -1}, "sample_seed"),
+        ({"specials": ()}, "specials"),
+        ({"specials": ("<a>", "<a>")}, "specials"),
+        ({"specials": ("",)}, "specials"),
+        ({"engine": "magic"}, "engine"),
+        ({"checked_documents": 0}, "checked_documents"),
+        (IMPORT | {"path": ""}, "path"),
+        (IMPORT | {"vocab_size": 300}, "vocab_size"),
+        (IMPORT | {"min_merge_frequency": 2}, "min_merge_frequency"),
+        (IMPORT | {"sample_bytes": 1}, "sample_bytes"),
+        (IMPORT | {"sample_seed": 1}, "sample_seed"),
+        (IMPORT | {"specials": ("<a>", "<b>")}, "specials"),
+    ],
+)
+def test_a_setting_that_cannot_work_or_means_nothing_is_refused(
+    changes: dict[str, Any], setting: str
+) -> None:
+    with pytest.raises(WrongSettingError) as caught:
+        settings(**changes)
+    assert caught.value.setting == f"tokenizer.{setting}"
+
+
+def test_settings_of_both_kinds_are_accepted() -> None:
+    assert settings().kind == "train"
+    assert settings(**IMPORT).kind == "import"
+
+
+SPECIALS = ("<|end|>", "<fim_prefix>", "<file_sep>")
+
+
+def test_further_special_tokens_come_first_and_are_never_encoded(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(
+        train_tokenizer([TRAIN], vocab_size=265, min_merge_frequency=2, specials=SPECIALS)
+    )
+    tokenizer = Tokenizer.load(path, "<|end|>")
+    assert dict(tokenizer.reserved) == {"<|end|>": 0, "<fim_prefix>": 1, "<file_sep>": 2}
+    assert (tokenizer.end_of_text, tokenizer.end_of_text_id) == ("<|end|>", 0)
+    (ids,) = tokenizer.encode_batch(["<fim_prefix>x<|end|><file_sep>"])
+    assert min(ids.tolist()) > 2
+    assert tokenizer.decode([1, *ids.tolist(), 0]) == b"<fim_prefix>x<|end|><file_sep>"
+
+
+def test_a_file_with_added_tokens_above_its_vocabulary_is_imported(tmp_path: Path) -> None:
+    added = [token("<|im_end|>", 261, special=True), token("<tool>", 260)]
+    trained = json.loads(train_tokenizer([TRAIN], vocab_size=260, min_merge_frequency=2))
+    vocab = {
+        "<|im_end|>" if text == END_OF_TEXT else text: i
+        for text, i in trained["model"]["vocab"].items()
+    }
+    added[0]["id"] = 0
+    path = write(tmp_path / "tokenizer.json", added_tokens=added, vocab=vocab)
+    content = import_tokenizer(path, "<|im_end|>")
+    assert tokenizer_digest(content) == hashlib.sha256(path.read_bytes()).hexdigest()
+    tokenizer = Tokenizer.load(path)
+    assert (tokenizer.vocab_size, tokenizer.end_of_text_id) == (261, 0)
+    assert tokenizer.decode([260]) == b""
+    with pytest.raises(WrongTokenizerError) as caught:
+        import_tokenizer(path, "<tool>")
+    assert str(caught.value).endswith(
+        "special tokens are <|im_end|>, should be <tool> among them, as the end of text"
+    )
+
+
+def test_what_a_file_says_of_truncation_and_templates_adds_and_cuts_nothing(
+    tmp_path: Path,
+) -> None:
+    truncation = {"max_length": 2, "stride": 0, "strategy": "LongestFirst", "direction": "Right"}
+    path = write(tmp_path / "tokenizer.json", truncation=truncation)
+    (ids,) = Tokenizer.load(path).encode_batch(["print('one')"])
+    assert Tokenizer.load(path).decode(ids.tolist()) == b"print('one')"
+
+
+def test_documents_are_decoded_together_as_they_are_alone(tokenizer: Tokenizer) -> None:
+    texts = ["", "x = 1\r\n", END_OF_TEXT, "\U0001f40d e\u0301", ""]
+    encoded = tokenizer.encode_batch(texts)
+    lengths_D = np.array([len(ids) for ids in encoded], dtype=np.int64)
+    for dtype in (np.uint16, np.uint32):
+        found = tokenizer.decode_batch(np.concatenate(encoded).astype(dtype), lengths_D)
+        assert found.to_pylist() == [text.encode() for text in texts]
+    nothing = tokenizer.decode_batch(np.empty(0, np.uint16), np.empty(0, np.int64))
+    assert nothing.to_pylist() == []
+
+
+def test_decoding_an_id_beyond_the_vocabulary_is_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(TokenOutOfRangeError) as caught:
+        tokenizer.decode_batch(np.array([5, 280], np.uint16), np.array([2]))
+    assert (caught.value.token, caught.value.vocab_size) == (280, 280)
