@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import TokenOutOfRangeError
-from data.rows import PADDING, Rows
+from data.rows import PADDING, Rows, blocks
 
 READ_TOKENS = 4_000_000
 
@@ -42,9 +42,7 @@ class PairCounts(NamedTuple):
     counts: NDArray[np.int64]
 
 
-def cross_entropies(
-    train: Rows, val: Rows, vocab_size: int, *, max_train_tokens: int
-) -> Baselines:
+def cross_entropies(train: Rows, val: Rows, vocab_size: int, *, max_train_tokens: int) -> Baselines:
     """Score counting models: uniform, unigram and bigram.
 
     Of more training tokens than `max_train_tokens`, rows spread evenly over them are counted.
@@ -148,10 +146,8 @@ def target_bytes(val: Rows, token_bytes: NDArray[np.integer[Any]]) -> int:
     return sum(int(token_bytes[each[each != PADDING]].sum()) for each in targets)
 
 
-def _read(
-    rows: Rows, vocab_size: int, chosen: NDArray[np.int64]
-) -> Iterator[NDArray[np.int64]]:
-    for block in np.array_split(chosen, len(chosen) * rows.row_tokens // READ_TOKENS + 1):
+def _read(rows: Rows, vocab_size: int, chosen: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    for block in blocks(chosen, READ_TOKENS // rows.row_tokens):
         ids_NS = rows.take(block)
         if ids_NS.max() >= vocab_size:
             where = f"{rows.split} rows"

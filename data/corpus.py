@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from data.bounds import at_least, share
 from data.candidates import Source
 from data.errors import WrongSettingError
-from data.filters import FilterSettings
+from data.filter_settings import FilterSettings
 from data.split import GroupBy, Holdout
 from data.token_statistics import DegenerateBounds
 from data.tokenizer import TokenizerSettings

@@ -22,7 +22,8 @@ from data.token_statistics import DegenerateBounds, TokenCounter
 from data.tokenizer import TOKENIZER, Tokenizer
 
 VERSION = 1
-ROWS, FIRST_DOCUMENTS, COUNTS, DROPPED = "rows.bin", "first.bin", "counts.npy", "dropped.npy"
+ROWS, FIRST_DOCUMENTS = "rows.bin", "first.bin"
+COUNTS, SIZES = "counts.npy", "sizes.npy"
 FIRST_DOCUMENT_DTYPE = np.dtype("<u4")
 BLOCK_ROWS = 1024
 
@@ -90,12 +91,13 @@ def cut(
     layout.first_N[shuffled_N].astype(FIRST_DOCUMENT_DTYPE).tofile(out / FIRST_DOCUMENTS)
     _write_documents(out / DOCUMENTS, planned, layout.order_M)
     counter = TokenCounter(tokenizer.vocab_size, f"{split} shard {number}")
-    counter.add(np.memmap(out / ROWS, files.width) if len(shuffled_N) else stream[:0])
+    written = Written(out, files.width, settings.row_tokens, shuffled_N, tokenizer.end_of_text_id)
+    content = written.read()
+    counter.add(content)
     np.save(out / COUNTS, counter.counts_V)
-    np.save(out / DROPPED, np.int64(layout.dropped_tokens))
+    np.save(out / SIZES, [len(shuffled_N), layout.dropped_tokens])
     settings.bounds.refuse(counter.statistics(tokenizer.unk_id), counter.where)
-    written = Written(out, files.width, settings.row_tokens, shuffled_N)
-    check_documents(written, planned, layout.order_M, tokenizer, settings.round_trip_share)
+    check_documents(content, planned, layout.order_M, tokenizer, settings.round_trip_share)
 
 
 def _gather(
@@ -137,8 +139,8 @@ def _write_rows(
     path: Path, rows_NS: NDArray[np.integer[Any]], shuffled_N: NDArray[np.int64]
 ) -> None:
     with path.open("xb") as file:
-        for block in np.array_split(shuffled_N, len(shuffled_N) // BLOCK_ROWS + 1):
-            file.write(rows_NS[block].tobytes())
+        for first in range(0, len(shuffled_N), BLOCK_ROWS):
+            file.write(rows_NS[shuffled_N[first : first + BLOCK_ROWS]].tobytes())
 
 
 def _write_documents(path: Path, planned: ShardPlan, order_M: NDArray[np.int64]) -> None:
@@ -156,31 +158,30 @@ class Written:
     width: np.dtype[Any]
     row_tokens: int
     shuffled_N: NDArray[np.int64]
+    end_of_text_id: int
 
     def read(self) -> NDArray[np.integer[Any]]:
-        """Put the rows back into the order in which they were laid out; shapes: (N, S)."""
+        """Put the rows back into the order in which they were laid out, without their padding."""
         shape = (len(self.shuffled_N), self.row_tokens)
         found_NS = np.fromfile(self.directory / ROWS, self.width).reshape(shape)
         rows_NS = np.empty_like(found_NS)
         rows_NS[self.shuffled_N] = found_NS
-        return rows_NS
+        is_end = rows_NS.reshape(-1) == self.end_of_text_id
+        # An end of text after another is padding: without it, the documents follow each other.
+        return rows_NS.reshape(-1)[~(is_end & np.append(False, is_end[:-1]))]
 
 
 def check_documents(
-    written: Written,
+    content: NDArray[np.integer[Any]],
     planned: ShardPlan,
     order_M: NDArray[np.int64],
     tokenizer: Tokenizer,
     share: float,
 ) -> int:
-    """Decode documents from the rows on disk and compare with their digests; count them.
+    """Decode documents of what was read back and compare with their digests; count them.
 
     Raises: RoundTripError.
     """
-    stream = written.read().reshape(-1)
-    is_end = stream == tokenizer.end_of_text_id
-    # An end of text after another is padding: without it, the documents follow each other.
-    content = stream[~(is_end & np.append(False, is_end[:-1]))]
     stop, checked = 0, 0
     for place in order_M.tolist():
         start, stop = stop, stop + int(planned.lengths_M[place])
@@ -190,6 +191,6 @@ def check_documents(
         if not checked or is_chosen(digest, share):
             found = hashlib.sha256(tokenizer.decode(content[start:stop])).hexdigest()
             if found != digest:
-                raise RoundTripError(str(written.directory), found, digest)
+                raise RoundTripError(f"document {planned.documents_M[place]}", found, digest)
             checked += 1
     return checked

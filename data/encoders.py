@@ -40,8 +40,8 @@ class Encoded(NamedTuple):
     Shapes: `ids_N` (N,), `lengths_D` (D,).
     """
 
-    ids_N: NDArray[np.uint32]  # noqa: N815 (shape letters)
-    lengths_D: NDArray[np.int64]  # noqa: N815 (shape letters)
+    ids_N: NDArray[np.uint32]
+    lengths_D: NDArray[np.int64]
 
     def documents(self) -> Iterator[NDArray[np.uint32]]:
         """View the ids of each document."""

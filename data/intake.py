@@ -20,9 +20,9 @@ from data.candidates import Source, SourceUnit
 from data.checked_encoder import CheckedEncoder
 from data.documents import DOCUMENTS, REJECTED, TableWriter, read_pieces
 from data.errors import RoundTripError
-from data.filters import DOCUMENTS as SCREENED
-from data.filters import REJECTIONS, FilterSettings, screen
+from data.filter_settings import FilterSettings
 from data.minhash import signatures
+from data.screen import REJECTIONS, SCREENED, screen
 from data.split import is_chosen
 from data.token_files import LITTLE_ENDIAN, TOKENS, dtype_of
 from data.token_statistics import DegenerateBounds, TokenCounter
@@ -83,7 +83,7 @@ def take_in(
             encoded = encoder.encode(batch["text"])
             ids = encoded.ended(tokenizer.end_of_text_id, width)
             counter.add(ids)
-            tokens.write(memoryview(ids))
+            tokens.write(ids.data)
             documents.write(_with_lengths(batch, encoded.lengths_D + 1))
             digests.append(digests_of(batch["sha256"]))
             if signed:

@@ -97,7 +97,7 @@ class ShardPlan:
     @property
     def sha256(self) -> str:
         """Digest of the documents' contents, in order."""
-        return hashlib.sha256(np.ascontiguousarray(self.digests_M32)).hexdigest()
+        return hashlib.sha256(self.digests_M32.tobytes()).hexdigest()
 
     def hex_digest(self, place: int) -> str:
         """Return the sha256 of a document's text."""
@@ -120,8 +120,9 @@ def _refuse_shared(path: Path, digest_D32: NDArray[np.uint8], is_val_D: NDArray[
     """Refuse a table in which the same text is on both sides."""
     first_D = np.ascontiguousarray(digest_D32[:, :8]).view(np.uint64)[:, 0]
     suspects = np.intersect1d(first_D[is_val_D], first_D[~is_val_D])
+    is_suspect_D = np.isin(first_D, suspects)
     held_out, trained_on = (
-        {digest_D32[place].tobytes() for place in np.flatnonzero(np.isin(first_D, suspects) & side_D)}
+        {digest_D32[place].tobytes() for place in np.flatnonzero(is_suspect_D & side_D)}
         for side_D in (is_val_D, ~is_val_D)
     )
     if shared := held_out & trained_on:

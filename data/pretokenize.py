@@ -57,7 +57,7 @@ class TokensIndex:
     unk_ratio: float
     source_sha256: str
     token_files: tuple[tuple[str, int], ...]
-    """Name and number of tokens of each file, in stream order; a file for each unit that has any."""
+    """Name and number of tokens of each file, in stream order; one for each unit that has any."""
 
 
 def pretokenize(corpus: Corpus, make_units: MakeUnits, *, out: Path) -> TokensIndex:

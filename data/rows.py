@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from data.cut import FIRST_DOCUMENT_DTYPE, FIRST_DOCUMENTS, ROWS
 from data.errors import CorruptShardError
 from data.shard import SUFFIXES, ShardsIndex, SplitIndex
-from data.cut import FIRST_DOCUMENT_DTYPE, FIRST_DOCUMENTS, ROWS
 from data.split import SplitName
 from data.token_files import LITTLE_ENDIAN
 
@@ -90,9 +90,9 @@ class Rows:
         is_end_NS = self.take(indices) == self._end_of_text_id
         # An end of text still belongs to the document that it ends.
         before_NS = np.pad(np.cumsum(is_end_NS, axis=1)[:, :-1], ((0, 0), (1, 0)))
-        return np.asarray(self._first_N(indices)[:, None] + before_NS, dtype=np.int64)
+        return np.asarray(self._first_documents(indices)[:, None] + before_NS, dtype=np.int64)
 
-    def _first_N(self, indices: ArrayLike) -> NDArray[np.int64]:
+    def _first_documents(self, indices: ArrayLike) -> NDArray[np.int64]:
         indices_N = self._checked(indices)
         first_N = np.empty(len(indices_N), dtype=np.int64)
         shard_N = np.searchsorted(self._starts, indices_N, side="right") - 1
@@ -109,6 +109,12 @@ class Rows:
             message = f"row {indices_N.min()} or {indices_N.max()} is not one of {len(self)} rows"
             raise IndexError(message)
         return indices_N
+
+
+def blocks(indices: NDArray[np.int64], num_rows: int) -> Iterator[NDArray[np.int64]]:
+    """Yield indices so many at a time, the last of them perhaps fewer."""
+    step = max(num_rows, 1)
+    return (indices[first : first + step] for first in range(0, len(indices), step))
 
 
 def open_rows(directory: Path, index: ShardsIndex, split: SplitName) -> Rows:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from data.documents import DOCUMENTS
 from data.duplicates import exact_duplicates, near_duplicates
-from data.filters import FilterSettings
+from data.filter_settings import FilterSettings
 from data.intake import DIGESTS, SIGNATURES
 from data.removals import FIELDS, Removals
 from data.split import Holdout

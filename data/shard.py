@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from data.bounds import at_least, share
 from data.cut import (
     COUNTS,
-    DROPPED,
     FIRST_DOCUMENTS,
     ROWS,
+    SIZES,
     CutSettings,
     Packing,
     TokenFiles,
@@ -250,13 +250,14 @@ def _assemble(
         own.add_counts(np.load(unit / COUNTS))
         everything.add_counts(own.counts_V)
         found = own.statistics(tokenizer.unk_id)
+        num_rows, dropped_tokens = np.load(unit / SIZES).tolist()
         shards.append(
             ShardIndex(
                 name=name,
-                num_rows=found.num_tokens // row_tokens,
+                num_rows=num_rows,
                 num_tokens=found.num_tokens,
                 num_documents=pq.read_metadata(unit / DOCUMENTS).num_rows,
-                dropped_tokens=int(np.load(unit / DROPPED)),
+                dropped_tokens=dropped_tokens,
                 distinct_ids=found.distinct_ids,
                 entropy_bits=found.entropy_bits,
                 unk_ratio=found.unk_ratio,

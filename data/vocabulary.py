@@ -1,4 +1,4 @@
-"""The vocabulary of a corpus, and the engine that encodes with it, both proven before they are used.
+"""The vocabulary of a corpus, and the engine that encodes with it: both proven before use.
 
 A tokenizer is trained on a seeded sample of training-side documents. Units are visited in an order
 that the seed decides, as many as a sample of this size needs: a small sample of a large corpus
@@ -15,7 +15,8 @@ import numpy as np
 from data.candidates import Source, SourceUnit
 from data.encoders import describe, differing_code_points
 from data.errors import NoTrainingDocumentsError, WrongTokenizerError
-from data.filters import FilterSettings, screen
+from data.filter_settings import FilterSettings
+from data.screen import screen
 from data.split import Holdout
 from data.text_sample import TextSample
 from data.tokenizer import TOKENIZER, Tokenizer, TokenizerSettings, train_tokenizer

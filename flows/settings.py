@@ -14,8 +14,8 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from data.filters import FilterSettings
-from data.pretokenize import PretokenizeSettings
+from data.corpus import PretokenizeSettings
+from data.filter_settings import FilterSettings
 from data.shard import ShardSettings
 from data.source import SourceSettings
 from data.tokenizer import TokenizerSettings

@@ -164,7 +164,9 @@ def best_snapshot(training: Artefact) -> Snapshot:
 
 def _write_losses(path: Path, shards: Path, index: ShardsIndex, counter: LossCounter) -> None:
     """Write the loss of every validation document, named by its row in the tokens' documents."""
-    tables = [pq.read_table(shards / f"{each.name}{SUFFIXES[DOCUMENTS]}") for each in index.val.shards]
+    tables = [
+        pq.read_table(shards / f"{each.name}{SUFFIXES[DOCUMENTS]}") for each in index.val.shards
+    ]
     documents = pa.concat_tables(tables).to_pandas()
     nats, tokens = counter.by_document
     losses = documents[["document", "sha256"]].assign(nats=nats, target_tokens=tokens)

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from data.accounting import Account
+from data.corpus import Corpus, PretokenizeSettings
 from data.documents import DOCUMENTS, REJECTED, read_pieces
-from data.filters import FilterSettings
-from data.pretokenize import VERSION, Corpus, PretokenizeSettings, TokensIndex, pretokenize
+from data.filter_settings import FilterSettings
+from data.pretokenize import VERSION, TokensIndex, pretokenize
 from data.removals import read_removals
 from data.source import SourceSettings, open_source, reading
 from data.token_files import LITTLE_ENDIAN, TokenReader
@@ -79,9 +80,7 @@ def count_tables(directory: Path) -> Account:
     return account
 
 
-def decode_documents(
-    directory: Path, index: TokensIndex, tokenizer: Tokenizer
-) -> tuple[int, int]:
+def decode_documents(directory: Path, index: TokensIndex, tokenizer: Tokenizer) -> tuple[int, int]:
     """Decode documents spread evenly over the corpus; count them, and those that are not theirs."""
     table = pq.read_table(directory / DOCUMENTS, columns=["sha256", "num_tokens"])
     length = table["num_tokens"].to_numpy()

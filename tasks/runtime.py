@@ -50,8 +50,8 @@ class RuntimeSettings:
         if self.fetch_retries < 0:
             raise WrongSettingError("runtime.fetch_retries", self.fetch_retries, "at least 0")
         if not self.fetch_patience_seconds > 0:
-            found = self.fetch_patience_seconds
-            raise WrongSettingError("runtime.fetch_patience_seconds", found, "above 0")
+            seconds = self.fetch_patience_seconds
+            raise WrongSettingError("runtime.fetch_patience_seconds", seconds, "above 0")
 
     @property
     def fetching(self) -> Fetching:

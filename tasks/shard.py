@@ -10,7 +10,7 @@ from data.baselines import cross_entropies, target_bytes
 from data.documents import DOCUMENTS
 from data.pretokenize import TokensIndex
 from data.progress import Progress
-from data.rows import Rows, open_rows
+from data.rows import PADDING, Rows, blocks, open_rows
 from data.shard import SUFFIXES, VERSION, ShardIndex, ShardSettings, ShardsIndex, shard
 from data.split import SPLITS
 from data.token_statistics import DegenerateBounds, TokenCounter
@@ -42,15 +42,11 @@ def build_shards(
 ) -> ShardsIndex:
     """Cut the rows, then score the baselines on them."""
     given = Given(str(tokens.ref), tokens.directory)
-    index = shard(
-        given, tokens.read_index(TokensIndex), settings, bounds, make_units, out=out
-    )
+    index = shard(given, tokens.read_index(TokensIndex), settings, bounds, make_units, out=out)
     on_progress("baselines", 0, 1)
     train, val = open_rows(out, index, "train"), open_rows(out, index, "val")
     scored = asdict(
-        cross_entropies(
-            train, val, index.vocab_size, max_train_tokens=settings.baseline_tokens
-        )
+        cross_entropies(train, val, index.vocab_size, max_train_tokens=settings.baseline_tokens)
     )
     token_bytes = Tokenizer.load(out / TOKENIZER).token_bytes()
     scored["target_bytes"] = target_bytes(val, token_bytes)
@@ -63,20 +59,19 @@ def measure(artefact: Artefact) -> Measurements:
     """Count rows and shared documents again from the shards and their document tables."""
     index, directory = artefact.read_index(ShardsIndex), artefact.directory
     rows = {split: open_rows(directory, index, split) for split in SPLITS}
-    counters = {split: _count(rows[split], index) for split in SPLITS}
-    baselines = read_object(directory / BASELINES)
-    train = counters["train"].statistics(None)
     unk_id = Tokenizer.load(directory / TOKENIZER).unk_id
+    train, val = (_count(rows[split], index).statistics(unk_id) for split in SPLITS)
+    baselines = read_object(directory / BASELINES)
     return {
         "train_rows": len(rows["train"]),
         "val_rows": len(rows["val"]),
         "row_tokens": rows["train"].row_tokens,
-        "train_tokens": len(rows["train"]) * rows["train"].row_tokens,
-        "val_tokens": len(rows["val"]) * rows["val"].row_tokens,
+        "train_tokens": train.num_tokens,
+        "val_tokens": val.num_tokens,
         "dropped_tokens": index.train.dropped_tokens + index.val.dropped_tokens,
         "shared_documents": num_shared_documents(directory, index),
         "entropy_bits": train.entropy_bits,
-        "unk_ratio": max(counters[split].statistics(unk_id).unk_ratio for split in SPLITS),
+        "unk_ratio": max(train.unk_ratio, val.unk_ratio),
         "uniform_nats": _number(baselines["uniform_nats"]),
         "unigram_nats": _number(baselines["unigram_nats"]),
         "bigram_nats": _number(baselines["bigram_nats"]),
@@ -87,8 +82,10 @@ def measure(artefact: Artefact) -> Measurements:
 
 def _count(rows: Rows, index: ShardsIndex) -> TokenCounter:
     counter = TokenCounter(index.vocab_size, f"{rows.split} rows")
-    for block in np.array_split(np.arange(len(rows)), len(rows) * rows.row_tokens // READ_TOKENS + 1):
-        counter.add(rows.ids(block))
+    everything = np.arange(len(rows))
+    for block in blocks(everything, READ_TOKENS // rows.row_tokens):
+        ids_NS = rows.take(block)
+        counter.add(ids_NS[ids_NS != PADDING])
     return counter
 
 

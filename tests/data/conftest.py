@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from data.corpus import Corpus
 from data.pretokenize import TokensIndex, pretokenize
 from data.shard import ShardsIndex, shard
-from data.source import SourceListing
-from tests.data.corpus import TEXTS, pretokenize_settings, quiet, shard_settings, write_corpus
+from data.units import Given
+from tests.data.corpus import TEXTS, bounds, corpus_of, shard_settings, write_texts
+from tests.data.inline import InlineUnits
 
 # Reading and writing files on a busy machine has no deadline worth failing for.
 settings.register_profile("no deadline", deadline=None)
@@ -18,7 +20,7 @@ settings.load_profile("no deadline")
 
 @dataclass(frozen=True)
 class Tokens:
-    listing: SourceListing
+    corpus: Corpus
     directory: Path
     index: TokensIndex
 
@@ -31,16 +33,18 @@ class Shards:
 
 @pytest.fixture(scope="session")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
-    listing = write_corpus(tmp_path_factory.mktemp("source"), TEXTS)
-    directory = tmp_path_factory.mktemp("tokens") / "out"
-    index = pretokenize(listing, pretokenize_settings(), out=directory, on_progress=quiet)
-    return Tokens(listing, directory, index)
+    root = tmp_path_factory.mktemp("tokens")
+    (root / "out").mkdir()
+    corpus = corpus_of(write_texts(root / "source", TEXTS))
+    index = pretokenize(corpus, InlineUnits(root / "units"), out=root / "out")
+    return Tokens(corpus, root / "out", index)
 
 
 @pytest.fixture(scope="session")
 def shards(tokens: Tokens, tmp_path_factory: pytest.TempPathFactory) -> Shards:
-    directory = tmp_path_factory.mktemp("shards") / "out"
-    index = shard(
-        tokens.directory, tokens.index, shard_settings(), out=directory, on_progress=quiet
-    )
-    return Shards(directory, index)
+    root = tmp_path_factory.mktemp("shards")
+    (root / "out").mkdir()
+    given = Given("the tokens", tokens.directory)
+    units = InlineUnits(root / "units")
+    index = shard(given, tokens.index, shard_settings(), bounds(), units, out=root / "out")
+    return Shards(root / "out", index)

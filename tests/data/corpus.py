@@ -6,9 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from data.pretokenize import PretokenizeSettings
+from data.corpus import Corpus, PretokenizeSettings
+from data.fetch import Fetching
+from data.filter_settings import FilterSettings
 from data.shard import ShardIndex, ShardSettings, ShardsIndex, SplitIndex
-from data.source import SourceListing, SourceSettings, list_files
+from data.source import SourceSettings, open_source, reading
+from data.token_statistics import DegenerateBounds
+from data.tokenizer import TokenizerSettings
 
 TEXTS = {
     "a.py": b"import os\n\n\ndef here():\n    return os.getcwd()\n",
@@ -21,46 +25,127 @@ TEXTS = {
 }
 
 
-def quiet(what: str, done: int, total: int) -> None:
-    assert what
-    assert 0 <= done <= total
-
-
 def source_settings(root: Path, **changes: Any) -> SourceSettings:
     settings: dict[str, Any] = {
         "kind": "directory",
         "path": str(root),
+        "revision": "",
+        "anonymous": False,
         "include": ("**/*.py",),
         "exclude": (),
         "licence": "MIT",
+        "language": "",
+        "text_column": "",
+        "licence_column": "",
+        "path_column": "",
+        "repository_column": "",
+        "unit_bytes": 2**20,
+        "contents": "",
+        "max_blob_bytes": 0,
+        "max_missing_share": 0.0,
     }
     return SourceSettings(**(settings | changes))
 
 
-def pretokenize_settings(**changes: Any) -> PretokenizeSettings:
+def filter_settings(**changes: Any) -> FilterSettings:
     settings: dict[str, Any] = {
-        "vocab_size": 280,
-        "min_merge_frequency": 2,
-        "validation_fraction": 0.3,
-        "split_seed": 0,
         "max_file_bytes": 1000,
         "min_document_bytes": 1,
+        "allowed_licences": (),
+        "drop_vendored": False,
+        "drop_generated": False,
+        "max_lines": 1000,
+        "max_mean_line_length": 1000.0,
+        "max_line_length": 1000,
+        "min_alphabetic_share": 0.0,
+        "max_encoded_run": 1000,
+        "max_encoded_share": 1.0,
+        "normalization": "none",
+        "must_parse": False,
+        "drop_secrets": True,
+        "personal_data": "keep",
+        "decontaminate": (),
+        "decontamination_ngram": 10,
+        "near_duplicates": "drop",
+        "near_duplicate_jaccard": 0.85,
+        "minhash_seed": 42,
+    }
+    return FilterSettings(**(settings | changes))
+
+
+def tokenizer_settings(**changes: Any) -> TokenizerSettings:
+    settings: dict[str, Any] = {
+        "kind": "train",
+        "path": "",
+        "vocab_size": 280,
+        "min_merge_frequency": 2,
+        "sample_bytes": 10**6,
+        "sample_seed": 0,
+        "specials": ("<|endoftext|>",),
+        "engine": "tokenizers",
+        "checked_documents": 4,
+    }
+    return TokenizerSettings(**(settings | changes))
+
+
+def pretokenize_settings(**changes: Any) -> PretokenizeSettings:
+    settings: dict[str, Any] = {
+        "validation_fraction": 0.3,
+        "split_seed": 0,
+        "group_by": "document",
+        "removal_list": "",
+        "round_trip_share": 0.5,
         "max_unk_ratio": 0.01,
         "min_distinct_ids": 20,
-        "round_trip_documents": 100,
+        "max_top_share": 0.5,
     }
     return PretokenizeSettings(**(settings | changes))
 
 
 def shard_settings(**changes: Any) -> ShardSettings:
-    return ShardSettings(**({"context_length": 7, "seed": 3, "shard_rows": 4} | changes))
+    settings: dict[str, Any] = {
+        "context_length": 7,
+        "packing": "concatenate",
+        "seed": 3,
+        "train_shards": 3,
+        "val_shards": 1,
+        "round_trip_share": 0.5,
+        "baseline_tokens": 10**6,
+    }
+    return ShardSettings(**(settings | changes))
 
 
-def write_corpus(root: Path, texts: Mapping[str, bytes]) -> SourceListing:
+def bounds() -> DegenerateBounds:
+    return pretokenize_settings().bounds
+
+
+def write_texts(root: Path, texts: Mapping[str, bytes]) -> Path:
     for path, content in texts.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(content)
-    return list_files(source_settings(root))
+    return root
+
+
+def corpus_of(
+    root: Path,
+    *,
+    source: Mapping[str, Any] | None = None,
+    filters: Mapping[str, Any] | None = None,
+    tokenizer: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Corpus:
+    """Ask for the corpus of a directory, with changes to any section."""
+    asked = source_settings(root, **(source or {}))
+    fetching = Fetching(
+        cache=str(root / "cache"), max_in_flight=1, max_retries=0, patience_seconds=1.0
+    )
+    return Corpus(
+        source=open_source(asked, fetching=fetching),
+        reading=reading(asked),
+        filters=filter_settings(**(filters or {})),
+        tokenizer=tokenizer_settings(**(tokenizer or {})),
+        settings=pretokenize_settings(**settings),
+    )
 
 
 def write_shards(

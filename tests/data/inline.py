@@ -29,9 +29,7 @@ class InlineUnits:
         return directory
 
     def key(self, unit: Unit) -> str:
-        inputs = [
-            need.name if isinstance(need, Given) else self.key(need) for need in unit.inputs
-        ]
+        inputs = [need.name if isinstance(need, Given) else self.key(need) for need in unit.inputs]
         text = json.dumps([unit.recipe, inputs], sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 

@@ -18,7 +18,9 @@ DOCUMENTS = pa.table(
 
 def test_a_document_is_removed_by_any_of_its_names(tmp_path: Path) -> None:
     names = tmp_path / "opt-out.txt"
-    names.write_text(f"# asked for\na/b\n\nswh:1:cnt:{'5' * 40}\n{'0' * 64}\nswh:1:cnt:{'5' * 40}\n")
+    names.write_text(
+        f"# asked for\na/b\n\nswh:1:cnt:{'5' * 40}\n{'0' * 64}\nswh:1:cnt:{'5' * 40}\n"
+    )
     removals = read_removals(str(names))
     assert removals.names == ("0" * 64, "5" * 40, "a/b")
     assert removals.details(DOCUMENTS) == [

@@ -62,7 +62,9 @@ def test_a_row_that_does_not_exist_is_refused(rows: Rows, index: int) -> None:
         rows.take([0, index])
 
 
-@pytest.mark.parametrize(("name", "expected"), [("shard-00001.bin", 6), ("shard-00000.first.bin", 8)])
+@pytest.mark.parametrize(
+    ("name", "expected"), [("shard-00001.bin", 6), ("shard-00000.first.bin", 8)]
+)
 @pytest.mark.parametrize("change", [-1, 1, None])
 def test_a_file_of_another_size_is_refused(
     tmp_path: Path, name: str, expected: int, change: int | None

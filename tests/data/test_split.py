@@ -16,9 +16,7 @@ def test_the_share_held_out_is_the_fraction_asked_for() -> None:
 
 def test_another_seed_holds_out_other_documents() -> None:
     digests = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(100)]
-    assert [is_chosen(d, 0.5, 1) for d in digests] != [
-        is_chosen(d, 0.5, 2) for d in digests
-    ]
+    assert [is_chosen(d, 0.5, 1) for d in digests] != [is_chosen(d, 0.5, 2) for d in digests]
 
 
 @given(st.text(), st.floats(0.01, 0.98), st.integers(0, 2**32))
