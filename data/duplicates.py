@@ -19,7 +19,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from data.minhash import U32, U64, Bands, band_keys, bands_for, similarity
+from data.hashing import U64
+from data.minhash import U32, Bands, band_keys, bands_for, similarity
 
 MEMORY_BYTES = 512 * 2**20
 """Working memory of a search, beside its results; more if so many documents share one key."""
@@ -80,8 +81,8 @@ def exact_duplicates(
             yield np.ascontiguousarray(piece[:, :8]).view(">u8")[:, 0].astype(np.uint64)
 
     def alike(left_P: Numbers, right_P: Numbers) -> NDArray[np.bool_]:
-        equal: NDArray[np.bool_] = (rows.take(left_P) == rows.take(right_P)).all(axis=1)
-        return equal
+        equal_P: NDArray[np.bool_] = np.equal(rows.take(left_P), rows.take(right_P)).all(axis=1)
+        return equal_P
 
     for members in _members(keys, everybody, memory_bytes):
         for leaders_P, others_P in _alike_pairs(*members, alike):
@@ -112,7 +113,7 @@ def near_duplicates(
 
     def alike(left_P: Numbers, right_P: Numbers) -> NDArray[np.bool_]:
         # What an earlier band has joined needs no second look.
-        known_P = _roots(first_D, left_P) == _roots(first_D, right_P)
+        known_P = np.equal(_roots(first_D, left_P), _roots(first_D, right_P))
         new = np.flatnonzero(~known_P)
         known_P[new] = _similarity(rows, left_P[new], right_P[new]) >= np.float32(jaccard)
         return known_P

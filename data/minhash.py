@@ -3,23 +3,21 @@
 White space does not count: it is taken out of every line, and lines that are empty without it are
 left out. A document of fewer lines than a shingle has one shingle of all it has.
 
-All documents of a batch are hashed at once. A line is a polynomial of its bytes modulo 2**64, so
-that the products of a whole block with the powers of the base give the hash of each line in it by
-one segmented sum; a permutation is a multiplication and an addition modulo 2**32 of all shingles of
-a block that fits the cache, followed by one segmented minimum.
+All documents of a batch are hashed at once. A permutation is a multiplication and an addition
+modulo 2**32 of all shingles of a block that fits the cache, followed by one segmented minimum.
 
 Shape letters: D documents, N bytes without white space, L lines, S shingles, K permutations,
 B bands, R rows of a band.
 """
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import WrongSettingError
+from data.hashing import BASE, U64, mix, polynomials
 from data.text_buffer import TextBuffer
 
 NUM_PERMUTATIONS = 128
@@ -28,11 +26,7 @@ RECALL = 0.95
 """Share of the pairs at the threshold that must share a band."""
 
 U32: TypeAlias = NDArray[np.uint32]
-U64: TypeAlias = NDArray[np.uint64]
 _WHITE_SPACE = b" \t\r\v\f"
-_BASE = 0x9E3779B97F4A7C15
-_INVERSE = pow(_BASE, -1, 2**64)
-_BYTE_BLOCK = 2**15
 _SHINGLE_BLOCK = 2**14
 
 
@@ -88,9 +82,9 @@ def band_keys(signatures_DK: U32, bands: Bands) -> U64:
         -1, bands.num_bands, bands.num_rows
     )
     for row in range(bands.num_rows):
-        keys_DB *= np.uint64(_BASE)
+        keys_DB *= np.uint64(BASE)
         keys_DB += used_DBR[:, :, row]
-    return _mix(keys_DB)
+    return mix(keys_DB)
 
 
 def shingle_hashes(texts: Any) -> tuple[U32, NDArray[np.int64]]:
@@ -107,11 +101,11 @@ def shingle_hashes(texts: Any) -> tuple[U32, NDArray[np.int64]]:
     for ahead in range(SHINGLE_LINES):
         here = len(lines_L) - ahead
         inside = place_L[:here] + ahead < end_L[:here]
-        weight = np.uint64(pow(_BASE, ahead + 1, 2**64))
+        weight = np.uint64(pow(BASE, ahead + 1, 2**64))
         sum_L[:here] += lines_L[ahead:] * weight * inside
     begins_L = place_L + SHINGLE_LINES <= end_L
     begins_L[starts_D[num_lines_D > 0]] = True
-    hashes_S = (_mix(sum_L[begins_L]) >> np.uint64(32)).astype(np.uint32)
+    hashes_S = (mix(sum_L[begins_L]) >> np.uint64(32)).astype(np.uint32)
     num_shingles_D = np.where(num_lines_D > 0, np.maximum(num_lines_D - SHINGLE_LINES + 1, 1), 0)
     return hashes_S, num_shingles_D
 
@@ -137,30 +131,7 @@ def _line_hashes(buffer: TextBuffer) -> tuple[U64, NDArray[np.int64]]:
     line_of_D = np.searchsorted(ends, last_D - 1) + 1
     num_lines_D = np.diff(filled_before[line_of_D], prepend=0)
     lengths_L = (ends - starts)[filled].astype(np.uint64)
-    return _mix(_polynomials(text_N, starts[filled]) + lengths_L), num_lines_D
-
-
-def _polynomials(text_N: NDArray[np.uint8], starts_L: NDArray[np.int64]) -> U64:
-    """Sum byte times power of its place in the line, over the bytes from each start to the next.
-
-    Blocks are cut anywhere; the head of a block belongs to the last line of the one before.
-    """
-    powers, inverses = _powers()
-    sums_L = np.zeros(len(starts_L), np.uint64)
-    first = 0
-    for begin in range(0, len(text_N), _BYTE_BLOCK):
-        block = text_N[begin : begin + _BYTE_BLOCK]
-        products = block * powers[: len(block)]
-        end = int(np.searchsorted(starts_L, begin + len(block)))
-        local = starts_L[first:end] - begin
-        if first > 0:
-            head = products[: local[0]] if len(local) else products
-            shift = pow(_BASE, begin - int(starts_L[first - 1]), 2**64)
-            sums_L[first - 1 : first] += np.multiply(head.sum(keepdims=True), np.uint64(shift))
-        if len(local):
-            sums_L[first:end] = np.add.reduceat(products, local) * inverses[local]
-        first = end
-    return sums_L
+    return mix(polynomials(text_N, starts[filled]) + lengths_L), num_lines_D
 
 
 def _minima(shingles_S: U32, num_shingles_D: NDArray[np.int64], seed: int) -> U32:
@@ -186,29 +157,8 @@ def _minima(shingles_S: U32, num_shingles_D: NDArray[np.int64], seed: int) -> U3
     return np.ascontiguousarray(minima_KD.T)
 
 
-@cache
-def _powers() -> tuple[U64, U64]:
-    """Return the powers of the base and of its inverse, as many as a block has bytes."""
-    tables = []
-    for base in (_BASE, _INVERSE):
-        factors = np.full(_BYTE_BLOCK, base, np.uint64)
-        factors[0] = 1
-        tables.append(np.multiply.accumulate(factors))
-    return tables[0], tables[1]
-
-
 def _permutations(seed: int) -> tuple[U32, U32]:
     """Return odd factors and terms of permutations of the 32-bit numbers."""
     raw = np.random.PCG64(seed).random_raw(2 * NUM_PERMUTATIONS) >> np.uint64(32)
     drawn = raw.astype(np.uint32)
     return drawn[:NUM_PERMUTATIONS] | np.uint32(1), drawn[NUM_PERMUTATIONS:]
-
-
-def _mix(values: U64) -> U64:
-    """Spread every bit over all others.
-
-    Source: finaliser of splitmix64, Steele, Lea and Flood 2014.
-    """
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

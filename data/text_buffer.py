@@ -3,6 +3,7 @@
 Shape letters: P positions.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -56,3 +57,25 @@ class TextBuffer:
     def document_of(self, positions_P: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tell in which document each byte stands."""
         return np.searchsorted(self.offsets, positions_P, side="right") - 1
+
+    def is_ascii(self) -> NDArray[np.bool_]:
+        """Tell of each document whether all its bytes are ASCII."""
+        result = np.ones(self.num_documents, np.bool_)
+        filled = np.flatnonzero(self.lengths)
+        if len(filled):
+            result[filled] = np.maximum.reduceat(self.data, self.offsets[filled]) < 128
+        return result
+
+    def replaced(self, texts: Mapping[int, bytes]) -> Any:
+        """Return all documents as a `large_string` array, some of them with other texts."""
+        pieces: list[bytes] = []
+        lengths = self.lengths.copy()
+        done = 0
+        for number in sorted(texts):
+            pieces += (self.data[done : self.offsets[number]].tobytes(), texts[number])
+            lengths[number] = len(texts[number])
+            done = int(self.offsets[number + 1])
+        pieces.append(self.data[done:].tobytes())
+        offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(pieces))]
+        return pa.Array.from_buffers(pa.large_string(), self.num_documents, buffers)

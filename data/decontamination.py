@@ -1,0 +1,106 @@
+"""Decontamination: documents that share words in a row with a benchmark.
+
+A word is a run of ASCII letters, digits, underscores and bytes above ASCII, in lower case; what
+stands between words does not count. Hashes of all windows of a batch nominate, the words decide.
+
+Shape letters: N bytes, R words, P places of windows.
+"""
+
+import gzip
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.filters import Objections, Texts
+from data.hashing import U64, mix, polynomials, windows
+
+_WORD = re.compile(rb"[A-Za-z0-9_\x80-\xff]+")
+_WORDS_ONLY = bytes(
+    bytes([byte]).lower()[0] if _WORD.fullmatch(bytes([byte])) else 0 for byte in range(256)
+)
+_FILTER_BITS = 22
+
+
+@dataclass(frozen=True)
+class _Benchmark:
+    """All windows of words of the tasks of some benchmarks."""
+
+    task_of: Mapping[tuple[bytes, ...], str]
+    hashes: U64
+    """Sorted."""
+    may_be: NDArray[np.bool_]
+    """By the leading bits of a hash: whether it may be one of them."""
+
+
+def contaminated(texts: Texts, benchmarks: tuple[str, ...], num_words: int) -> Objections:
+    """Object to a document with that many words in a row of a task of a benchmark."""
+    if not benchmarks:
+        return {}
+    known = _benchmark(benchmarks, num_words)
+    found: dict[int, str] = {}
+    starts_R, hashes_R = _words(texts.buffer.data, texts.buffer.offsets[:-1])
+    if len(hashes_R) < num_words:
+        return found
+    windows_P = windows(hashes_R, num_words)
+    hits_P = np.flatnonzero(known.may_be[windows_P >> np.uint64(64 - _FILTER_BITS)])
+    hits_P = hits_P[np.isin(windows_P[hits_P], known.hashes)]
+    numbers_P = texts.buffer.document_of(starts_R[hits_P])
+    for place, number in zip(starts_R[hits_P].tolist(), numbers_P.tolist(), strict=True):
+        first, end = texts.buffer.offsets[number : number + 2].tolist()
+        if number not in found:
+            task = known.task_of.get(_first_words(texts.buffer.whole[place:end], num_words))
+            if task:
+                found[number] = f"{task}, {num_words} words from byte {place - first:,}"
+    return found
+
+
+def _words(data_N: NDArray[np.uint8], texts_D: NDArray[np.int64]) -> tuple[NDArray[np.int64], U64]:
+    """Return where the words of texts that begin at some places begin, and their hashes."""
+    words_N = np.frombuffer(data_N.tobytes().translate(_WORDS_ONLY), np.uint8)
+    is_inside_N = words_N != 0
+    begins_N = is_inside_N.copy()
+    begins_N[1:] &= ~is_inside_N[:-1]
+    first_D = texts_D[texts_D < len(words_N)]
+    begins_N[first_D] = is_inside_N[first_D]
+    starts_R = np.flatnonzero(begins_N)
+    return starts_R, mix(polynomials(words_N, starts_R))
+
+
+def _first_words(text: bytes, num_words: int) -> tuple[bytes, ...]:
+    found = []
+    for match in _WORD.finditer(text):
+        found.append(match[0].lower())
+        if len(found) == num_words:
+            break
+    return tuple(found)
+
+
+@cache
+def _benchmark(benchmarks: tuple[str, ...], num_words: int) -> _Benchmark:
+    task_of: dict[tuple[bytes, ...], str] = {}
+    hashes = []
+    for name in benchmarks:
+        for task, text in _tasks(name):
+            words = [word.lower() for word in _WORD.findall(text)]
+            for place in range(len(words) - num_words + 1):
+                task_of.setdefault(tuple(words[place : place + num_words]), task)
+            _, hashes_R = _words(np.frombuffer(text, np.uint8), np.zeros(1, np.int64))
+            hashes.append(windows(hashes_R, num_words))
+    known = np.unique(np.concatenate(hashes))
+    may_be = np.zeros(2**_FILTER_BITS, np.bool_)
+    may_be[known >> np.uint64(64 - _FILTER_BITS)] = True
+    return _Benchmark(task_of, known, may_be)
+
+
+def _tasks(benchmark: str) -> Iterator[tuple[str, bytes]]:
+    """Yield name and text of every task: its prompt and its solution."""
+    packed = resources.files("data").joinpath(f"benchmarks/{benchmark}.jsonl.gz").read_bytes()
+    for line in gzip.decompress(packed).splitlines():
+        task = json.loads(line)
+        yield task["task_id"], (task["prompt"] + task["canonical_solution"]).encode()
