@@ -20,20 +20,20 @@ _SECRETS = re.compile(
 _PEM = b"-----BEGIN "
 _PEM_REACH = 64
 """Bytes from the beginning of a PEM header to the words that give it away, at most."""
-# Each secret has one of these pairs at an even place of the batch, and one at an odd place: the
-# number is the distance from the beginning of the secret, or of PRIVATE for a PEM header.
+# Each secret has one of these pairs at an even place of the batch, whether it begins at an even or
+# an odd one: with the distance from the beginning, which for a PEM header is that of PRIVATE, and
+# a letter that must stand at another distance.
 _PAIRS = (
-    (b"AK", 0),
-    (b"KI", 1),
-    (b"AI", 0),
-    (b"Iz", 1),
-    (b"xo", 0),
-    (b"ox", 1),
-    (b"IV", 2),
-    (b"VA", 3),
-    (b"gh", 0),
+    (b"AK", 0, b"I", 2),
+    (b"KI", 1, b"A", 0),
+    (b"AI", 0, b"z", 2),
+    (b"Iz", 1, b"A", 0),
+    (b"xo", 0, b"x", 2),
+    (b"ox", 1, b"x", 0),
+    (b"IV", 2, b"T", 5),
+    (b"VA", 3, b"T", 5),
+    (b"gh", 0, b"_", 3),
 )
-_BLOCK = 2**17
 
 
 def secrets(texts: Texts) -> Objections:
@@ -55,19 +55,19 @@ def secrets(texts: Texts) -> Objections:
 def _hints(data_N: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return all places where a secret may begin, in order, found by comparing pairs of bytes."""
     even = data_N[: len(data_N) // 2 * 2].view(np.uint16)
-    found = [np.empty(0, np.int64)]
-    for begin in range(0, len(even), _BLOCK):
-        block = even[begin : begin + _BLOCK]
-        for pair, distance in _PAIRS:
-            is_pair = block == np.frombuffer(pair, np.uint16)[0]
-            if is_pair.any():
-                found.append(2 * (np.flatnonzero(is_pair) + begin) - distance)
-    places_P = np.concatenate([*found, _github_at_odd_places(even)])
-    return np.unique(places_P[places_P >= 0])
+    found = []
+    for pair, distance, letter, at in _PAIRS:
+        places = 2 * np.flatnonzero(even == np.frombuffer(pair, np.uint16)[0]) - distance
+        found.append(_with_letter(data_N, places, letter, at))
+    # Half of the GitHub tokens have no such pair, but h and two bytes later an underscore.
+    low = data_N[:-1:2]
+    places = 2 * np.flatnonzero((low[:-1] == ord("h")) & (low[1:] == ord("_"))) - 1
+    found.append(_with_letter(data_N, places, b"g", 0))
+    return np.unique(np.concatenate(found))
 
 
-def _github_at_odd_places(even: NDArray[np.uint16]) -> NDArray[np.int64]:
-    """Find `h` and, two bytes on, `_` at even places."""
-    low = even.view(np.uint8)[::2]
-    found = np.flatnonzero((low[:-1] == ord("h")) & (low[1:] == ord("_")))
-    return 2 * found - 1
+def _with_letter(
+    data_N: NDArray[np.uint8], places_P: NDArray[np.int64], letter: bytes, at: int
+) -> NDArray[np.int64]:
+    places_P = places_P[(places_P >= 0) & (places_P + at < len(data_N))]
+    return places_P[data_N[places_P + at] == letter[0]]

@@ -81,7 +81,7 @@ def exact_duplicates(
             yield np.ascontiguousarray(piece[:, :8]).view(">u8")[:, 0].astype(np.uint64)
 
     def alike(left_P: Numbers, right_P: Numbers) -> NDArray[np.bool_]:
-        equal_P: NDArray[np.bool_] = np.equal(rows.take(left_P), rows.take(right_P)).all(axis=1)
+        equal_P: NDArray[np.bool_] = np.all(rows.take(left_P) == rows.take(right_P), axis=1)
         return equal_P
 
     for members in _members(keys, everybody, memory_bytes):

@@ -72,38 +72,57 @@ REJECTIONS = pa.schema(
 Batch: TypeAlias = Any
 """A `pa.RecordBatch`, for which there are no types."""
 Named: TypeAlias = tuple[str, Callable[[], Objections]]
+_GROUP_BYTES = 2**20
 Places: TypeAlias = NDArray[np.int64]
 
 
 def screen(candidates: Batch, settings: FilterSettings) -> tuple[Batch, Batch]:
     """Return the documents and the rejections of a batch of candidates, both in its order."""
     reasons: dict[int, tuple[str, str]] = {}
-    places = _ask(_of_listing(candidates, settings), np.arange(len(candidates)), reasons)
+    everywhere = np.arange(len(candidates))
+    _ask(_of_listing(candidates, settings), everywhere, reasons)
+    places = _without(everywhere, reasons)
     batch = _at(candidates, places)
     texts, undecodable = decode(batch.column("content"), batch.column("encoding"))
     if settings.normalization == "nfc":
         texts = _normalized(texts)
-    filters = (("undecodable", lambda: undecodable), *_of_text(Texts.of(texts), settings))
-    kept = _ask(filters, places, reasons)
+    _ask((("undecodable", lambda: undecodable),), places, reasons)
+    for first, end in _groups(TextBuffer.of(texts)):
+        _ask(_of_text(Texts.of(texts[first:end]), settings), places[first:end], reasons)
+    kept = _without(places, reasons)
     texts, places = _at(texts, np.searchsorted(places, kept)), kept
     if settings.personal_data == "redact":
         texts = redacted(texts)
     if settings.must_parse:
         parsed = Texts.of(texts)
-        kept = _ask((("unparsable", lambda: unparsable(parsed)),), places, reasons)
+        _ask((("unparsable", lambda: unparsable(parsed)),), places, reasons)
+        kept = _without(places, reasons)
         texts, places = _at(texts, np.searchsorted(places, kept)), kept
     return _documents(_at(candidates, places), texts), _rejections(candidates, reasons)
 
 
-def _ask(filters: Iterable[Named], places_D: Places, reasons: dict[int, tuple[str, str]]) -> Places:
-    """Note the first objection to each of the documents at some places; return those without.
+def _ask(filters: Iterable[Named], places_D: Places, reasons: dict[int, tuple[str, str]]) -> None:
+    """Note the first objection to each of the documents at some places.
 
     A place is one in the batch of candidates; the objections of a filter count documents.
     """
     for name, objections in filters:
         for number, detail in objections().items():
             reasons.setdefault(int(places_D[number]), (name, detail))
+
+
+def _without(places_D: Places, reasons: Mapping[int, tuple[str, str]]) -> Places:
     return np.array([place for place in places_D.tolist() if place not in reasons], np.int64)
+
+
+def _groups(buffer: TextBuffer) -> Iterator[tuple[int, int]]:
+    """Cut documents into groups that stay in a cache while all filters go over them."""
+    first = 0
+    while first < buffer.num_documents:
+        reach = buffer.offsets[first] + _GROUP_BYTES
+        end = max(int(np.searchsorted(buffer.offsets, reach, side="right")) - 1, first + 1)
+        yield first, end
+        first = end
 
 
 def _of_listing(candidates: Batch, settings: FilterSettings) -> tuple[Named, ...]:
