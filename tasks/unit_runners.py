@@ -52,7 +52,7 @@ def dask(runtime: RuntimeSettings, what: str, number: int) -> Iterator[TaskRunne
         "n_workers": number,
         "threads_per_worker": 1,
         "memory_limit": None,
-        "dashboard_address": None,
+        "dashboard_address": "127.0.0.1:0",
     }
     address = runtime.scheduler
     try:

@@ -117,7 +117,7 @@ def _make_all(
 
     if jobs:
         on_progress(what, 0, len(jobs))
-    if len(jobs) < 2 or not _is_shared(runtime):
+    if not _is_shared(runtime) or len(jobs) < 2:
         _make_here(jobs, count)
         return
     from tasks.unit_flow import make_on_runner
@@ -134,13 +134,12 @@ def _make_here(jobs: list[UnitJob], count: Callable[[], None]) -> None:
 
 def _is_shared(runtime: RuntimeSettings) -> bool:
     """Return whether other processes are to help; without a Prefect run there is no way to."""
-    if runtime.task_runner == "inline" or "prefect" not in sys.modules:
+    has_others = bool(runtime.scheduler) or num_workers(runtime) > 1
+    if runtime.task_runner == "inline" or not has_others or "prefect" not in sys.modules:
         return False
     from prefect.context import FlowRunContext
 
-    return FlowRunContext.get() is not None and (
-        bool(runtime.scheduler) or num_workers(runtime) > 1
-    )
+    return FlowRunContext.get() is not None
 
 
 def num_workers(runtime: RuntimeSettings) -> int:

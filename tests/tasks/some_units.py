@@ -1,11 +1,13 @@
 """Units small enough for a test, which leave a mark outside whenever they are made."""
 
+import json
 import os
 import signal
 import time
 import uuid
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from data.units import Given, Unit
 from tasks.runtime import RuntimeSettings
@@ -23,7 +25,13 @@ INLINE = RuntimeSettings(
 def mark(marks: Path, name: str) -> None:
     """Say that a unit is being made."""
     marks.mkdir(parents=True, exist_ok=True)
-    (marks / f"{name}-{uuid.uuid4().hex}").write_text(str(os.getpid()))
+    said = {"pid": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS")}
+    (marks / f"{name}-{uuid.uuid4().hex}").write_text(json.dumps(said))
+
+
+def said(marks: Path, key: str) -> set[Any]:
+    """Return what the makers said of themselves."""
+    return {json.loads(path.read_text())[key] for path in marks.glob("*")}
 
 
 def marked(marks: Path) -> list[str]:
@@ -68,6 +76,14 @@ def die(text: str, marks: Path, out: Path) -> None:
     """Be killed without a word."""
     mark(marks, text)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def linger(text: str, marks: Path, out: Path) -> None:
+    """Take a while."""
+    mark(marks, text)
+    (out / "text").write_text(text)
+    time.sleep(0.5)
+    (marks.parent / f"{text}.done").touch()
 
 
 def fail(error: Exception, out: Path) -> None:

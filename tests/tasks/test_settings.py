@@ -13,6 +13,7 @@ from tasks.checkpoint_settings import CheckpointSettings
 from tasks.device import choose_device, num_threads
 from tasks.runtime import RuntimeSettings
 from tasks.thresholds import Thresholds
+from tasks.units import num_workers
 from tests.tasks.tiny import tiny_settings
 
 SETTINGS = tiny_settings(Path("/nowhere"))
@@ -62,6 +63,23 @@ def test_fewer_than_no_threads_are_refused() -> None:
 def test_batches_of_no_rows_are_refused() -> None:
     found = refused(SETTINGS.runtime, evaluate_batch_rows=0)
     assert found == ("runtime.evaluate_batch_rows", 0, "at least 1")
+
+
+def test_fewer_than_no_workers_are_refused() -> None:
+    found = refused(SETTINGS.runtime, num_workers=-1)
+    assert found == ("runtime.num_workers", -1, "at least 0")
+
+
+@pytest.mark.parametrize("task_runner", ["processes", "inline"])
+def test_a_scheduler_that_nobody_would_ask_is_refused(task_runner: str) -> None:
+    found = refused(SETTINGS.runtime, task_runner=task_runner, scheduler="tcp://x:1")
+    expected = "empty unless runtime.task_runner is dask or ray"
+    assert found == ("runtime.scheduler", "tcp://x:1", expected)
+
+
+def test_every_core_of_this_process_has_a_worker_unless_told() -> None:
+    assert num_workers(runtime(num_workers=0)) == len(os.sched_getaffinity(0))
+    assert num_workers(runtime(num_workers=3)) == 3
 
 
 def runtime(**changes: Any) -> RuntimeSettings:
