@@ -59,6 +59,10 @@ class BucketPlace:
         """False."""
         return False
 
+    def where(self, path: str) -> str:
+        """The name of the file in it."""
+        return f"{self.name}/{path}"
+
     def listed(self, exclude: tuple[str, ...]) -> Iterable[Listed]:
         """Yield the objects; their digests are unknown.
 
@@ -75,14 +79,14 @@ class BucketPlace:
 
     def open(self, path: str) -> IO[bytes]:
         """Open an object for ranged reads."""
-        with bucket_errors(f"{self.url}/{path}"):
+        with bucket_errors(self.where(path)):
             store = open_bucket(self.url, self.anonymous, self.patience)
             return cast("IO[bytes]", obstore.open_reader(store, path, buffer_size=CHUNK_BYTES))
 
     def local(self, path: str, directory: Path) -> Path:
         """Copy an object into the directory."""
         target = directory / Path(path).name
-        with bucket_errors(f"{self.url}/{path}"), target.open("wb") as file:
+        with bucket_errors(self.where(path)), target.open("wb") as file:
             store = open_bucket(self.url, self.anonymous, self.patience)
             for chunk in obstore.get(store, path).stream(min_chunk_size=CHUNK_BYTES):
                 file.write(chunk)

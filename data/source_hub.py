@@ -50,6 +50,10 @@ class HubPlace:
         """False."""
         return False
 
+    def where(self, path: str) -> str:
+        """The name of the file in it."""
+        return f"{self.name}/{path}"
+
     def listed(self, exclude: tuple[str, ...]) -> Iterable[Listed]:
         """Yield the files of the folder; large ones with their digest.
 
@@ -71,13 +75,13 @@ class HubPlace:
 
     def open(self, path: str) -> IO[bytes]:
         """Open a file for ranged reads."""
-        with hub_errors(f"{self.name}/{path}"):
+        with hub_errors(self.where(path)):
             name = f"datasets/{self.repository}@{self.revision}/{self._in_repository(path)}"
             return cast("IO[bytes]", HfFileSystem().open(name, "rb"))
 
     def local(self, path: str, directory: Path) -> Path:
         """Download a file into the directory."""
-        with hub_errors(f"{self.name}/{path}"):
+        with hub_errors(self.where(path)):
             return Path(
                 hf_hub_download(
                     self.repository,

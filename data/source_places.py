@@ -47,6 +47,9 @@ class Place(Protocol):
     def is_local(self) -> bool:
         """Tell whether `local` is free."""
 
+    def where(self, path: str) -> str:
+        """What a person calls a file."""
+
     def listed(self, exclude: tuple[str, ...]) -> Iterable[Listed]:
         """Yield the files in any order; folders excluded as a whole may be left out."""
 
@@ -73,6 +76,10 @@ class LocalPlace:
     def is_local(self) -> bool:
         """True."""
         return True
+
+    def where(self, path: str) -> str:
+        """The path of the file."""
+        return str(self.root / path)
 
     def listed(self, exclude: tuple[str, ...]) -> Iterable[Listed]:
         """Yield the regular files of the root, also those that links inside it lead to."""
@@ -137,20 +144,21 @@ def verified(place: Place, file: SourceFile) -> Iterator[Path]:
     Raises: ChangedSourceError if its content is not the pinned one.
     """
     if place.is_local:
-        yield check_digest(place.local(file.path, Path()), file)
+        yield check_digest(place.local(file.path, Path()), file, place.where(file.path))
     else:
         with tempfile.TemporaryDirectory(prefix="assay-source-") as directory:
-            yield check_digest(place.local(file.path, Path(directory)), file)
+            copied = place.local(file.path, Path(directory))
+            yield check_digest(copied, file, place.where(file.path))
 
 
-def check_digest(path: Path, file: SourceFile) -> Path:
+def check_digest(path: Path, file: SourceFile, where: str) -> Path:
     """Return the path of a file that has the pinned digest.
 
     Raises: ChangedSourceError.
     """
     found = sha256_of(path) if path.is_file() else hashlib.sha256().hexdigest()
     if found != file.sha256:
-        raise ChangedSourceError(path, found, file.sha256)
+        raise ChangedSourceError(where, found, file.sha256)
     return path
 
 

@@ -61,19 +61,21 @@ class TableSource:
         """
         del inputs
         with verified(self.place, unit.files[0]) as path:
-            tables = self._parquet(path) if self.format == "parquet" else self._json(path)
+            where = self.place.where(unit.files[0].path)
+            read = self._parquet if self.format == "parquet" else self._json
+            tables = read(path, where)
             yield from numbered(tables)
 
-    def _parquet(self, path: Path) -> Iterator[pa.Table]:
-        with open_parquet(path, str(path)) as file:
-            columns = self._columns(file.schema_arrow, str(path))
-            yield from (candidates(b, columns, str(path)) for b in batches(file, columns.read))
+    def _parquet(self, path: Path, where: str) -> Iterator[pa.Table]:
+        with open_parquet(path, where) as file:
+            columns = self._columns(file.schema_arrow, where)
+            yield from (candidates(b, columns, where) for b in batches(file, columns.read))
 
-    def _json(self, path: Path) -> Iterator[pa.Table]:
+    def _json(self, path: Path, where: str) -> Iterator[pa.Table]:
         columns: Columns | None = None
-        for batch in _json_batches(path, [names[0] for names in self.alternatives.values()]):
-            columns = columns or self._columns(batch.schema, str(path))
-            yield candidates(batch, columns, str(path))
+        for batch in _json_batches(path, where, [names[0] for names in self.alternatives.values()]):
+            columns = columns or self._columns(batch.schema, where)
+            yield candidates(batch, columns, where)
 
     def _columns(self, schema: pa.Schema, where: str) -> Columns:
         names = choose(schema, self.alternatives, self.needed, where)
@@ -127,25 +129,25 @@ def _leads_to(path: str, name: str) -> bool:
     return plain[: len(wanted)] == wanted
 
 
-def _json_batches(path: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
+def _json_batches(path: Path, where: str, names: list[str]) -> Iterator[pa.RecordBatch]:
     rows: list[dict[str, Any]] = []
     num_bytes, is_first = 0, True
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(_lines(path, where), 1):
         if not line.strip():
             continue
-        rows.append(_parse(line, f"{path}:{number}"))
+        rows.append(_parse(line, f"{where}:{number}"))
         num_bytes += len(line)
         if is_first:
-            _refuse_missing(rows[0], names, f"{path}:{number}")
+            _refuse_missing(rows[0], names, f"{where}:{number}")
             is_first = False
         if num_bytes >= BATCH_BYTES:
-            yield _json_batch(rows, names, f"{path}:{number}")
+            yield _json_batch(rows, names, f"{where}:{number}")
             rows, num_bytes = [], 0
     if rows:
-        yield _json_batch(rows, names, f"{path}:{number}")
+        yield _json_batch(rows, names, f"{where}:{number}")
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def _lines(path: Path, where: str) -> Iterator[bytes]:
     compression = COMPRESSIONS.get(path.suffix)
     try:
         with pa.input_stream(str(path), compression=compression, buffer_size=2**20) as stream:
@@ -153,11 +155,12 @@ def _lines(path: Path) -> Iterator[bytes]:
             while chunk := stream.read(2**20):
                 *lines, rest = (rest + chunk).split(b"\n")
                 yield from lines
-            yield rest
+            if rest:
+                yield rest
     except (pa.ArrowException, OSError) as error:
         if getattr(error, "errno", None):
             raise
-        raise CorruptSourceError(str(path), brief(error), f"whole {compression}") from error
+        raise CorruptSourceError(where, brief(error), f"whole {compression}") from error
 
 
 def _parse(line: bytes, where: str) -> dict[str, Any]:

@@ -139,7 +139,8 @@ def make_fetch(
 
     Raises: ChangedSourceError, CorruptSourceError, MissingColumnError, and what `fetch_unit` does.
     """
-    path = check_digest(local or inputs[0] / Path(rows.file.path).name, rows.file)
+    path = local or inputs[0] / Path(rows.file.path).name
+    check_digest(path, rows.file, str(path))
     fetch_unit(job, fetching, read_index(path, job.language, rows.start, rows.stop), label, out)
 
 
@@ -148,7 +149,7 @@ def copy_file(place: Place, file: SourceFile, out: Path) -> None:
 
     Raises: ChangedSourceError, and what the place raises.
     """
-    copied = check_digest(place.local(file.path, out), file)
+    copied = check_digest(place.local(file.path, out), file, place.where(file.path))
     copied.rename(out / copied.name)
 
 
@@ -213,7 +214,7 @@ def _cut(
 
 def _lengths(place: Place, file: SourceFile, language: str) -> tuple[NDArray[np.int64], set[str]]:
     """Return for every row the bytes in the language, -1 where it has no file in it."""
-    where = f"{place.name}/{file.path}"
+    where = place.where(file.path)
     parts: list[NDArray[np.int64]] = []
     languages: set[str] = set()
     with place.open(file.path) as stream, open_parquet(stream, where) as parquet:
