@@ -156,9 +156,8 @@ def _with_a_long_line(texts: Texts, most: int) -> list[int]:
     if not width:
         return list(range(texts.buffer.num_documents))
     num_blocks = len(texts.is_newline) // width
-    has_end = (
-        texts.is_newline[: num_blocks * width].view(np.uint64).reshape(num_blocks, width // _WORD).any(axis=1)
-    )
+    words = texts.is_newline[: num_blocks * width].view(np.uint64)
+    has_end = words.reshape(num_blocks, width // words.itemsize).any(axis=1)
     blocks_P = np.flatnonzero(~has_end) * width
     first_P = texts.buffer.document_of(blocks_P)
     last_P = texts.buffer.document_of(blocks_P + width - 1)
