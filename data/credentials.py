@@ -55,14 +55,17 @@ def secrets(texts: Texts) -> Objections:
 def _hints(data_N: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return all places where a secret may begin, in order, found by comparing pairs of bytes."""
     even = data_N[: len(data_N) // 2 * 2].view(np.uint16)
-    found = []
-    for pair, distance, letter, at in _PAIRS:
-        places = 2 * np.flatnonzero(even == np.frombuffer(pair, np.uint16)[0]) - distance
-        found.append(_with_letter(data_N, places, letter, at))
     # Half of the GitHub tokens have no such pair, but h and two bytes later an underscore.
-    low = data_N[:-1:2]
-    places = 2 * np.flatnonzero((low[:-1] == ord("h")) & (low[1:] == ord("_"))) - 1
-    found.append(_with_letter(data_N, places, b"g", 0))
+    low = even & np.uint16(0xFF)
+    is_hint = np.zeros(len(even), np.bool_)
+    is_hint[:-1] = (low[:-1] == ord("h")) & (low[1:] == ord("_"))
+    for pair, *_ in _PAIRS:
+        is_hint |= even == np.frombuffer(pair, np.uint16)[0]
+    hints = np.flatnonzero(is_hint)
+    found = [_with_letter(data_N, 2 * hints - 1, b"g", 0)]
+    for pair, distance, letter, at in _PAIRS:
+        places = 2 * hints[even[hints] == np.frombuffer(pair, np.uint16)[0]] - distance
+        found.append(_with_letter(data_N, places, letter, at))
     return np.unique(np.concatenate(found))
 
 
@@ -70,4 +73,4 @@ def _with_letter(
     data_N: NDArray[np.uint8], places_P: NDArray[np.int64], letter: bytes, at: int
 ) -> NDArray[np.int64]:
     places_P = places_P[(places_P >= 0) & (places_P + at < len(data_N))]
-    return places_P[data_N[places_P + at] == letter[0]]
+    return places_P[np.equal(data_N[places_P + at], letter[0])]

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.filters import Objections
@@ -34,13 +35,15 @@ def decode(content: Any, encodings: Any) -> tuple[Any, Objections]:
         except (UnicodeError, LookupError, ValueError) as error:
             objections[number] = _reason(error)
             text = b""
-        if text != source:
+        if text is not source:
             changed[number] = text
-    return buffer.replaced(changed), objections
+    return (buffer.replaced(changed) if changed else content.view(pa.large_string())), objections
 
 
 def _decoded(source: bytes, encoding: str) -> bytes:
     text = source.decode(encoding)
+    if _codec(encoding) == "utf-8":
+        return source.removeprefix(_BOM.encode())
     # A codec may invent halves of surrogate pairs, which no encoder takes.
     return text.removeprefix(_BOM).encode()
 

@@ -2,7 +2,8 @@
 
 Almost no text has one, so almost all are acquitted by a sieve: a run of n bytes of a class covers
 some whole aligned block of (n + 1) // 2 bytes, and most blocks drop out at the first or second of
-their bytes. The regular expressions see what is left.
+their bytes. All classes go through it together, as the bits of a byte. The regular expressions see
+what is left.
 
 Shape letters: N bytes, B blocks that are all of a class, D documents.
 """
@@ -19,11 +20,10 @@ from data.text_buffer import TextBuffer
 
 @dataclass(frozen=True)
 class Encoding:
-    """A way to write data, and a class of bytes and a length that none of its runs goes below."""
+    """A way to write data, and the class of bytes that its runs are made of."""
 
     name: str
     runs: re.Pattern[bytes]
-    block: int
     members: bytes
 
 
@@ -32,25 +32,33 @@ ENCODINGS = (
     Encoding(
         "base64",
         re.compile(rb"[a-zA-Z0-9+/\n=]{64,}"),
-        32,
         b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+/\n=",
     ),
     Encoding(
         "hexadecimal",
-        re.compile(rb"(?:\b(?:0x|\\x)?[0-9a-fA-F]{2}(?:,|\b\s*)){8,}"),
-        8,
+        re.compile(rb"(?:\b(?:0x|\\x)?[0-9a-fA-F]{2}(?:,|\b\s*)){16,}"),
         _HEX + b"x\\, \t\n\r\f\v",
     ),
-    Encoding("escaped", re.compile(rb"(?:\\u[0-9a-fA-F]{4}){8,}"), 16, _HEX + b"\\u"),
+    Encoding("escaped", re.compile(rb"(?:\\u[0-9a-fA-F]{4}){8,}"), _HEX + b"\\u"),
 )
-"""Source: StarCoder2, arXiv:2402.19173, section 4."""
+"""Source: StarCoder2, arXiv:2402.19173, section 4; there a hexadecimal run has 8 bytes or more."""
+_WIDTH = 24
+"""Of a block: half the length of the shortest run, which is hexadecimal and has 47 characters."""
+_CLASSES = bytes(
+    sum(1 << bit for bit, encoding in enumerate(ENCODINGS) if byte in encoding.members)
+    for byte in range(256)
+)
+_CLASSES_256 = np.frombuffer(_CLASSES, np.uint8)
+_IS_WHITE = np.array([chr(byte).isspace() for byte in range(128)] + [False] * 128)
 
 
 def encoded_data(texts: Texts, max_run: int, max_share: float) -> Objections:
     """Object to a longer run of encoded data, or to a larger share of the bytes in such runs."""
     found: dict[int, str] = {}
-    for encoding in ENCODINGS:
-        for number in _suspects(texts.buffer, encoding, max_run, max_share):
+    begins_B, classes_B = _blocks(texts.buffer.data)
+    for bit, encoding in enumerate(ENCODINGS):
+        of_class = begins_B[classes_B & (1 << bit) != 0]
+        for number in _suspects(texts.buffer, of_class, max_run, max_share):
             text = texts.buffer.document(number)
             lengths = [len(match[0]) for match in encoding.runs.finditer(text)]
             share = sum(lengths) / len(text)
@@ -63,38 +71,47 @@ def encoded_data(texts: Texts, max_run: int, max_share: float) -> Objections:
     return found
 
 
-def _suspects(buffer: TextBuffer, encoding: Encoding, max_run: int, max_share: float) -> list[int]:
+def _suspects(
+    buffer: TextBuffer, begins_B: NDArray[np.int64], max_run: int, max_share: float
+) -> list[int]:
     """Find the documents whose blocks leave room for a longer run or a larger share."""
-    width = encoding.block
-    begins_B = _blocks(buffer.data, encoding.members, width)
     first_B = buffer.document_of(begins_B)
-    inside = first_B == buffer.document_of(begins_B + width - 1)
+    inside = first_B == buffer.document_of(begins_B + _WIDTH - 1)
     begins_B, first_B = begins_B[inside], first_B[inside]
     if not len(begins_B):
         return []
-    is_new = np.diff(begins_B, prepend=-1) != width
+    is_new = np.diff(begins_B, prepend=-1) != _WIDTH
     is_new |= np.diff(first_B, prepend=-1) != 0
     heads = np.flatnonzero(is_new)
     # The ends of a run fill no block: less than one block on either side.
-    longest = (np.diff(heads, append=len(begins_B)) + 2) * width
+    longest = (np.diff(heads, append=len(begins_B)) + 2) * _WIDTH
     total_D = np.bincount(first_B[heads], longest, buffer.num_documents)
     suspect_D = total_D > max_share * buffer.lengths
     suspect_D[first_B[heads][longest > max_run]] = True
     return np.flatnonzero(suspect_D).tolist()
 
 
-def _blocks(data_N: NDArray[np.uint8], members: bytes, width: int) -> NDArray[np.int64]:
-    """Return the beginnings of the aligned blocks whose bytes are all of a class."""
-    is_member = bytes(byte in members for byte in range(256))
-    num_blocks = len(data_N) // width
-    blocks = data_N[: num_blocks * width].reshape(num_blocks, width)
+def _blocks(data_N: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Return beginnings and classes of the aligned blocks that are all of one, and not all white.
 
-    def alive(column: int) -> NDArray[np.bool_]:
-        return np.frombuffer(blocks[:, column].tobytes().translate(is_member), np.bool_)
+    Shapes: (B,), (B,).
+    """
+    num_blocks = len(data_N) // _WIDTH
+    blocks = data_N[: num_blocks * _WIDTH].reshape(num_blocks, _WIDTH)
 
-    places = np.flatnonzero(alive(width // 2) & alive(0))
-    table = np.frombuffer(is_member, np.bool_)
-    for column in range(1, width):
-        if column != width // 2:
-            places = places[table[blocks[places, column]]]
-    return places * width
+    def classes(column: int) -> NDArray[np.uint8]:
+        return np.frombuffer(blocks[:, column].tobytes().translate(_CLASSES), np.uint8)
+
+    common = classes(0)
+    for column in range(4, _WIDTH, 4):
+        common = common & classes(column)
+    places = np.flatnonzero(common)
+    common = common[places]
+    for column in range(2, _WIDTH, 4):
+        common &= _CLASSES_256.take(data_N.take(places * _WIDTH + column))
+        places, common = places[common != 0], common[common != 0]
+    rows = blocks[places]
+    common &= np.bitwise_and.reduce(_CLASSES_256.take(rows), axis=1)
+    places, rows, common = places[common != 0], rows[common != 0], common[common != 0]
+    is_data = ~_IS_WHITE.take(rows).all(axis=1)
+    return places[is_data] * _WIDTH, common[is_data]

@@ -4,7 +4,7 @@ A filter looks at the bytes of all documents at once. Where that gives a bound a
 itself (a character may take several bytes), the bound acquits most documents and only the others
 are measured one by one.
 
-Shape letters: D documents, N bytes, W words of 64 bytes, P positions.
+Shape letters: D documents, N bytes, P positions.
 """
 
 import ast
@@ -31,8 +31,7 @@ GENERATED = (
     "this file is generated",
 )
 _HEAD_LINES = 5
-_HEAD_BYTES = 600
-_WORD = 64
+_HEAD_BYTES = 400
 _NEWLINE = ord("\n")
 
 
@@ -44,8 +43,9 @@ class Texts:
 
     @classmethod
     def of(cls, texts: object) -> "Texts":
-        """View a `large_string` array."""
-        return cls(TextBuffer.of(texts))
+        """Copy a `large_string` array: the bytes become aligned, and are in the cache."""
+        buffer = TextBuffer.of(texts)
+        return cls(TextBuffer(np.frombuffer(buffer.whole, np.uint8), buffer.offsets))
 
     def text(self, number: int) -> str:
         """Return the text of one document."""
@@ -104,17 +104,25 @@ def generated(texts: Texts) -> Objections:
 
     Source: StarCoder2, arXiv:2402.19173, section 4.
     """
-    whole, ends, found = texts.buffer.whole, texts.buffer.offsets.tolist(), {}
-    for number, (first, end) in enumerate(pairwise(ends)):
-        head = whole[first : min(first + _HEAD_BYTES, end)]
-        is_cut = first + _HEAD_BYTES < end and head.count(b"\n") < _HEAD_LINES
+    whole, found = texts.buffer.whole, {}
+    for number, (first, end) in enumerate(pairwise(texts.buffer.offsets.tolist())):
+        head = whole[first : min(first + _HEAD_BYTES, end)].lower()
         # Every phrase has the word, so that almost no text needs a closer look.
-        if is_cut or b"generated" in head.lower():
-            lines = whole[first:end].lower().split(b"\n", _HEAD_LINES)[:_HEAD_LINES]
-            said = [phrase for phrase in GENERATED if phrase.encode() in b"\n".join(lines)]
+        if b"generated" in head or (len(head) < end - first and head.count(b"\n") < _HEAD_LINES):
+            lines = _first_lines(whole, first, end).lower()
+            said = [phrase for phrase in GENERATED if phrase.encode() in lines]
             if said:
                 found[number] = f'says "{said[0]}" in its first {_HEAD_LINES} lines'
     return found
+
+
+def _first_lines(whole: bytes, first: int, end: int) -> bytes:
+    stop = first
+    for _ in range(_HEAD_LINES):
+        stop = whole.find(b"\n", stop, end) + 1
+        if not stop:
+            return whole[first:end]
+    return whole[first:stop]
 
 
 def too_many_lines(texts: Texts, most: int) -> Objections:
@@ -152,13 +160,13 @@ def _with_a_long_line(texts: Texts, most: int) -> list[int]:
 
     So long a line covers a whole block of half its length, wherever blocks begin.
     """
-    width = (most + 2) // 2 // _WORD * _WORD
-    if not width:
-        return list(range(texts.buffer.num_documents))
-    num_blocks = len(texts.is_newline) // width
-    words = texts.is_newline[: num_blocks * width].view(np.uint64)
-    has_end = words.reshape(num_blocks, width // words.itemsize).any(axis=1)
-    blocks_P = np.flatnonzero(~has_end) * width
+    width = (most + 2) // 2
+    begins = np.arange(0, len(texts.is_newline) - width + 1, width)
+    if not len(begins):
+        return []
+    whole = texts.is_newline[: begins[-1] + width].view(np.uint8)
+    has_end = np.maximum.reduceat(whole, begins)
+    blocks_P = begins[has_end == 0]
     first_P = texts.buffer.document_of(blocks_P)
     last_P = texts.buffer.document_of(blocks_P + width - 1)
     return np.unique(first_P[first_P == last_P]).tolist()  # type: ignore[no-any-return]
@@ -166,16 +174,29 @@ def _with_a_long_line(texts: Texts, most: int) -> list[int]:
 
 def few_letters(texts: Texts, least: float) -> Objections:
     """Object to a text of which letters are a smaller share of the characters."""
-    lower = (texts.buffer.data - np.uint8(ord("a"))) < 26
+    lower = texts.buffer.data - np.uint8(ord("a"))
+    np.less(lower, 26, out=lower.view(np.bool_))
     # Neither capitals nor letters of several bytes are among them, so this is a lower bound.
-    share_at_least = count_marks(lower, texts.buffer) / np.maximum(texts.buffer.lengths, 1)
+    share_at_least = count_marks(lower.view(np.bool_), texts.buffer) / np.maximum(
+        texts.buffer.lengths, 1
+    )
     found = {}
     for number in np.flatnonzero(share_at_least < least).tolist():
-        text = texts.text(number)
-        measured = sum(map(str.isalpha, text)) / max(len(text), 1)
+        measured = _share_of_letters(texts.buffer.document(number))
         if measured < least:
             found[number] = f"{measured:.3f} of the characters are letters, at least {least:g}"
     return found
+
+
+def _share_of_letters(text: bytes) -> float:
+    if text.isascii():
+        folded = np.frombuffer(text, np.uint8) | 32
+        return int(np.count_nonzero((folded - np.uint8(ord("a"))) < 26)) / max(len(text), 1)
+    points, counts = np.unique(
+        np.frombuffer(text.decode().encode("utf-32-le"), np.uint32), return_counts=True
+    )
+    is_letter = [chr(point).isalpha() for point in points.tolist()]
+    return int(counts[is_letter].sum()) / int(counts.sum())
 
 
 def unparsable(texts: Texts) -> Objections:

@@ -72,7 +72,7 @@ REJECTIONS = pa.schema(
 Batch: TypeAlias = Any
 """A `pa.RecordBatch`, for which there are no types."""
 Named: TypeAlias = tuple[str, Callable[[], Objections]]
-_GROUP_BYTES = 2**20
+_GROUP_BYTES = 2**21
 Places: TypeAlias = NDArray[np.int64]
 
 
