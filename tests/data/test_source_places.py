@@ -17,6 +17,7 @@ from data.source_errors import (
 )
 from data.source_hub import hub_place
 from data.stack_v2 import StackV2Source
+from data.units import Unit
 from tests.data.hub_server import COMMIT, REPOSITORY, HubServer
 from tests.data.sources import (
     fetching_in,
@@ -105,11 +106,9 @@ def test_an_index_on_the_hub_is_copied_once_for_all_its_units(
     assert isinstance(source, StackV2Source)
     fetches = [source.inputs(unit)[0] for unit in source.units]
     assert len(fetches) > 1
-    copies = [fetch.inputs[0] for fetch in fetches if not isinstance(fetch.inputs[0], Path)]
-    sha256 = source.files[0].sha256
-    assert {str(copy.recipe) for copy in copies if hasattr(copy, "recipe")} == {
-        str({"kind": "source file", "version": 1, "sha256": sha256})
-    }
+    copies = [needed for fetch in fetches for needed in fetch.inputs if isinstance(needed, Unit)]
+    recipe = {"kind": "source file", "version": 1, "sha256": source.files[0].sha256}
+    assert [copy.recipe for copy in copies] == [recipe] * len(fetches)
     rows = rows_of(source, tmp_path)
     assert [row["content"] for row in rows] == [blob.content for _, blob in python_of(REPOS)]
     made = tmp_path / "0" / "input-0" / "out"
