@@ -4,12 +4,13 @@ obstore retries what may be retried (connections, throttling, 5xx) with exponent
 jitter, and reads AWS_ENDPOINT_URL and AWS_REGION; credentials are found as the AWS tools find them.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta  # noqa: TID251  (a duration, no clock)
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING
 
 import obstore
 from botocore.exceptions import BotoCoreError
@@ -24,11 +25,12 @@ from obstore.store import S3Store
 
 from data.errors import MissingSourceError
 from data.source_errors import BucketRefusedError, UnreachableSourceError
-from data.source_places import CHUNK_BYTES, Listed
+from data.source_places import CHUNK_BYTES, Listed, remote_file
 
 if TYPE_CHECKING:
     from obstore.store import S3Config
 
+STATUS = re.compile(r"status code: (\d{3})")
 CONNECT_TIMEOUT = "10s"
 REQUEST_TIMEOUT = "60s"
 
@@ -81,7 +83,8 @@ class BucketPlace:
         """Open an object for ranged reads."""
         with bucket_errors(self.where(path)):
             store = open_bucket(self.url, self.anonymous, self.patience)
-            return cast("IO[bytes]", obstore.open_reader(store, path, buffer_size=CHUNK_BYTES))
+            opened = obstore.open_reader(store, path, buffer_size=CHUNK_BYTES)
+        return remote_file(opened, lambda: bucket_errors(self.where(path)))
 
     def local(self, path: str, directory: Path) -> Path:
         """Copy an object into the directory."""
@@ -127,6 +130,12 @@ def bucket_errors(where: str) -> Iterator[None]:
     except (NotFoundError, FileNotFoundError) as error:
         raise MissingSourceError(where) from error
     except GenericError as error:
+        # Of a listing obstore says everything in one class.
+        status = STATUS.search(str(error))
+        if status and status[1] == "404":
+            raise MissingSourceError(where) from error
+        if status and status[1] in ("401", "403"):
+            raise BucketRefusedError(where, _reason(error)) from error
         raise UnreachableSourceError(where, _reason(error)) from error
 
 
@@ -147,6 +156,8 @@ def _credentials(url: str) -> "S3Config":
 
 
 def _reason(error: Exception) -> str:
-    """Return what the server said, without what obstore shows of its own inside."""
-    text = " ".join(str(error).split("\n\nDebug source:")[0].split())
-    return text[-300:]
+    """Return what the server said, without its XML and what obstore shows of its own inside."""
+    text = str(error).partition("\n\nDebug source:")[0]
+    code = re.search(r"<Code>(\w+)</Code>", text)
+    said = " ".join(text.partition("<?xml")[0].partition("<Error>")[0].split())
+    return f"{said[-250:].rstrip(' :')}{f', {code[1]}' if code else ''}"

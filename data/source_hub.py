@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 import httpx2
 from huggingface_hub import HfApi, HfFileSystem, hf_hub_download
@@ -26,8 +26,14 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile
 
 from data.source_errors import HubRefusedError, MissingDatasetError, UnreachableSourceError
-from data.source_places import Listed
+from data.source_places import Listed, remote_file
 
+NOT_FOUND = (
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    EntryNotFoundError,
+    FileNotFoundError,
+)
 PREFIX = "hf://datasets/"
 PATH = re.compile(r"hf://datasets/(?P<repository>[^/@]+/[^/@]+)(?:/(?P<folder>[^@]+?))?/?")
 
@@ -77,7 +83,8 @@ class HubPlace:
         """Open a file for ranged reads."""
         with hub_errors(self.where(path)):
             name = f"datasets/{self.repository}@{self.revision}/{self._in_repository(path)}"
-            return cast("IO[bytes]", HfFileSystem().open(name, "rb"))
+            opened = HfFileSystem().open(name, "rb")
+        return remote_file(opened, lambda: hub_errors(self.where(path)))
 
     def local(self, path: str, directory: Path) -> Path:
         """Download a file into the directory."""
@@ -114,7 +121,7 @@ def hub_errors(where: str) -> Iterator[None]:
         raise UnreachableSourceError(where, _reason(error)) from error
     except (GatedRepoError, LocalTokenNotFoundError) as error:
         raise HubRefusedError(where, _reason(error)) from error
-    except (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError) as error:
+    except NOT_FOUND as error:
         raise MissingDatasetError(where, _reason(error)) from error
     except HfHubHTTPError as error:
         if error.response.status_code in (401, 403):
@@ -125,5 +132,7 @@ def hub_errors(where: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300] or type(error).__name__
+    """Return the two lines that say something, of which an HTTP error has but one."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines[:2] if not line.startswith("For more information")]
+    return " ".join(said)[:300] or type(error).__name__

@@ -5,14 +5,17 @@ path. Files are pinned by sha256: a local path is only handed out once it has th
 """
 
 import hashlib
+import io
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
+
+from typing_extensions import Buffer
 
 from data.candidates import SourceFile
 from data.errors import (
@@ -58,6 +61,58 @@ class Place(Protocol):
 
     def local(self, path: str, directory: Path) -> Path:
         """Return a file as a local path, which is a copy in `directory` if it is elsewhere."""
+
+
+class Readable(Protocol):
+    """What a library gives to read a file elsewhere."""
+
+    def read(self, size: int, /) -> Buffer:
+        """Read at most so many bytes."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go somewhere else."""
+
+    def tell(self) -> int:
+        """Say where it is."""
+
+
+class RemoteFile(io.RawIOBase):
+    """A file elsewhere as an ordinary one, whose failures are named by `errors`."""
+
+    def __init__(
+        self, opened: Readable, errors: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        super().__init__()
+        self._opened = opened
+        self._errors = errors
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read into a buffer."""
+        with self._errors(), memoryview(self._opened.read(len(buffer))) as found:
+            buffer[: len(found)] = found
+            return len(found)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go somewhere else."""
+        self._opened.seek(offset, whence)
+        return self.tell()
+
+    def tell(self) -> int:
+        """Say where it is."""
+        return self._opened.tell()
+
+
+def remote_file(opened: Readable, errors: Callable[[], AbstractContextManager[None]]) -> IO[bytes]:
+    """Return a file elsewhere, buffered."""
+    return io.BufferedReader(RemoteFile(opened, errors), CHUNK_BYTES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ has to be fetched before it can be read. License types stand where no licence wa
 Shapes: R rows of an index file, F listed files.
 """
 
+import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -149,8 +150,9 @@ def copy_file(place: Place, file: SourceFile, out: Path) -> None:
 
     Raises: ChangedSourceError, and what the place raises.
     """
-    copied = check_digest(place.local(file.path, out), file, place.where(file.path))
-    copied.rename(out / copied.name)
+    with tempfile.TemporaryDirectory(dir=out) as directory:
+        copied = place.local(file.path, Path(directory))
+        check_digest(copied, file, place.where(file.path)).rename(out / copied.name)
 
 
 def read_index(path: Path, language: str, start: int, stop: int) -> pa.Table:

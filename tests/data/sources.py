@@ -82,7 +82,7 @@ EMPTY: dict[str, Any] = {
 BUCKET = "s3://softwareheritage/content"
 
 
-def settings_of(kind: str, path: Path | str, **changes: Any) -> SourceSettings:
+def settings_of(kind: Any, path: Path | str, **changes: Any) -> SourceSettings:
     needed: dict[str, Any] = {
         "directory": {"unit_bytes": 1000},
         "python-stdlib": {"unit_bytes": 1000},

@@ -39,7 +39,6 @@ class StackServer:
         self._server = make_server(
             "127.0.0.1", 0, self._answer, threaded=True, request_handler=Handler
         )
-        self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self.url = f"http://127.0.0.1:{self._server.port}"
         self.reset()

@@ -6,6 +6,7 @@ from types import ModuleType
 import pytest
 
 from data import errors as data_errors
+from data import source_errors
 from evidence import errors as evidence_errors
 from flows import errors as flow_errors
 from flows.exit_codes import EXIT_CODES, UNEXPECTED, exit_code
@@ -15,6 +16,7 @@ from tasks.errors import WorkerFailedError
 
 MODULES: tuple[ModuleType, ...] = (
     data_errors,
+    source_errors,
     evidence_errors,
     flow_errors,
     model_errors,
