@@ -30,7 +30,7 @@ from data.unicode_classes import (
     unicode_version,
 )
 
-MAX_CACHE_BYTES = 512 * 2**20
+MAX_CACHE_BYTES = 256 * 2**20
 """Growth of the process after which an engine with an unbounded cache is made anew."""
 
 

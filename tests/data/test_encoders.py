@@ -1,6 +1,7 @@
 """The engines against Hugging Face: on real source, on hostile text, and with faults planted."""
 
 import json
+import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -280,8 +281,8 @@ def test_a_unit_that_fails_otherwise_keeps_its_own_error(tokenizer: Tokenizer) -
 def test_the_cache_of_an_engine_is_dropped_once_it_has_grown(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Before and after each call: the process grows by 300 MiB, then by 300 MiB, then not at all.
-    sizes = iter(mebibytes * 2**20 for mebibytes in (100, 400, 500, 800, 800, 800, 800, 800))
+    # Before and after each call: the process grows by 200 MiB twice, then no more.
+    sizes = iter(mebibytes * 2**20 for mebibytes in (100, 300, 400, 600, 600, 600, 600, 600))
     monkeypatch.setattr(encoders, "_resident_bytes", lambda: next(sizes))
     encoder = GigatokenEncoder(tokenizer.engine_definition)
     engines, found = [], []
@@ -291,6 +292,21 @@ def test_the_cache_of_an_engine_is_dropped_once_it_has_grown(
     assert found == [tokenizer.encode_batch(["import os\n"])[0].tolist()] * 4
     assert [engine is engines[0] for engine in engines] == [True, True, False, False]
     assert engines[2] is engines[3]
+
+
+def test_the_default_engine_starts_no_threads_in_a_worker(tokenizer: Tokenizer) -> None:
+    program = (
+        "import os, sys, pathlib, pyarrow as pa;"
+        "from data.tokenizer import Tokenizer; from data.encoders import GigatokenEncoder;"
+        "tokenizer = Tokenizer.load(pathlib.Path(sys.argv[1]));"
+        "encoder = GigatokenEncoder(tokenizer.engine_definition);"
+        "texts = pa.array(['import os'] * 9000, pa.large_string());"
+        "before = len(os.listdir('/proc/self/task'));"
+        "encoder.encode(texts);"
+        "print(len(os.listdir('/proc/self/task')) - before)"
+    )
+    command = [sys.executable, "-c", program, str(tokenizer.path)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "0\n"
 
 
 def test_an_engine_that_refuses_the_tokenizer_is_named(tokenizer: Tokenizer) -> None:
