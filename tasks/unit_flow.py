@@ -6,13 +6,28 @@ sub-flow: what waits is not begun, what is finished is kept.
 
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
+import httpx
 import prefect
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import PrefectException
 from prefect.futures import PrefectFuture, as_completed
+from prefect.runtime import flow_run
+from prefect.states import Crashed
 from prefect.task_runners import TaskRunner
 
 from tasks import places
@@ -31,11 +46,15 @@ class _Batch:
 
     waiting: dict[str, UnitJob]
     count: Callable[[], None]
+    flow_run: UUID | None = None
+    "The sub-flow that makes them."
 
 
 # The flow finds its jobs here rather than in its parameters: those go to the server, and to every
 # worker with every task.
 _BATCH: ContextVar[_Batch] = ContextVar("batch")
+
+_BEGUN = [StateType.PENDING, StateType.RUNNING]
 
 
 def make_on_runner(
@@ -49,16 +68,21 @@ def make_on_runner(
 
     Raises: UnitDiedError, SchedulerError, FeatureError, and what a unit raises.
     """
-    batch = _Batch({job.key: job for job in jobs}, count)
-    for _ in range(1 + NUM_RETRIES):
-        number = min(num_workers, len(batch.waiting))
-        try:
-            with RUNNERS[runtime.task_runner](runtime, what, number) as task_runner:
-                _run_flow(task_runner, what, batch)
-        except WorkersLostError:
-            continue
-        return
-    raise UnitDiedError(what, 1 + NUM_RETRIES)
+    batch, bereft = _Batch({job.key: job for job in jobs}, count), list[UUID]()
+    try:
+        for _ in range(1 + NUM_RETRIES):
+            number = min(num_workers, len(batch.waiting))
+            try:
+                with RUNNERS[runtime.task_runner](runtime, what, number) as task_runner:
+                    _run_flow(task_runner, what, batch)
+            except WorkersLostError:
+                bereft += [batch.flow_run] if batch.flow_run else []
+                continue
+            return
+        raise UnitDiedError(what, 1 + NUM_RETRIES)
+    finally:
+        # Not at once: the server hears late that they began.
+        _say_crashed(bereft)
 
 
 def _run_flow(task_runner: TaskRunner[Any], what: str, batch: _Batch) -> None:
@@ -79,6 +103,7 @@ def _run_flow(task_runner: TaskRunner[Any], what: str, batch: _Batch) -> None:
 
 def _flow() -> None:
     batch = _BATCH.get()
+    batch.flow_run = UUID(str(flow_run.id))
     location = places.store_url() or str(places.store())
     futures: list[PrefectFuture[str]] = [
         _make_unit.submit(job.label, location, pickle.dumps(job)) for job in batch.waiting.values()
@@ -100,3 +125,16 @@ def _make_unit(label: str, location: str, pickled: bytes) -> str:
     with portable(label):
         UnitCache(open_store(location)).make(job)
     return job.key
+
+
+def _say_crashed(flow_runs: list[UUID]) -> None:
+    """Tell the server of tasks whose worker was killed, which it would show as running for ever."""
+    if not flow_runs:
+        return
+    begun = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=_BEGUN)))
+    own = FlowRunFilter(id=FlowRunFilterId(any_=flow_runs))
+    crashed: State[Any] = Crashed(message="its worker was killed")
+    # A server that cannot be told changes nothing about the units.
+    with suppress(httpx.HTTPError, PrefectException), get_client(sync_client=True) as client:
+        for task_run in client.read_task_runs(flow_run_filter=own, task_run_filter=begun):
+            client.set_task_run_state(task_run.id, crashed, force=True)

@@ -49,8 +49,12 @@ class Machines:
     cluster: Path
 
     def runtime(self, name: str) -> RuntimeSettings:
-        local = replace(PROCESSES, task_runner="dask")
-        return {"processes": PROCESSES, "dask": self.dask, "local dask": local}[name]
+        return {
+            "processes": PROCESSES,
+            "dask": self.dask,
+            "local dask": replace(PROCESSES, task_runner="dask"),
+            "local ray": replace(PROCESSES, task_runner="ray"),
+        }[name]
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +109,12 @@ def six(marks: Path) -> list[Unit]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runner", ["processes", "dask", "local dask"])
+@pytest.mark.parametrize("runner", ["processes", "dask", "local dask", "local ray"])
 def test_every_runner_makes_the_same_bytes(
     machines: Machines, runner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if "ray" in runner:
+        pytest.importorskip("prefect_ray")
     homes, told = {name: tmp_path / name for name in ("inline", runner)}, list[int]()
     for name, home in homes.items():
         point_to(monkeypatch, home)
@@ -152,7 +158,7 @@ def test_prefect_shows_a_flow_of_the_kind_with_a_task_for_every_unit(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("runner", ["processes", "dask"])
-def test_a_killed_worker_costs_the_units_in_flight(
+def test_a_killed_worker_costs_the_units_in_flight_and_leaves_no_task_running(
     machines: Machines, runner: str, home: Path
 ) -> None:
     marks = home / "marks"
@@ -165,6 +171,26 @@ def test_a_killed_worker_costs_the_units_in_flight(
     assert times.count("x") == 2
     assert len(times) <= 5 + NUM_WORKERS
     assert list((home / "store" / "tmp").iterdir()) == []
+    assert states_of_the_last("write: 5 units") <= {"COMPLETED", "CRASHED"}
+
+
+def states_of_the_last(name: str) -> set[str]:
+    """Return the states of the task runs in the last flow run of a name."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterName
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    named = FlowRunFilter(name=FlowRunFilterName(any_=[name]))
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_runs(flow_run_filter=named, sort=FlowRunSort.START_TIME_DESC)[0]
+        only = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+        # What a server has been told it shows a little later.
+        time.sleep(2)
+        return {
+            str(each.state_type.value)
+            for each in client.read_task_runs(flow_run_filter=only)
+            if each.state_type
+        }
 
 
 @pytest.mark.slow
