@@ -36,6 +36,8 @@ def adopt(made: Path, path: Path) -> None:
     """Give a finished file a second name, or copy it where the file system cannot."""
     try:
         path.hardlink_to(made)
+    except FileExistsError:
+        raise
     except OSError:
         shutil.copyfile(made, path)
 

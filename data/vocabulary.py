@@ -24,8 +24,10 @@ from data.tokenizer_gates import prove_tokenizer
 
 VERSION = 1
 ENGINE = "engine.json"
+VISITS = 64
+"""Units that a sample comes from, more of them if it is large."""
 UNIT_SHARE_BYTES = 16 * 2**20
-"""So much of the sample, for what a unit costs to read."""
+"""What a unit gives to a large sample."""
 PROOF_BYTES = 32 * 2**20
 """Held-out text that a tokenizer must give back byte for byte: some 10,000 documents."""
 
@@ -33,7 +35,8 @@ PROOF_BYTES = 32 * 2**20
 def visits(units: Sequence[SourceUnit], settings: TokenizerSettings) -> tuple[SourceUnit, ...]:
     """Choose the units that the sample comes from, in the order of the visit."""
     order = np.random.default_rng(settings.sample_seed).permutation(len(units))
-    return tuple(units[number] for number in order[: -(-settings.sample_bytes // UNIT_SHARE_BYTES)])
+    num_visits = max(VISITS, -(-settings.sample_bytes // UNIT_SHARE_BYTES))
+    return tuple(units[number] for number in order[:num_visits])
 
 
 def train_vocabulary(

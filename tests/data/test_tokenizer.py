@@ -211,7 +211,7 @@ def settings(**changes: Any) -> TokenizerSettings:
 IMPORT = {
     "kind": "import",
     "path": "x.json",
-    "vocab_size": 0,
+    "vocab_size": 300,
     "min_merge_frequency": 0,
     "sample_bytes": 0,
 }
@@ -233,7 +233,7 @@ IMPORT = {
         ({"engine": "magic"}, "engine"),
         ({"checked_documents": 0}, "checked_documents"),
         (IMPORT | {"path": ""}, "path"),
-        (IMPORT | {"vocab_size": 300}, "vocab_size"),
+        (IMPORT | {"vocab_size": 256}, "vocab_size"),
         (IMPORT | {"min_merge_frequency": 2}, "min_merge_frequency"),
         (IMPORT | {"sample_bytes": 1}, "sample_bytes"),
         (IMPORT | {"sample_seed": 1}, "sample_seed"),
