@@ -164,8 +164,8 @@ def _with_a_long_line(texts: Texts, most: int) -> list[int]:
     begins = np.arange(0, len(texts.is_newline) - width + 1, width)
     if not len(begins):
         return []
-    # The last block reaches beyond its width, which can only acquit what no block should accuse.
-    has_end = np.maximum.reduceat(texts.is_newline.view(np.uint8), begins)
+    whole_blocks = texts.is_newline[: len(begins) * width].view(np.uint8)
+    has_end = np.maximum.reduceat(whole_blocks, begins)
     blocks_P = begins[has_end == 0]
     first_P = texts.buffer.document_of(blocks_P)
     last_P = texts.buffer.document_of(blocks_P + width - 1)
