@@ -36,12 +36,13 @@ ENCODINGS = (
     ),
     Encoding(
         "hexadecimal",
-        re.compile(rb"(?:\b(?:0x|\\x)?[0-9a-fA-F]{2}(?:,|\b\s*)){16,}"),
+        re.compile(rb"(?:(?:\\x|\b0x|\b)[0-9a-fA-F]{2}(?:,|\b\s*)){16,}"),
         _HEX + b"x\\, \t\n\r\f\v",
     ),
     Encoding("escaped", re.compile(rb"(?:\\u[0-9a-fA-F]{4}){8,}"), _HEX + b"\\u"),
 )
-"""Source: StarCoder2, arXiv:2402.19173, section 4; there a hexadecimal run has 8 bytes or more."""
+"""Source: StarCoder2, arXiv:2402.19173, section 4; there a hexadecimal run has 8 bytes or more,
+and the first escape of one is not part of it."""
 _WIDTH = 24
 """Of a block: half the length of the shortest run, which is hexadecimal and has 47 characters."""
 _CLASSES = bytes(

@@ -164,8 +164,8 @@ def _with_a_long_line(texts: Texts, most: int) -> list[int]:
     begins = np.arange(0, len(texts.is_newline) - width + 1, width)
     if not len(begins):
         return []
-    whole = texts.is_newline[: begins[-1] + width].view(np.uint8)
-    has_end = np.maximum.reduceat(whole, begins)
+    whole_blocks = texts.is_newline[: len(begins) * width].view(np.uint8)
+    has_end = np.maximum.reduceat(whole_blocks, begins)
     blocks_P = begins[has_end == 0]
     first_P = texts.buffer.document_of(blocks_P)
     last_P = texts.buffer.document_of(blocks_P + width - 1)

@@ -99,7 +99,7 @@ def shingle_hashes(texts: Any) -> tuple[U32, NDArray[np.int64]]:
     place_L = np.arange(len(lines_L))
     sum_L = np.zeros(len(lines_L), np.uint64)
     for ahead in range(SHINGLE_LINES):
-        here = len(lines_L) - ahead
+        here = max(len(lines_L) - ahead, 0)
         inside = place_L[:here] + ahead < end_L[:here]
         weight = np.uint64(pow(BASE, ahead + 1, 2**64))
         sum_L[:here] += lines_L[ahead:] * weight * inside
