@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import get_canned_acl, s3_backends
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.server import create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 Fault = Callable[[str, int], str | None]
@@ -35,7 +35,7 @@ class StackServer:
     """moto behind a thin layer of faults; use as a context."""
 
     def __init__(self) -> None:
-        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._moto = create_backend_app("s3")
         self._server = make_server(
             "127.0.0.1", 0, self._answer, threaded=True, request_handler=Handler
         )
@@ -44,6 +44,8 @@ class StackServer:
         self.reset()
 
     def __enter__(self) -> "StackServer":
+        # moto keeps its buckets for the whole process.
+        s3_backends[DEFAULT_ACCOUNT_ID]["aws"].reset()
         self._thread.start()
         return self
 
