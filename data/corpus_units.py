@@ -35,7 +35,13 @@ def vocabulary_unit(corpus: Corpus) -> Unit:
     if settings.kind == "import":
         digest = _file_sha256("tokenizer.path", settings.path)
         return Unit(
-            recipe={"kind": "import vocabulary", "version": VOCABULARY_VERSION, "sha256": digest},
+            recipe={
+                "kind": "import vocabulary",
+                "version": VOCABULARY_VERSION,
+                "sha256": digest,
+                "vocab_size": settings.vocab_size,
+                "end_of_text": settings.specials[0],
+            },
             label=f"import {settings.path}",
             make=partial(import_vocabulary, settings=settings),
         )

@@ -166,9 +166,10 @@ class Written:
         found_NS = np.fromfile(self.directory / ROWS, self.width).reshape(shape)
         rows_NS = np.empty_like(found_NS)
         rows_NS[self.shuffled_N] = found_NS
-        is_end = rows_NS.reshape(-1) == self.end_of_text_id
+        ids = rows_NS.reshape(-1)
+        is_end = ids == self.end_of_text_id
         # An end of text after another is padding: without it, the documents follow each other.
-        return rows_NS.reshape(-1)[~(is_end & np.append(False, is_end[:-1]))]
+        return np.asarray(ids[~(is_end & np.append(False, is_end[:-1]))])
 
 
 def check_documents(

@@ -56,7 +56,8 @@ def train(
 ) -> Iterator[StepReport | EpochReport]:
     """Advance the state to the step budget, reporting every step and every epoch.
 
-    `batches` yields int64 ids, `PADDING` after the last token of a row, beginning with the row that the state's cursor names.
+    `batches` yields int64 ids, beginning with the row that the state's cursor names; `PADDING` may
+    follow the last token of a row.
 
     Shapes: every batch (B, S).
     Raises: StreamExhaustedError, NonFiniteError, WrongSettingError; the state is then as it was

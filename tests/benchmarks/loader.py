@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from data.batches import batches
 from data.encoders import open_engine
-from data.rows import Rows, open_rows
-from data.shard import ShardsIndex, SplitIndex
+from data.rows import Rows, blocks, open_rows
+from data.shard import ShardIndex, ShardsIndex, SplitIndex
 from data.tokenizer import Tokenizer
 from tests.benchmarks.encode import batches as text_batches
 from tests.benchmarks.encode import parts
@@ -53,29 +53,39 @@ def write_shards(corpus: Path, out: Path, context: int) -> int:
             pending, num_tokens, number = [], 0, number + 1
         if num_rows * context >= MAX_TOKENS:
             break
-    (out / "train" / "row-documents.bin").write_bytes(bytes(4 * num_rows))
     return num_rows
 
 
 def _write_shard(out: Path, number: int, pending: list[NDArray[Any]], context: int) -> int:
     rows = np.concatenate(pending)[: SHARD_ROWS * (context + 1)]
+    num_rows = len(rows) // (context + 1)
     rows.tofile(out / "train" / f"shard-{number:05d}.bin")
-    return len(rows) // (context + 1)
+    (out / "train" / f"shard-{number:05d}.first.bin").write_bytes(bytes(4 * num_rows))
+    return num_rows
+
+
+def shard_files(directory: Path) -> list[Path]:
+    """List the files of rows."""
+    return sorted((directory / "train").glob("shard-[0-9]*[0-9].bin"))
 
 
 def index_of(directory: Path, context: int) -> ShardsIndex:
     """Describe the shards."""
-    files = sorted((directory / "train").glob("shard-*.bin"))
-    width = 2 * (context + 1)
-    shards = tuple((f"train/{path.name}", path.stat().st_size // width) for path in files)
-    num_rows = sum(rows for _, rows in shards)
-    split = SplitIndex(num_rows, num_rows * (context + 1), 1, 0, 0, 0.0, 0.0, shards)
-    return ShardsIndex(50_257, 0, "uint16", context, split, split)
+    row_tokens = context + 1
+    shards = []
+    for path in shard_files(directory):
+        num_rows = path.stat().st_size // (2 * row_tokens)
+        name = f"train/{path.stem}"
+        shards.append(ShardIndex(name, num_rows, num_rows * row_tokens, 1, 0, 0, 0.0, 0.0))
+    num_rows = sum(shard.num_rows for shard in shards)
+    num_tokens = num_rows * row_tokens
+    split = SplitIndex(num_rows, num_tokens, len(shards), 0, 0, 0.0, 0.0, tuple(shards))
+    return ShardsIndex(50_257, 0, "uint16", context, "concatenate", split, split)
 
 
 def ours_in_order(rows: Rows, _: Path, batch: int) -> Iterator[Any]:
     """Read every row in order."""
-    return rows.all(batch)
+    return map(rows.take, blocks(np.arange(len(rows)), batch))
 
 
 def ours_shuffled(rows: Rows, _: Path, batch: int) -> Iterator[Any]:
@@ -84,7 +94,7 @@ def ours_shuffled(rows: Rows, _: Path, batch: int) -> Iterator[Any]:
 
 
 def _memmaps(rows: Rows, directory: Path) -> list[NDArray[Any]]:
-    files = sorted((directory / "train").glob("shard-*.bin"))
+    files = shard_files(directory)
     return [np.memmap(path, "<u2", "r").reshape(-1, rows.row_tokens) for path in files]
 
 

@@ -112,7 +112,7 @@ class HubServer:
                 if self.command != "HEAD":
                     self.wfile.write(body)
 
-            do_HEAD = do_POST = do_GET  # noqa: N815
+            do_HEAD = do_POST = do_GET
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -116,9 +116,7 @@ def test_documents_come_in_path_order_with_their_source(tokens: Tokens) -> None:
 
 
 @pytest.mark.parametrize("engine", ["gigatoken", "fastokens"])
-def test_another_engine_writes_the_same_tokens(
-    tokens: Tokens, tmp_path: Path, engine: str
-) -> None:
+def test_another_engine_writes_the_same_tokens(tokens: Tokens, tmp_path: Path, engine: str) -> None:
     index, out, _ = make(tmp_path, TEXTS, tokenizer={"engine": engine})
     assert index == tokens.index
     assert sha256(out / "tokens-00000.bin") == GOLDEN[2]["tokens-00000.bin"]
@@ -190,8 +188,9 @@ def test_no_token_of_a_planted_secret_is_written(tmp_path: Path) -> None:
     tokenizer = Tokenizer.load(out / "tokenizer.json")
     text = tokenizer.decode(np.fromfile(out / "tokens-00000.bin", dtype="<u2"))
     assert text == b"".join(
-        content for path, content in sorted((TEXTS | REJECTS).items())
-        if path in TEXTS and path != "a.py" or path == "0-copy.py"
+        content
+        for path, content in sorted((TEXTS | REJECTS).items())
+        if (path in TEXTS and path != "a.py") or path == "0-copy.py"
     )
     assert b"AKIA" not in text
 
@@ -245,7 +244,11 @@ def test_opting_out_makes_the_units_it_touches_anew_and_no_other(tmp_path: Path)
 def test_the_copy_of_what_was_opted_out_stays_unless_it_is_named_too(tmp_path: Path) -> None:
     texts = pa.table(
         {
-            "text": [*(text.decode() for text in TEXTS.values()), "x = 1\ny = 2\n", "x = 1\ny = 2\n"],
+            "text": [
+                *(text.decode() for text in TEXTS.values()),
+                "x = 1\ny = 2\n",
+                "x = 1\ny = 2\n",
+            ],
             "repo": [*([""] * len(TEXTS)), "gone/away", "still/here"],
         }
     )

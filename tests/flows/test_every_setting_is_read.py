@@ -18,10 +18,8 @@ from tasks.checkpoint import checkpoint_task
 from tasks.evaluate import STAGE as EVALUATE
 from tasks.evaluate import evaluate_task
 from tasks.pretokenize import STAGE as PRETOKENIZE
-from tasks.pretokenize import pretokenize_task
 from tasks.run_record import start_run
 from tasks.shard import STAGE as SHARD
-from tasks.shard import shard_task
 from tasks.train import STAGE as TRAIN
 from tasks.train import train_task
 from tests.flows.conftest import places_in
@@ -87,8 +85,8 @@ def _is_validation(frame: Any) -> bool:
 def _run_all(settings: PipelineSettings) -> None:
     thresholds, runtime = settings.thresholds, settings.runtime
     run = start_run("read", settings.as_record(), {})
-    tokens = pretokenize_task.fn(run, settings.source, settings.pretokenize, thresholds)
-    shards = shard_task.fn(run, tokens, settings.shard, thresholds)
+    tokens = pretokenized(run, settings)
+    shards = sharded(run, tokens, settings)
     training = train_task.fn(run, shards, settings.model, settings.train, thresholds, runtime)
     evaluation = evaluate_task.fn(run, training, shards, thresholds, runtime)
     checkpoint = checkpoint_task.fn(run, evaluation, settings.checkpoint, thresholds)

@@ -19,6 +19,9 @@ INLINE = RuntimeSettings(
     task_runner="inline",
     scheduler="",
     num_workers=2,
+    fetch_requests=4,
+    fetch_retries=2,
+    fetch_patience_seconds=10.0,
 )
 
 

@@ -13,24 +13,20 @@ from tasks.checkpoint import checkpoint_task, differing_tensors
 from tasks.errors import ArtefactDamagedError, NotFoundError, StorageError
 from tasks.evaluate import evaluate_task
 from tasks.prefect_task import gate_rows, tracking
-from tasks.pretokenize import pretokenize_task
 from tasks.run_record import Run
-from tasks.shard import shard_task
 from tests.tasks.full_disk import full_disk
 from tests.tasks.test_store import flip
-from tests.tasks.tiny import Finished, all_stages, begin
+from tests.tasks.tiny import Finished, all_stages, begin, pretokenized, sharded
 
 Perform = Callable[[Finished, Run], object]
 
 
 def pretokenize(finished: Finished, run: Run) -> object:
-    settings = finished.settings
-    return pretokenize_task.fn(run, settings.source, settings.pretokenize, settings.thresholds)
+    return pretokenized(run, finished.settings)
 
 
 def shard(finished: Finished, run: Run) -> object:
-    settings = finished.settings
-    return shard_task.fn(run, finished.refs.tokens, settings.shard, settings.thresholds)
+    return sharded(run, finished.refs.tokens, finished.settings)
 
 
 def evaluate(finished: Finished, run: Run) -> object:

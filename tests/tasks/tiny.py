@@ -35,11 +35,12 @@ OVERRIDES = (
     'source.kind="directory"',
     'source.licence="MIT"',
     'source.include=["*.py"]',
-    "pretokenize.vocab_size=300",
+    'filters.allowed_licences=["MIT"]',
+    "tokenizer.vocab_size=300",
+    'tokenizer.engine="tokenizers"',
     "pretokenize.min_distinct_ids=20",
     "pretokenize.validation_fraction=0.2",
     "shard.context_length=32",
-    "shard.shard_rows=100",
     "model.vocab_size=300",
     "model.hidden_size=32",
     "model.num_heads=2",
@@ -131,13 +132,30 @@ def train_again(run: Run, shards: ShardsRef, settings: PipelineSettings) -> Trai
 
 def all_stages(run: Run, settings: PipelineSettings) -> Refs:
     thresholds, runtime = settings.thresholds, settings.runtime
-    tokens = pretokenize_task.fn(run, settings.source, settings.pretokenize, thresholds)
-    shards = shard_task.fn(run, tokens, settings.shard, thresholds)
+    tokens = pretokenized(run, settings)
+    shards = sharded(run, tokens, settings)
     training = train_again(run, shards, settings)
     evaluation = evaluate_task.fn(run, training, shards, thresholds, runtime)
     checkpoint = checkpoint_task.fn(run, evaluation, settings.checkpoint, thresholds)
     trace = bisect_task.fn(run, checkpoint, thresholds, runtime)
     return Refs(tokens, shards, training, evaluation, checkpoint, trace)
+
+
+def pretokenized(run: Run, settings: PipelineSettings) -> TokensRef:
+    return pretokenize_task.fn(
+        run,
+        settings.source,
+        settings.filters,
+        settings.tokenizer,
+        settings.pretokenize,
+        settings.thresholds,
+        settings.runtime,
+    )
+
+
+def sharded(run: Run, tokens: TokensRef, settings: PipelineSettings) -> ShardsRef:
+    bounds = settings.pretokenize.bounds
+    return shard_task.fn(run, tokens, settings.shard, bounds, settings.thresholds, settings.runtime)
 
 
 def make_finished(home: Path) -> Finished:
