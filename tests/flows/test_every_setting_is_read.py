@@ -30,6 +30,7 @@ OTHERWISE = ("train.optimizer=muon", "source.kind=directory")
 "What only another choice reads."
 COPIES = {"dataclasses", "copy", "pydantic"}
 "Modules that read every field whatever it means."
+from tests.tasks.tiny import pretokenized, sharded
 
 
 @pytest.fixture(scope="module")
