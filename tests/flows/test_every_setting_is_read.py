@@ -23,6 +23,7 @@ from tasks.shard import STAGE as SHARD
 from tasks.train import STAGE as TRAIN
 from tasks.train import train_task
 from tests.flows.conftest import places_in
+from tests.tasks.tiny import pretokenized, sharded
 
 TINY = ("train.num_steps=4", "train.steps_per_epoch=2", "train.warmup_steps=1",
         "thresholds.max_loss_to_unigram=9.0")  # fmt: skip
@@ -30,7 +31,6 @@ OTHERWISE = ("train.optimizer=muon", "source.kind=directory")
 "What only another choice reads."
 COPIES = {"dataclasses", "copy", "pydantic"}
 "Modules that read every field whatever it means."
-from tests.tasks.tiny import pretokenized, sharded
 
 
 @pytest.fixture(scope="module")
