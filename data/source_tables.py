@@ -4,7 +4,7 @@ Files elsewhere are copied to a temporary directory for as long as they are read
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,13 +98,19 @@ def open_parquet(source: Path | IO[bytes], where: str) -> Iterator[pq.ParquetFil
         raise CorruptSourceError(where, brief(error), "a whole parquet file") from error
 
 
-def batches(file: pq.ParquetFile, names: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
-    """Yield batches of about the same bytes as a batch of candidates, with the columns' leaves."""
+def batches(
+    file: pq.ParquetFile, names: tuple[str, ...], groups: Sequence[int] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield batches of about the same bytes as a batch of candidates, with the columns' leaves.
+
+    They are of all row groups unless some are given.
+    """
     metadata = file.metadata
     num_bytes = sum(metadata.row_group(n).total_byte_size for n in range(metadata.num_row_groups))
     rows = metadata.num_rows * BATCH_BYTES // max(num_bytes, 1)
     leaves = leaf_columns(file, names)
-    yield from file.iter_batches(min(max(rows, 1), MAX_BATCH_ROWS), columns=leaves)
+    size = min(max(rows, 1), MAX_BATCH_ROWS)
+    yield from file.iter_batches(size, row_groups=groups, columns=leaves)
 
 
 def leaf_columns(file: pq.ParquetFile, names: tuple[str, ...]) -> list[str]:

@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data.candidates import SourceFile, SourceUnit
@@ -165,13 +167,22 @@ def read_index(path: Path, language: str, start: int, stop: int) -> pa.Table:
     parts: list[pa.Table] = []
     with open_parquet(path, str(path)) as file:
         names = choose(file.schema_arrow, FIELDS, NEEDED, str(path))
-        row = 0
-        for batch in batches(file, tuple(names.values())):
+        groups, row = _groups(file.metadata, start, stop)
+        for batch in batches(file, tuple(names.values()), groups):
             first, last = max(start - row, 0), min(stop - row, len(batch))
             row += len(batch)
             if first < last:
                 parts.append(_listed(batch.slice(first, last - first), names, language, str(path)))
     return pa.concat_tables(parts)
+
+
+def _groups(metadata: pq.FileMetaData, start: int, stop: int) -> tuple[list[int], int]:
+    """Return the row groups that hold a range of rows, and the first row that they hold."""
+    sizes = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
+    stops = list(accumulate(sizes))
+    firsts = [end - size for end, size in zip(stops, sizes, strict=True)]
+    held = [n for n in range(len(sizes)) if firsts[n] < stop and stops[n] > start]
+    return held, firsts[held[0]]
 
 
 def _listed(batch: pa.RecordBatch, names: Mapping[str, str], language: str, where: str) -> pa.Table:

@@ -13,6 +13,11 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 Fault = Callable[[str, int], str | None]
 """From key and number of the request to the status to answer with, or None to serve it."""
+NO_OTHER_CREDENTIALS = {
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": "/nowhere",
+    "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
+}
 PUBLIC = get_canned_acl("public-read")
 XML = "<Error><Code>{}</Code><Message>injected</Message></Error>"
 CODES = {"503 Slow Down": "SlowDown", "429 Too Many Requests": "TooManyRequests"}
@@ -88,6 +93,5 @@ class StackServer:
 
 def no_other_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the credentials of this machine and its role out of it."""
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    for name, value in NO_OTHER_CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
