@@ -50,7 +50,6 @@ _CLASSES = bytes(
     for byte in range(256)
 )
 _CLASSES_256 = np.frombuffer(_CLASSES, np.uint8)
-_IS_WHITE = np.array([chr(byte).isspace() for byte in range(128)] + [False] * 128)
 
 
 def encoded_data(texts: Texts, max_run: int, max_share: float) -> Objections:
@@ -75,9 +74,12 @@ def encoded_data(texts: Texts, max_run: int, max_share: float) -> Objections:
 def _suspects(
     buffer: TextBuffer, begins_B: NDArray[np.int64], max_run: int, max_share: float
 ) -> list[int]:
-    """Find the documents whose blocks leave room for a longer run or a larger share."""
+    """Find the documents whose blocks leave room for a longer run or a larger share.
+
+    Indentation of many blocks in a row suspects too much, and never too little.
+    """
     first_B = buffer.document_of(begins_B)
-    inside = first_B == buffer.document_of(begins_B + _WIDTH - 1)
+    inside = begins_B + _WIDTH <= buffer.offsets[first_B + 1]
     begins_B, first_B = begins_B[inside], first_B[inside]
     if not len(begins_B):
         return []
@@ -93,7 +95,7 @@ def _suspects(
 
 
 def _blocks(data_N: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Return beginnings and classes of the aligned blocks that are all of one, and not all white.
+    """Return beginnings and classes of the aligned blocks that are all of a class.
 
     Shapes: (B,), (B,).
     """
@@ -111,8 +113,5 @@ def _blocks(data_N: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.ui
     for column in range(2, _WIDTH, 4):
         common &= _CLASSES_256.take(data_N.take(places * _WIDTH + column))
         places, common = places[common != 0], common[common != 0]
-    rows = blocks[places]
-    common &= np.bitwise_and.reduce(_CLASSES_256.take(rows), axis=1)
-    places, rows, common = places[common != 0], rows[common != 0], common[common != 0]
-    is_data = ~_IS_WHITE.take(rows).all(axis=1)
-    return places[is_data] * _WIDTH, common[is_data]
+    common &= np.bitwise_and.reduce(_CLASSES_256.take(blocks[places]), axis=1)
+    return places[common != 0] * _WIDTH, common[common != 0]

@@ -39,13 +39,30 @@ def redact(text: str) -> str:
 def redacted(texts: Any) -> Any:
     """Redact a `large_string` array."""
     buffer = TextBuffer.of(texts)
+    hints_P = np.sort(_hints(buffer.data))
+    places_of: dict[int, list[int]] = {}
+    for place, number in zip(hints_P.tolist(), buffer.document_of(hints_P).tolist(), strict=True):
+        places_of.setdefault(number, []).append(place - int(buffer.offsets[number]))
     changed = {}
-    for number in np.unique(buffer.document_of(_hints(buffer.data))).tolist():
+    for number, places in places_of.items():
         source = buffer.document(number)
-        text = redact(source.decode()).encode()
+        text = _with_lines_redacted(source, places)
         if text != source:
             changed[number] = text
     return buffer.replaced(changed) if changed else texts
+
+
+def _with_lines_redacted(source: bytes, places: list[int]) -> bytes:
+    """Redact the lines of a text in which there are some places, in order: no address has two."""
+    pieces: list[bytes] = []
+    done = 0
+    for place in places:
+        if place >= done:
+            first = source.rfind(b"\n", done, place) + 1 or done
+            end = source.find(b"\n", place) + 1 or len(source)
+            pieces += (source[done:first], redact(source[first:end].decode()).encode())
+            done = end
+    return b"".join((*pieces, source[done:]))
 
 
 def _hints(data_N: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -30,7 +30,7 @@ from data.filters import (
     few_letters,
     generated,
     long_line,
-    long_lines_on_average,
+    long_on_average,
     nul_bytes,
     too_many_lines,
     too_small,
@@ -87,14 +87,15 @@ def screen(candidates: Batch, settings: FilterSettings) -> tuple[Batch, Batch]:
     if settings.normalization == "nfc":
         texts = _normalized(texts)
     _ask((("undecodable", lambda: undecodable),), places, reasons)
+    _ask(_of_patterns(Texts(texts), settings), places, reasons)
     for first, end in _groups(TextBuffer.of(texts)):
-        _ask(_of_text(Texts.of(texts[first:end]), settings), places[first:end], reasons)
+        _ask(_of_bytes(Texts(texts[first:end]), settings), places[first:end], reasons)
     kept = _without(places, reasons)
     texts, places = _at(texts, np.searchsorted(places, kept)), kept
     if settings.personal_data == "redact":
         texts = redacted(texts)
     if settings.must_parse:
-        parsed = Texts.of(texts)
+        parsed = Texts(texts)
         _ask((("unparsable", lambda: unparsable(parsed)),), places, reasons)
         kept = _without(places, reasons)
         texts, places = _at(texts, np.searchsorted(places, kept)), kept
@@ -141,29 +142,26 @@ def _of_listing(candidates: Batch, settings: FilterSettings) -> tuple[Named, ...
     return tuple(filters)
 
 
-def _of_text(texts: Texts, settings: FilterSettings) -> Iterator[Named]:
-    """Name the filters that look at the text, in the order in which they are asked."""
-    yield "binary", lambda: nul_bytes(texts)
-    yield "too_small", lambda: too_small(texts, settings.min_document_bytes)
+def _of_patterns(texts: Texts, settings: FilterSettings) -> Iterator[Named]:
+    """Name the filters that search for patterns; each call of theirs costs a compilation."""
     if settings.drop_generated:
         yield "generated", lambda: generated(texts)
-    yield "lines", lambda: too_many_lines(texts, settings.max_lines)
-    yield (
-        "mean_line_length",
-        lambda: long_lines_on_average(texts, settings.max_mean_line_length),
-    )
-    yield "line_length", lambda: long_line(texts, settings.max_line_length)
-    yield "alphabetic_share", lambda: few_letters(texts, settings.min_alphabetic_share)
-    yield (
-        "encoded_data",
-        lambda: encoded_data(texts, settings.max_encoded_run, settings.max_encoded_share),
-    )
     if settings.drop_secrets:
         yield "secret", lambda: secrets(texts)
-    yield (
-        "contaminated",
-        lambda: contaminated(texts, settings.decontaminate, settings.decontamination_ngram),
-    )
+
+
+def _of_bytes(texts: Texts, settings: FilterSettings) -> Iterator[Named]:
+    """Name the filters that go over the bytes."""
+    max_run, max_share = settings.max_encoded_run, settings.max_encoded_share
+    benchmarks, num_words = settings.decontaminate, settings.decontamination_ngram
+    yield "binary", lambda: nul_bytes(texts)
+    yield "too_small", lambda: too_small(texts, settings.min_document_bytes)
+    yield "lines", lambda: too_many_lines(texts, settings.max_lines)
+    yield "mean_line_length", lambda: long_on_average(texts, settings.max_mean_line_length)
+    yield "line_length", lambda: long_line(texts, settings.max_line_length)
+    yield "alphabetic_share", lambda: few_letters(texts, settings.min_alphabetic_share)
+    yield "encoded_data", lambda: encoded_data(texts, max_run, max_share)
+    yield "contaminated", lambda: contaminated(texts, benchmarks, num_words)
 
 
 def _normalized(texts: Any) -> Any:
