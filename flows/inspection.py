@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from evidence.refs import REF_TYPES
-from tasks import places
 from tasks.errors import NotFoundError
 from tasks.run_record import find_run
-from tasks.store import Store
+from tasks.store import open_store
 
 
 def describe(subject: str) -> dict[str, Any]:
@@ -16,7 +15,7 @@ def describe(subject: str) -> dict[str, Any]:
     Raises: NotFoundError, AmbiguousError, WrongRefError, ModelFormatError, CorruptFileError.
     """
     if subject.partition(":")[0] in REF_TYPES:
-        store = Store(places.store())
+        store = open_store()
         artefact = store.open(store.resolve(subject))
         return {"ref": str(artefact.ref), "directory": str(artefact.directory), **artefact.index}
     path = Path(subject)

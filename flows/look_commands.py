@@ -77,14 +77,13 @@ def verify(subject: Subject = None, json: Json = False) -> None:  # noqa: FBT002
     """Recompute everything; exit 5 if it differs."""
     from evidence.refs import REF_TYPES
     from flows.environment import prepare
-    from tasks import places
 
     prepare()
-    from tasks.store import Store
+    from tasks.store import open_store
     from tasks.verify import verify_ref, verify_run
 
     if subject and subject.partition(":")[0] in REF_TYPES:
-        report = verify_ref(Store(places.store()).resolve(subject))
+        report = verify_ref(open_store().resolve(subject))
     else:
         report = verify_run(_run(subject))
     if json:

@@ -8,13 +8,12 @@ from evidence.errors import WrongRefError
 from evidence.refs import CheckpointRef, EvaluationRef, Ref, ShardsRef, TokensRef, TrainingRef
 from flows.run import Finished, recorded
 from flows.settings import load_settings
-from tasks import places
 from tasks.bisection import bisect_task
 from tasks.checkpoint import checkpoint_task
 from tasks.evaluate import evaluate_task
 from tasks.pretokenize import pretokenize_task
 from tasks.shard import shard_task
-from tasks.store import Store
+from tasks.store import open_store
 from tasks.train import train_task
 
 RefT = TypeVar("RefT", bound=Ref)
@@ -26,7 +25,7 @@ def resolve(text: str, ref_type: type[RefT]) -> RefT:
 
     Raises: WrongRefError, NotFoundError, AmbiguousError.
     """
-    ref = Store(places.store()).resolve(text)
+    ref = open_store().resolve(text)
     if not isinstance(ref, ref_type):
         raise WrongRefError(text, f"a {ref_type.kind} ref")
     return ref

@@ -28,7 +28,7 @@ from tasks.store import Artefact, open_store
 from tasks.thresholds import Thresholds
 from tasks.validation import Validation
 
-VERSION = 1
+VERSION = 2
 LOSSES = "documents.parquet"
 
 

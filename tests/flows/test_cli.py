@@ -24,7 +24,7 @@ REFUSALS = [
     ("run --preset nope.toml", 3, "no preset file nope.toml"),
     ("run --preset smoke --name a/b", 2, "run name is 'a/b'"),
     ("run --preset smoke --name=", 2, "run name is ''"),
-    ("run --preset smoke --set model.vocab_size=600", 2, "should be pretokenize.vocab_size (512)"),
+    ("run --preset smoke --set model.vocab_size=600", 2, "should be tokenizer.vocab_size (512)"),
     ("generate --checkpoint nowhere --prompt x", 3, "no model.apr"),
     ("mirror nobody", 3, "no run nobody"),
     ("up --preset nope", 2, "preset nope does not exist"),

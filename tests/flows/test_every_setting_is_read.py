@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from data.source import open_source
 from flows.settings import PipelineSettings, load_settings
 from tasks.bisection import STAGE as BISECT
 from tasks.bisection import bisect_task
@@ -22,6 +23,7 @@ from tasks.run_record import start_run
 from tasks.shard import STAGE as SHARD
 from tasks.train import STAGE as TRAIN
 from tasks.train import train_task
+from tests.data.sources import repositories, settings_of, write_file_rows
 from tests.flows.conftest import places_in
 from tests.tasks.tiny import pretokenized, sharded
 
@@ -45,6 +47,7 @@ def fields_read(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         patch.setattr("tasks.train._run_worker", lambda job, _num_steps: _work(job))
         _run_all(load_settings("smoke", TINY))
         _run_all(load_settings("smoke", [*TINY, *OTHERWISE, f"source.path={_a_copy(directory)}"]))
+        _open_tables(directory)
     return read
 
 
@@ -54,6 +57,16 @@ def _a_copy(directory: Path) -> Path:
     for name in ("json", "email", "logging", "asyncio"):
         shutil.copytree(Path(sysconfig.get_path("stdlib")) / name, root / name)
     return root
+
+
+def _open_tables(directory: Path) -> None:
+    """Open sources of other kinds, which have settings of their own."""
+    (directory / "index").mkdir()
+    write_file_rows(directory / "index" / "part.parquet", repositories(10))
+    for kind in ("parquet", "the-stack-v2"):
+        settings = settings_of(kind, directory / "index")
+        source = open_source(settings, fetching=load_settings("smoke").runtime.fetching)
+        assert source.units
 
 
 def _work(job: Any) -> None:

@@ -86,7 +86,7 @@ def test_an_override_without_a_value_is_refused() -> None:
         ("thresholds.max_val_loss_growth=0.5", WrongSettingError),
         ("runtime.num_threads=-1", WrongSettingError),
         ("checkpoint.licence=' '", WrongSettingError),
-        ("pretokenize.vocab_size=10", WrongDataSettingError),
+        ("tokenizer.vocab_size=10", WrongDataSettingError),
         ("source.kind=directory", WrongDataSettingError),
     ],
 )

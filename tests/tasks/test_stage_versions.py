@@ -84,19 +84,20 @@ def test_the_card_says_what_was_measured(tmp_path: Path) -> None:
 
 def test_what_an_evaluation_holds_belongs_to_its_version(finished: Finished) -> None:
     artefact = finished.store.open(finished.refs.evaluation)
-    assert evaluate.VERSION == evaluate.STAGE.version == 1
+    assert evaluate.VERSION == evaluate.STAGE.version == 2
     assert [each["path"] for each in artefact.index["files"]] == ["documents.parquet"]
     content = artefact.index["content"]
     assert list(content) == ["training", "shards", "epoch", "recorded_val_loss", "baselines"]
     assert sorted(content["baselines"]) == [
         "bigram_nats",
+        "num_counted_tokens",
         "num_target_tokens",
         "target_bytes",
         "uniform_nats",
         "unigram_nats",
     ]
     table = pq.read_table(artefact.directory / "documents.parquet")
-    assert table.column_names == ["path", "sha256", "nats", "target_tokens"]
+    assert table.column_names == ["document", "sha256", "nats", "target_tokens"]
     assert table.num_rows == 6
     assert sum(table["target_tokens"].to_pylist()) == 2464
 
@@ -121,10 +122,10 @@ def test_what_a_trace_holds_belongs_to_its_version(finished: Finished) -> None:
 def test_the_versions_of_all_stages_are_in_their_recipes(finished: Finished) -> None:
     records = finished.run.stage_records()
     assert {stage: each["recipe"]["version"] for stage, each in records.items()} == {
-        "pretokenize": 1,
-        "shard": 1,
+        "pretokenize": 2,
+        "shard": 2,
         "train": 1,
-        "evaluate": 1,
+        "evaluate": 2,
         "checkpoint": 1,
         "bisect": 1,
     }

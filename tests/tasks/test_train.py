@@ -137,16 +137,16 @@ def test_a_loss_that_is_not_finite_comes_back_in_the_workers_words(alone: Finish
         train_again(run, alone.refs.shards, settings)
     assert vars(caught.value) == {
         "error": "NonFiniteError",
-        "message": "step 2: gradient norm is nan, should be finite",
+        "message": "step 2: loss is nan, should be finite",
         "advice": "bisect the last snapshot, or lower train.peak_lr",
     }
     record = run.stage_records()["train"]
     assert record["outcome"] == "failed"
-    assert record["error"]["message"] == "step 2: gradient norm is nan, should be finite"
+    assert record["error"]["message"] == "step 2: loss is nan, should be finite"
 
 
 def test_a_training_that_diverges_comes_back_in_the_gates_words(alone: Finished) -> None:
-    changes = ["train.peak_lr=1.0", "thresholds.max_val_loss_growth=1.0"]
+    changes = ["train.peak_lr=30.0", "thresholds.max_val_loss_growth=1.0"]
     settings = tiny_settings(alone.home, changes)
     with pytest.raises(WorkerFailedError) as caught:
         train_again(begin(settings), alone.refs.shards, settings)
@@ -175,7 +175,7 @@ def test_a_full_disk_stops_the_training_with_the_reason(alone: Finished, limit: 
     ("changes", "setting", "found", "expected"),
     [
         (
-            ["model.vocab_size=299", "pretokenize.vocab_size=299"],
+            ["model.vocab_size=299", "tokenizer.vocab_size=299"],
             "model.vocab_size",
             299,
             "the tokenizer's 300",
@@ -190,7 +190,7 @@ def test_a_full_disk_stops_the_training_with_the_reason(alone: Finished, limit: 
             ["train.max_passes=1", "train.num_steps=51"],
             "train.num_steps",
             51,
-            "at most 50: 403 rows in batches of 8, 1 passes",
+            "at most 50: 402 rows in batches of 8, 1 passes",
         ),
     ],
 )
@@ -252,7 +252,7 @@ def test_the_index_of_a_training_names_its_best_epoch(finished: Finished) -> Non
 
 def test_the_settings_stand_beside_the_training(finished: Finished) -> None:
     found = json.loads((finished.training.directory / "settings.json").read_text())
-    assert list(found) == ["model", "train", "shards"]
+    assert list(found) == ["model", "train", "shards", "context_length"]
     assert found["train"]["peak_lr"] == 1e-2
     assert found["shards"] == str(finished.refs.shards)
 

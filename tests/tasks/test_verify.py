@@ -167,7 +167,7 @@ def test_every_edited_measurement_is_computed_again(copied: Finished, stage: str
         (
             "shard",
             set_at("measurements", "train_rows", to=None),
-            "shard.metadata.json: train_rows is 403, record says None",
+            "shard.metadata.json: train_rows is 402, record says None",
         ),
         (
             "shard",
@@ -243,7 +243,7 @@ def test_edited_plans_are_named(copied: Finished) -> None:
             "shard.metadata.json: output is not the ref in metadata.json",
         ),
         (
-            set_at("gates", 4, "verdict", to="FAIL"),
+            set_at("gates", 6, "verdict", to="FAIL"),
             "shard.metadata.json: gates are not those of metadata.json",
         ),
         (
