@@ -18,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.filters import Objections, Texts
-from data.hashing import U64, mix, polynomials, windows
+from data.hashing import U64, mix, windows
 
 _WORD = re.compile(rb"[A-Za-z0-9_\x80-\xff]+")
 _WORDS_ONLY = bytes(
     bytes([byte]).lower()[0] if _WORD.fullmatch(bytes([byte])) else 0 for byte in range(256)
 )
 _FILTER_BITS = 22
+_HASHED_BYTES = 8
+_FIRST_BYTES = np.array([2 ** (8 * count) - 1 for count in range(_HASHED_BYTES + 1)], np.uint64)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def contaminated(texts: Texts, benchmarks: tuple[str, ...], num_words: int) -> O
         return found
     windows_P = windows(hashes_R, num_words)
     hits_P = np.flatnonzero(known.may_be[windows_P >> np.uint64(64 - _FILTER_BITS)])
-    hits_P = hits_P[np.isin(windows_P[hits_P], known.hashes)]
+    hits_P = hits_P[_are_known(windows_P[hits_P], known.hashes)]
     numbers_P = texts.buffer.document_of(starts_R[hits_P])
     for place, number in zip(starts_R[hits_P].tolist(), numbers_P.tolist(), strict=True):
         first, end = texts.buffer.offsets[number : number + 2].tolist()
@@ -60,16 +62,44 @@ def contaminated(texts: Texts, benchmarks: tuple[str, ...], num_words: int) -> O
     return found
 
 
+def _are_known(values_P: U64, sorted_hashes: U64) -> NDArray[np.bool_]:
+    places = np.searchsorted(sorted_hashes[:-1], values_P)
+    return np.equal(sorted_hashes[places], values_P)
+
+
 def _words(data_N: NDArray[np.uint8], texts_D: NDArray[np.int64]) -> tuple[NDArray[np.int64], U64]:
-    """Return where the words of texts that begin at some places begin, and their hashes."""
-    words_N = np.frombuffer(data_N.tobytes().translate(_WORDS_ONLY), np.uint8)
+    """Return where the words of texts that begin at some places begin, and their hashes.
+
+    A hash is of the first bytes of a word, as many as a machine word has: what longer words have
+    more is left to the confirmation.
+    """
+    words = data_N.tobytes().translate(_WORDS_ONLY) + bytes(_HASHED_BYTES)
+    words_N = np.frombuffer(words, np.uint8)[: len(data_N)]
     is_inside_N = words_N != 0
     begins_N = is_inside_N.copy()
     begins_N[1:] &= ~is_inside_N[:-1]
     first_D = texts_D[texts_D < len(words_N)]
     begins_N[first_D] = is_inside_N[first_D]
     starts_R = np.flatnonzero(begins_N)
-    return starts_R, mix(polynomials(words_N, starts_R))
+    # Eight bytes from every place on, the first of them the least significant.
+    heads_N = np.ndarray((len(words_N),), np.dtype("<u8"), words, 0, (1,))
+    heads_R = heads_N[starts_R]
+    # A last word without anything behind it ends where the next text begins.
+    cut_D = first_D[(first_D > 0) & is_inside_N[first_D - 1]]
+    last_D = np.searchsorted(starts_R, cut_D) - 1
+    heads_R[last_D] &= _FIRST_BYTES[np.minimum(cut_D - starts_R[last_D], _HASHED_BYTES)]
+    return starts_R, mix(_up_to_zero(heads_R))
+
+
+def _up_to_zero(heads_R: U64) -> U64:
+    """Clear the first zero byte and all that follow it.
+
+    Source: the test for a zero byte in Hacker's Delight, 6-1; its lowest bit is always right.
+    """
+    ones, highs = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
+    zeros_R = (heads_R - ones) & ~heads_R & highs
+    lowest_R = zeros_R & (~zeros_R + np.uint64(1))
+    return heads_R & ((lowest_R >> np.uint64(7)) - np.uint64(1))
 
 
 def _first_words(text: bytes, num_words: int) -> tuple[bytes, ...]:

@@ -56,12 +56,26 @@ def windows(values_R: U64, num_values: int) -> U64:
 
     Shapes: result (R - num_values + 1,).
     """
-    num_windows = max(len(values_R) - num_values + 1, 0)
-    sums = np.zeros(num_windows, np.uint64)
-    for ahead in range(num_values):
-        sums *= np.uint64(BASE)
-        sums += values_R[ahead : ahead + num_windows]
-    return mix(sums)
+    combined, combined_size = values_R, 0
+    block, block_size = values_R, 1
+    # By the bits of the number: windows of one, two, four values and so on are put together.
+    while num_values:
+        if num_values & 1:
+            combined = _joined(combined, block, combined_size, block_size)
+            combined_size += block_size
+        num_values >>= 1
+        if num_values:
+            block = _joined(block, block, block_size, block_size)
+            block_size *= 2
+    return mix(combined)
+
+
+def _joined(left: U64, right: U64, left_size: int, right_size: int) -> U64:
+    """Combine windows of one size with those of another that begin where they end."""
+    if not left_size:
+        return right
+    right = right[left_size:]
+    return left[: len(right)] * np.uint64(pow(BASE, right_size, 2**64)) + right[: len(left)]
 
 
 @cache

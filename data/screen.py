@@ -80,16 +80,16 @@ def screen(candidates: Batch, settings: FilterSettings) -> tuple[Batch, Batch]:
     """Return the documents and the rejections of a batch of candidates, both in its order."""
     reasons: dict[int, tuple[str, str]] = {}
     everywhere = np.arange(len(candidates))
-    _ask(_of_listing(candidates, settings), everywhere, reasons)
+    _ask(asked_of_listing(candidates, settings), everywhere, reasons)
     places = _without(everywhere, reasons)
     batch = _at(candidates, places)
     texts, undecodable = decode(batch.column("content"), batch.column("encoding"))
     if settings.normalization == "nfc":
         texts = _normalized(texts)
     _ask((("undecodable", lambda: undecodable),), places, reasons)
-    _ask(_of_patterns(Texts(texts), settings), places, reasons)
-    for first, end in _groups(TextBuffer.of(texts)):
-        _ask(_of_bytes(Texts(texts[first:end]), settings), places[first:end], reasons)
+    _ask(asked_of_patterns(Texts(texts), settings), places, reasons)
+    for first, end in groups(TextBuffer.of(texts)):
+        _ask(asked_of_bytes(Texts(texts[first:end]), settings), places[first:end], reasons)
     kept = _without(places, reasons)
     texts, places = _at(texts, np.searchsorted(places, kept)), kept
     if settings.personal_data == "redact":
@@ -116,7 +116,7 @@ def _without(places_D: Places, reasons: Mapping[int, tuple[str, str]]) -> Places
     return np.array([place for place in places_D.tolist() if place not in reasons], np.int64)
 
 
-def _groups(buffer: TextBuffer) -> Iterator[tuple[int, int]]:
+def groups(buffer: TextBuffer) -> Iterator[tuple[int, int]]:
     """Cut documents into groups that stay in a cache while all filters go over them."""
     first = 0
     while first < buffer.num_documents:
@@ -126,7 +126,7 @@ def _groups(buffer: TextBuffer) -> Iterator[tuple[int, int]]:
         first = end
 
 
-def _of_listing(candidates: Batch, settings: FilterSettings) -> tuple[Named, ...]:
+def asked_of_listing(candidates: Batch, settings: FilterSettings) -> tuple[Named, ...]:
     """Name the filters that need not look inside."""
     allowed = settings.allowed_licences
     filters: list[Named] = [
@@ -142,7 +142,7 @@ def _of_listing(candidates: Batch, settings: FilterSettings) -> tuple[Named, ...
     return tuple(filters)
 
 
-def _of_patterns(texts: Texts, settings: FilterSettings) -> Iterator[Named]:
+def asked_of_patterns(texts: Texts, settings: FilterSettings) -> Iterator[Named]:
     """Name the filters that search for patterns; each call of theirs costs a compilation."""
     if settings.drop_generated:
         yield "generated", lambda: generated(texts)
@@ -150,7 +150,7 @@ def _of_patterns(texts: Texts, settings: FilterSettings) -> Iterator[Named]:
         yield "secret", lambda: secrets(texts)
 
 
-def _of_bytes(texts: Texts, settings: FilterSettings) -> Iterator[Named]:
+def asked_of_bytes(texts: Texts, settings: FilterSettings) -> Iterator[Named]:
     """Name the filters that go over the bytes."""
     max_run, max_share = settings.max_encoded_run, settings.max_encoded_share
     benchmarks, num_words = settings.decontaminate, settings.decontamination_ngram

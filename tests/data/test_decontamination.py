@@ -58,6 +58,12 @@ def test_words_of_two_documents_are_not_in_a_row() -> None:
         assert rejected(words[:place], words[place:]) == []
 
 
+def test_the_last_word_of_a_document_counts_before_one_that_goes_on() -> None:
+    words = b"has_close_elements numbers List float threshold float bool Check if in"
+    for following in (b"name", b"n", b"something_of_many_letters"):
+        assert [found[0] for found in rejected(words, following)] == ["0.py"]
+
+
 def test_the_first_word_of_a_document_counts_after_one_that_does_not_end() -> None:
     words = b"has_close_elements numbers List float threshold float bool Check if in"
     assert rejected(b"name", words) == [
