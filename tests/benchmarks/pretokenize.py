@@ -1,0 +1,217 @@
+"""Source files to token files, the whole stage, in megabytes of text per processor second.
+
+    python -m tests.benchmarks.pretokenize CORPUS --rivals RIVALS/bin/python [--repeats 3]
+
+The stage runs with its units made one after the other in one process, with the filters of the demo
+preset, with and without near duplicates, on the whole corpus; then without any filter on the
+sample, where its ids must be those of the rivals. What is done once for a tokenizer, whatever the
+size of the corpus (importing it, proving the engine), is left out of the rates and printed beside
+them. Last comes a run of its own with a clock around the parts.
+"""
+
+import argparse
+import hashlib
+import tempfile
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+import data.compaction
+import data.encoders
+import data.intake
+import data.pretokenize
+import data.screen
+import data.settlement
+import data.unicode_classes
+from data.corpus import Corpus
+from data.documents import DOCUMENTS, REJECTED, TableWriter
+from data.pretokenize import pretokenize
+from data.source_tables import TableSource
+from data.token_statistics import TokenCounter
+from data.units import Unit
+from tests.benchmarks.corpus import VOCAB_SIZE
+from tests.benchmarks.harness import (
+    MEGABYTE,
+    ROOT,
+    Contender,
+    Result,
+    compare,
+    print_header,
+    print_table,
+    report,
+    require_equal,
+    timed,
+)
+from tests.benchmarks.parts import Parts
+from tests.data.corpus import corpus_of
+from tests.data.inline import InlineUnits
+
+MODULE = "tests.benchmarks.pretokenize"
+PACKAGES = ("tokenizers", "gigatoken", "pyarrow", "numpy")
+ONCE = ("vocabulary", "engine")
+NO_FILTER = {
+    "max_file_bytes": 10**9,
+    "max_lines": 10**9,
+    "max_mean_line_length": 1e9,
+    "max_line_length": 10**9,
+    "max_encoded_run": 10**9,
+    "drop_secrets": False,
+    "near_duplicates": "off",
+}
+WAYS = ("filtered", "near duplicates", "parts", "near duplicate parts", "sample")
+
+
+class TimedUnits(InlineUnits):
+    """Units made inline, and the processor seconds of each kind."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, what: str, units: Sequence[Unit]) -> list[Path]:
+        """Make units of one kind."""
+        with timed() as timing:
+            found = super().__call__(what, units)
+        self.seconds[what] = timing.cpu_seconds
+        return found
+
+
+def asked(corpus: Path, way: str) -> Corpus:
+    """Ask for the files of the corpus with the settings of the demo preset, or for the sample."""
+    preset = tomllib.loads((ROOT / "flows" / "presets" / "demo.toml").read_text())
+    near = "drop" if way.startswith("near") else "off"
+    filters = {**preset["filters"], "allowed_licences": (), "near_duplicates": near}
+    filters["decontaminate"] = tuple(filters["decontaminate"])
+    return corpus_of(
+        corpus / "sample" if way == "sample" else corpus,
+        source={"kind": "parquet", "include": ("*.parquet",), "text_column": "text"}
+        | {"path_column": "path", "unit_bytes": 0, "licence": ""},
+        filters=NO_FILTER if way == "sample" else filters,
+        tokenizer={
+            **{"kind": "import", "path": str(corpus / "tokenizer.json"), "vocab_size": VOCAB_SIZE},
+            **{"min_merge_frequency": 0, "sample_bytes": 0, "engine": "gigatoken"},
+            "checked_documents": preset["tokenizer"]["checked_documents"],
+        },
+        **preset["pretokenize"],
+    )
+
+
+def contend(corpus: Path, way: str, scratch: Path) -> None:
+    """Run the stage once; report its speed and the digest of its token stream."""
+    out = scratch / "out"
+    out.mkdir()
+    units, parts = TimedUnits(scratch / "units"), Parts()
+    if way.endswith("parts"):
+        watch(parts)
+    with timed() as timing:
+        index = pretokenize(asked(corpus, way), units, out=out)
+    by_part = parts.stop()
+    sha256 = hashlib.sha256()
+    for name, _ in index.token_files:
+        sha256.update((out / name).read_bytes())
+    tables = [pq.read_table(out / name, columns=["num_bytes"]) for name in (DOCUMENTS, REJECTED)]
+    report(
+        timing,
+        amount=sum(pc.sum(table["num_bytes"]).as_py() or 0 for table in tables) / MEGABYTE,
+        cpu_seconds=timing.cpu_seconds - sum(units.seconds[what] for what in ONCE),
+        wall_seconds=timing.wall_seconds - sum(units.seconds[what] for what in ONCE),
+        num_tokens=index.num_tokens,
+        token_bytes=index.num_bytes / MEGABYTE,
+        rejected=index.rejected_by_filter,
+        units=units.seconds,
+        parts=by_part,
+        sha256=sha256.hexdigest(),
+    )
+
+
+def watch(parts: Parts) -> None:
+    """Put a clock around every part of the stage; it has no switch for that of its own."""
+    for owner, name, part in (
+        (data.pretokenize, "vocabulary_unit", "once for a tokenizer"),
+        (TableSource, "read", "read"),
+        (data.intake, "screen", "screen"),
+        (data.screen, "_documents", "sha256 of each text"),
+        (data.encoders.GigatokenEncoder, "encode", "encode"),
+        (data.encoders.HuggingFaceEncoder, "encode", "check against Hugging Face"),
+        (data.unicode_classes.CodePointTest, "documents", "look for code points"),
+        (data.encoders.Encoded, "ended", "ends of text"),
+        (TokenCounter, "add", "count"),
+        (TableWriter, "write", "write tables"),
+        (data.intake, "signatures", "MinHash"),
+        (data.intake, "check_round_trips", "round trips"),
+        (data.intake.Tokenizer, "load", "load tokenizer"),
+        (data.intake, "CheckedEncoder", "open engines"),
+    ):
+        parts.watch(owner, name, part)
+    for module, name, part in (
+        ("corpus_units", "import_vocabulary", "once for a tokenizer"),
+        ("corpus_units", "prove_engine", "once for a tokenizer"),
+        ("corpus_units", "take_in", "take in, the rest"),
+        ("corpus_units", "settle_units", "settle"),
+        ("corpus_units", "compact", "compact"),
+        ("pretokenize", "_assemble", "assemble"),
+    ):
+        parts.watch(getattr(data, module), name, part)
+
+
+def print_parts(run: Mapping[str, Any]) -> None:
+    """Print the milliseconds that a megabyte of text takes, by part."""
+    spent = {part: seconds for part, seconds in run["parts"].items() if not part.startswith("once")}
+    total = sum(spent.values())
+    print("\n| part | ms a MB | share |\n|---|---|---|")
+    for part, seconds in sorted(spent.items(), key=lambda item: -item[1]):
+        print(f"| {part} | {1000 * seconds / run['amount']:.2f} | {seconds / total:.1%} |")
+    print(f"| all | {1000 * total / run['amount']:.2f} | |")
+    print(f"\nnot encoding: {1 - spent['encode'] / total:.1%}")
+
+
+def print_units(result: Result) -> None:
+    """Print what each kind of unit took in the first run, and what became of the files."""
+    run = result.runs[0]
+    seconds = ", ".join(f"{what} {found:.2f}" for what, found in run["units"].items())
+    print(f"\n{result.name}: {run['amount']:.1f} MB read, {run['token_bytes']:.1f} MB kept in")
+    print(f"{run['num_tokens']} tokens; rejected {run['rejected']}; CPU seconds: {seconds}")
+
+
+def main() -> None:
+    """Compare the stage with its rivals, or be one of the contenders."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--rivals", help="the Python of the environment of requirements.txt")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.way:
+        with tempfile.TemporaryDirectory() as scratch:
+            contend(options.corpus, options.way, Path(scratch))
+        return
+    print_header("Source files to token files", PACKAGES)
+    at = str(options.corpus)
+    ours = {way: Contender(f"assay, {way}", MODULE, (at, "--way", way)) for way in WAYS}
+    contenders = [ours[way] for way in ("filtered", "near duplicates", "sample")]
+    reference = contenders[0].name
+    if options.rivals:
+        reference = "datatrove, sample"
+        contenders += [
+            Contender(f"{rival}, sample", "tests.benchmarks.rivals", (rival, at), options.rivals)
+            for rival in ("datatrove", "megatron")
+        ]
+    results = compare(contenders, repeats=options.repeats, unit="MB")
+    print_table(results, reference=reference)
+    on_sample = {found.name: found.runs[0]["sha256"] for found in results if "sample" in found.name}
+    require_equal("\nsha256 of the sample's ids", on_sample)
+    for result in results[:2]:
+        print_units(result)
+    for way in ("parts", "near duplicate parts"):
+        print(f"\n## {way.capitalize()}")
+        print_parts(ours[way].run())
+
+
+if __name__ == "__main__":
+    main()
