@@ -33,7 +33,19 @@ from tests.data.corpus import TEXTS, bounds, shard_settings
 from tests.data.inline import InlineUnits
 
 # First half of the sha256 of the tiny corpus's shards, by stage version: other bytes need another.
-GOLDEN: dict[int, dict[str, str]] = {2: {}}
+GOLDEN: dict[int, dict[str, str]] = {
+    2: {
+        "tokenizer.json": "a22cb0583a040a5a1ef38216865a0605",
+        "train/shard-00000.bin": "d58c0c56f7074ce0868fec176cd946a1",
+        "train/shard-00000.first.bin": "420a4385a4e747a873a5af76c8c7ed16",
+        "train/shard-00001.bin": "e3b0c44298fc1c149afbf4c8996fb924",
+        "train/shard-00001.first.bin": "e3b0c44298fc1c149afbf4c8996fb924",
+        "train/shard-00002.bin": "0c8d0b6fd5e60f327cb4f83b6161e106",
+        "train/shard-00002.first.bin": "de47c9b27eb8d300dbb5f2c353e632c3",
+        "val/shard-00000.bin": "dec6a75eb5d9e5a94e5864614f27c62f",
+        "val/shard-00000.first.bin": "58270a7df82c818b681d26dcecdaedfa",
+    },
+}
 
 
 def half_sha256(path: Path) -> str:
