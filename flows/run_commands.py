@@ -21,7 +21,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (run, pretokenize, shard, train, evaluate, checkpoint, bisect):
+    for command in (run, fetch, pretokenize, shard, train, evaluate, checkpoint, bisect):
         app.command()(command)
 
 
@@ -33,6 +33,19 @@ def run(
 ) -> None:
     """Run the whole pipeline."""
     _run("flows.pipeline", "pipeline", preset, set_, name, json=json)
+
+
+def fetch(
+    preset: Preset = "demo",
+    set_: Set = None,
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Fetch the contents that the preset's source only lists; others are read in place."""
+    account = _flow("flows.stages", "fetch_flow", preset, set_)
+    if json:
+        show_json(account)
+        return
+    show_table([account])
 
 
 def pretokenize(
@@ -121,23 +134,31 @@ def _run(
     **refs: str,
 ) -> None:
     """Run a flow and show what it left; a failure is raised as the error that it was."""
+    name = preset.rpartition("/")[2].removesuffix(".toml") if name is None else name
+    from tasks.run_record import check_name
+
+    check_name(name)
+    _show(_flow(module, flow_name, preset, set_, name=name, **refs), json=json)
+
+
+def _flow(
+    module: str, flow_name: str, preset: str, set_: Sequence[str] | None, **arguments: str
+) -> Any:
+    """Run a flow; return its result, or raise its failure as the error that it was."""
     prepare()
     overrides = tuple(set_ or ())
-    name = preset.rpartition("/")[2].removesuffix(".toml") if name is None else name
     with prefect_server() as server:
         from flows.settings import load_settings
-        from tasks.run_record import check_name
 
-        check_name(name)
         load_settings(preset, overrides)
         flow = getattr(importlib.import_module(module), flow_name)
         err.print(f"{flow.name}, preset {preset}; Prefect is starting")
         server.wait()
-        state = flow(name=name, preset=preset, overrides=overrides, **refs, return_state=True)
+        state = flow(preset=preset, overrides=overrides, **arguments, return_state=True)
         result = state.result(raise_on_failure=False)
     if isinstance(result, Exception):
         raise result
-    _show(result, json=json)
+    return result
 
 
 def _show(finished: Any, *, json: bool) -> None:  # flows.run.Finished, deferred

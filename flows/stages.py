@@ -1,8 +1,9 @@
 """Each stage as a flow of its own: refs in, ref out."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prefect import flow
+from prefect.states import Failed
 
 from evidence.errors import WrongRefError
 from evidence.refs import CheckpointRef, EvaluationRef, Ref, ShardsRef, TokensRef, TrainingRef
@@ -11,6 +12,8 @@ from flows.settings import load_settings
 from tasks.bisection import bisect_task
 from tasks.checkpoint import checkpoint_task
 from tasks.evaluate import evaluate_task
+from tasks.fetch import fetch_task
+from tasks.known_errors import KNOWN_ERRORS
 from tasks.pretokenize import pretokenize_task
 from tasks.shard import shard_task
 from tasks.store import open_store
@@ -29,6 +32,16 @@ def resolve(text: str, ref_type: type[RefT]) -> RefT:
     if not isinstance(ref, ref_type):
         raise WrongRefError(text, f"a {ref_type.kind} ref")
     return ref
+
+
+@flow(name="fetch", flow_run_name="{preset}: fetch", persist_result=False)
+def fetch_flow(preset: str, overrides: Overrides = ()) -> dict[str, Any]:
+    """Fetch the contents that the preset's source only lists."""
+    settings = load_settings(preset, overrides)
+    try:
+        return fetch_task(settings.source, settings.runtime)
+    except KNOWN_ERRORS as error:
+        return Failed(message=str(error), data=error)  # type: ignore[return-value]  # a state
 
 
 @flow(name="pretokenize", flow_run_name="{name}: pretokenize", persist_result=False)
