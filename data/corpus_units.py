@@ -11,6 +11,7 @@ from data.compaction import VERSION as COMPACTION_VERSION
 from data.compaction import compact
 from data.corpus import Corpus
 from data.errors import MissingFileError
+from data.filter_settings import FilterSettings
 from data.intake import VERSION as INTAKE_VERSION
 from data.intake import IntakeSettings, take_in
 from data.removals import read_removals
@@ -51,7 +52,7 @@ def vocabulary_unit(corpus: Corpus) -> Unit:
             "kind": "train vocabulary",
             "version": VOCABULARY_VERSION,
             "units": [_reading(corpus, unit) for unit in units],
-            "filters": asdict(corpus.filters),
+            "filters": _per_document(corpus.filters),
             "tokenizer": _training(settings),
             "holdout": asdict(corpus.settings.holdout),
         },
@@ -96,7 +97,12 @@ def intake_unit(corpus: Corpus, unit: SourceUnit, vocabulary: Unit, engine: Unit
             "kind": "take in",
             "version": INTAKE_VERSION,
             "unit": _reading(corpus, unit),
-            "settings": asdict(settings),
+            "filters": _per_document(corpus.filters),
+            "signed": corpus.filters.near_duplicates != "off",
+            "minhash_seed": corpus.filters.minhash_seed,
+            "tokenizer": _encoding(corpus.tokenizer),
+            "bounds": asdict(settings.bounds),
+            "round_trip_share": settings.round_trip_share,
         },
         label=f"take in {unit.files[0].path}",
         make=partial(take_in, source=corpus.source, unit=unit, settings=settings),
@@ -149,10 +155,24 @@ def compaction_unit(
     )
 
 
+def _per_document(filters: FilterSettings) -> dict[str, object]:
+    """Name the settings that decide about a document by itself."""
+    copies = ("near_duplicates", "near_duplicate_jaccard", "minhash_seed")
+    return {name: value for name, value in asdict(filters).items() if name not in copies}
+
+
+TRAINING = ("vocab_size", "min_merge_frequency", "sample_bytes", "sample_seed", "specials")
+
+
 def _training(settings: TokenizerSettings) -> dict[str, object]:
     """Name the settings that decide what is learnt."""
-    names = ("vocab_size", "min_merge_frequency", "sample_bytes", "sample_seed", "specials")
-    return {name: value for name, value in asdict(settings).items() if name in names}
+    return {name: value for name, value in asdict(settings).items() if name in TRAINING}
+
+
+def _encoding(settings: TokenizerSettings) -> dict[str, object]:
+    """Name the settings that decide how documents are encoded, the vocabulary given."""
+    elsewhere = {*TRAINING, "kind", "path"}
+    return {name: value for name, value in asdict(settings).items() if name not in elsewhere}
 
 
 def _file_sha256(setting: str, path: str) -> str:

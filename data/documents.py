@@ -47,8 +47,7 @@ REJECTION_SCHEMA = pa.schema(
 )
 ROW_DOCUMENT_SCHEMA = pa.schema(
     [
-        # The row of the tokens' table of documents.
-        pa.field("document", pa.int64(), nullable=False),
+        # By which the tokens' table of documents knows it too.
         pa.field("sha256", pa.string(), nullable=False),
         pa.field("num_tokens", pa.int64(), nullable=False),
     ]

@@ -79,7 +79,6 @@ def bounds_file(split: SplitName) -> str:
 class ShardPlan:
     """The documents of one shard, in the order of its stream."""
 
-    documents_M: NDArray[np.int64]
     starts_M: NDArray[np.int64]
     lengths_M: NDArray[np.int64]
     digests_M32: NDArray[np.uint8]
@@ -92,7 +91,7 @@ class ShardPlan:
         starts, lengths, digests = (
             np.load(plan / name, mmap_mode="r")[documents_M] for name in (STARTS, LENGTHS, DIGESTS)
         )
-        return cls(documents_M, starts, lengths, digests)
+        return cls(starts, lengths, digests)
 
     @property
     def sha256(self) -> str:

@@ -163,11 +163,11 @@ def best_snapshot(training: Artefact) -> Snapshot:
 
 
 def _write_losses(path: Path, shards: Path, index: ShardsIndex, counter: LossCounter) -> None:
-    """Write the loss of every validation document, named by its row in the tokens' documents."""
+    """Write the loss of every validation document, in the order of the shards."""
     tables = [
         pq.read_table(shards / f"{each.name}{SUFFIXES[DOCUMENTS]}") for each in index.val.shards
     ]
     documents = pa.concat_tables(tables).to_pandas()
     nats, tokens = counter.by_document
-    losses = documents[["document", "sha256"]].assign(nats=nats, target_tokens=tokens)
+    losses = documents[["sha256"]].assign(nats=nats, target_tokens=tokens)
     losses.to_parquet(path, index=False)

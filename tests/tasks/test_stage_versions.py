@@ -97,7 +97,7 @@ def test_what_an_evaluation_holds_belongs_to_its_version(finished: Finished) -> 
         "unigram_nats",
     ]
     table = pq.read_table(artefact.directory / "documents.parquet")
-    assert table.column_names == ["document", "sha256", "nats", "target_tokens"]
+    assert table.column_names == ["sha256", "nats", "target_tokens"]
     assert table.num_rows == 6
     assert sum(table["target_tokens"].to_pylist()) == 2464
 
