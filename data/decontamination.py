@@ -1,7 +1,8 @@
 """Decontamination: documents that share words in a row with a benchmark.
 
 A word is a run of ASCII letters, digits, underscores and bytes above ASCII, in lower case; what
-stands between words does not count. Hashes of all windows of a batch nominate, the words decide.
+stands between words does not count; numbers alone, counting or primes, are no benchmark's own.
+Hashes of all windows of a batch nominate, the words decide.
 
 Shape letters: N bytes, R words, P places of windows.
 """
@@ -119,7 +120,9 @@ def _benchmark(benchmarks: tuple[str, ...], num_words: int) -> _Benchmark:
         for task, text in _tasks(name):
             words = [word.lower() for word in _WORD.findall(text)]
             for place in range(len(words) - num_words + 1):
-                task_of.setdefault(tuple(words[place : place + num_words]), task)
+                window = tuple(words[place : place + num_words])
+                if not all(word.isdigit() for word in window):
+                    task_of.setdefault(window, task)
             _, hashes_R = _words(np.frombuffer(text, np.uint8), np.zeros(1, np.int64))
             hashes.append(windows(hashes_R, num_words))
     known = np.unique(np.concatenate(hashes))

@@ -51,6 +51,14 @@ def test_as_many_words_as_asked_for_are_needed_in_a_row() -> None:
     assert rejected(broken, decontamination_ngram=10) == []
 
 
+def test_numbers_alone_are_no_contamination() -> None:
+    # HumanEval/78 says that "prime numbers are 2, 3, 5, 7, 11, 13, 17,...".
+    assert rejected(b"2 3 5 7 11 13 17", decontamination_ngram=7) == []
+    assert rejected(b"are 2 3 5 7 11 13 17", decontamination_ngram=8) == [
+        ("0.py", "contaminated", "HumanEval/78, 8 words from byte 0")
+    ]
+
+
 def test_words_of_two_documents_are_not_in_a_row() -> None:
     words = b"has_close_elements numbers List float threshold float bool Check if in"
     assert rejected(words, words) != []
