@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data.documents import DOCUMENTS, ROW_DOCUMENT_SCHEMA, TableWriter
+from data.documents import DOCUMENTS, PLANNED_DOCUMENT_SCHEMA, TableWriter
 from data.errors import CorruptTokensError, RoundTripError
 from data.packing import lay_out
 from data.plan import ShardPlan
@@ -21,7 +21,7 @@ from data.token_files import LITTLE_ENDIAN, DtypeName, TokenReader
 from data.token_statistics import DegenerateBounds, TokenCounter
 from data.tokenizer import TOKENIZER, Tokenizer
 
-VERSION = 1
+VERSION = 2
 ROWS, FIRST_DOCUMENTS = "rows.bin", "first.bin"
 COUNTS, SIZES = "counts.npy", "sizes.npy"
 FIRST_DOCUMENT_DTYPE = np.dtype("<u4")
@@ -145,9 +145,9 @@ def _write_rows(
 
 def _write_documents(path: Path, planned: ShardPlan, order_M: NDArray[np.int64]) -> None:
     digests = [planned.hex_digest(place) for place in order_M.tolist()]
-    columns = [planned.documents_M[order_M], digests, planned.lengths_M[order_M]]
-    with TableWriter(path, ROW_DOCUMENT_SCHEMA) as writer:
-        writer.write(pa.table(columns, schema=ROW_DOCUMENT_SCHEMA))
+    columns = [order_M, digests, planned.lengths_M[order_M]]
+    with TableWriter(path, PLANNED_DOCUMENT_SCHEMA) as writer:
+        writer.write(pa.table(columns, schema=PLANNED_DOCUMENT_SCHEMA))
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,14 +45,14 @@ REJECTION_SCHEMA = pa.schema(
         pa.field("detail", pa.string(), nullable=False),
     ]
 )
-ROW_DOCUMENT_SCHEMA = pa.schema(
-    [
-        # The row of the tokens' table of documents.
-        pa.field("document", pa.int64(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
-        pa.field("num_tokens", pa.int64(), nullable=False),
-    ]
-)
+_ROW_CONTENT = [
+    pa.field("sha256", pa.string(), nullable=False),
+    pa.field("num_tokens", pa.int64(), nullable=False),
+]
+# Of a shard that is cut: the place in its plan, which other shards' documents do not change.
+PLANNED_DOCUMENT_SCHEMA = pa.schema([pa.field("place", pa.int64(), nullable=False), *_ROW_CONTENT])
+# Of a shard: the row of the tokens' table of documents.
+ROW_DOCUMENT_SCHEMA = pa.schema([pa.field("document", pa.int64(), nullable=False), *_ROW_CONTENT])
 
 
 class TableWriter:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.bounds import at_least, share
@@ -26,7 +27,7 @@ from data.cut import (
     cut,
 )
 from data.cut import VERSION as CUT_VERSION
-from data.documents import DOCUMENTS
+from data.documents import DOCUMENTS, ROW_DOCUMENT_SCHEMA, TableWriter
 from data.errors import CorpusTooSmallError, WrongSettingError
 from data.plan import VERSION as PLAN_VERSION
 from data.plan import ShardPlan, make_plan
@@ -143,7 +144,9 @@ def shard(
     def split(name: SplitName) -> SplitIndex:
         units = list(cut_units(plan, plan_directory, tokens, name, index, settings, bounds))
         directories = make_units(f"{name} shards", units)
-        return _assemble(name, directories, tokenizer, settings.context_length + 1, out)
+        return _assemble(
+            name, directories, plan_directory, tokenizer, settings.context_length + 1, out
+        )
 
     return ShardsIndex(
         vocab_size=index.vocab_size,
@@ -233,7 +236,12 @@ def _refuse_large_shards(index: TokensIndex, settings: ShardSettings) -> None:
 
 
 def _assemble(
-    split: SplitName, units: Sequence[Path], tokenizer: Tokenizer, row_tokens: int, out: Path
+    split: SplitName,
+    units: Sequence[Path],
+    plan: Path,
+    tokenizer: Tokenizer,
+    row_tokens: int,
+    out: Path,
 ) -> SplitIndex:
     """Bring the shards of a split together.
 
@@ -244,8 +252,10 @@ def _assemble(
     shards = []
     for number, unit in enumerate(units):
         name = f"{split}/shard-{number:05d}"
-        for made, suffix in SUFFIXES.items():
-            adopt(unit / made, out / f"{name}{suffix}")
+        for made in (ROWS, FIRST_DOCUMENTS):
+            adopt(unit / made, out / f"{name}{SUFFIXES[made]}")
+        planned = ShardPlan.read(plan, split, number)
+        _name_documents(unit / DOCUMENTS, planned, out / f"{name}{SUFFIXES[DOCUMENTS]}")
         own = TokenCounter(tokenizer.vocab_size, name)
         own.add_counts(np.load(unit / COUNTS))
         everything.add_counts(own.counts_V)
@@ -277,6 +287,14 @@ def _assemble(
         unk_ratio=found.unk_ratio,
         shards=tuple(shards),
     )
+
+
+def _name_documents(cut_table: Path, planned: ShardPlan, path: Path) -> None:
+    """Write where documents stand in this corpus; a shard that was cut for another one fits too."""
+    table = pq.read_table(cut_table)
+    document_M = planned.documents_M[table["place"].to_numpy()]
+    with TableWriter(path, ROW_DOCUMENT_SCHEMA) as writer:
+        writer.write(table.append_column("document", pa.array(document_M)))
 
 
 SUFFIXES = {ROWS: ".bin", FIRST_DOCUMENTS: ".first.bin", DOCUMENTS: ".documents.parquet"}

@@ -210,6 +210,11 @@ def test_a_document_that_leaves_changes_its_own_shard_and_no_other(
     number = int(first.removeprefix("train/shard-"))
     assert units.made == ["plan the shards", f"train shard {number}"]
     assert after.train.num_documents == before.train.num_documents - 1
+    renumbered = {row: row - (row > gone) for row in range(before.train.num_documents + 99)}
+    for split in SPLITS:
+        kept = [d for d in documents(tmp_path / "before", before, split) if d["document"] != gone]
+        expected = [{**each, "document": renumbered[each["document"]]} for each in kept]
+        assert documents(tmp_path / "after", after, split) == expected
     for entry in (*before.train.shards, *before.val.shards):
         same = [
             (tmp_path / name / f"{entry.name}.bin").read_bytes() for name in ("before", "after")
