@@ -147,7 +147,7 @@ class SourceSettings:
 
 def reading(settings: SourceSettings) -> dict[str, Any]:
     """Name the settings that decide what a pinned file yields, without those that find it."""
-    finding = ("path", "revision", "anonymous", "include", "exclude", "contents")
+    finding = ("path", "revision", "anonymous", "include", "exclude")
     return {name: value for name, value in asdict(settings).items() if name not in finding}
 
 
