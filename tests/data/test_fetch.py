@@ -277,7 +277,9 @@ def test_a_pack_with_a_torn_end_gives_what_is_whole(tmp_path: Path) -> None:
     assert not tmp_path.exists()
 
 
-@pytest.mark.parametrize("blob", [b"", b"plain", gzip.compress(b"x = 1")[:-1]])
+@pytest.mark.parametrize(
+    "blob", [b"", b"plain", gzip.compress(b"x = 1")[:-1]], ids=["nothing", "plain", "truncated"]
+)
 def test_what_is_no_whole_gzip_says_so(blob: bytes) -> None:
     assert inflated(blob, 100) == (None, "bad gzip")
 
