@@ -3,6 +3,7 @@
 Legend: D documents of a piece, V vocabulary.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,12 @@ from data.documents import (
     TableWriter,
     read_pieces,
 )
+from data.intake import COUNTS
 from data.settlement import decisions_file
 from data.split import Holdout
 from data.token_files import LITTLE_ENDIAN, TOKENS, DtypeName
 
-VERSION = 1
-COUNTS = "counts.npy"
+VERSION = 2
 
 
 def compact(
@@ -44,7 +45,7 @@ def compact(
     """
     decisions = pq.read_table(settled / decisions_file(number))
     tokens = np.memmap(taken / TOKENS, dtype=LITTLE_ENDIAN[dtype], mode="r")
-    counts_V = np.zeros(vocab_size, dtype=np.int64)
+    counts_V = np.load(taken / COUNTS)
     row, start = 0, 0
     with (
         TableWriter(out / DOCUMENTS, DOCUMENT_SCHEMA) as documents,
@@ -57,9 +58,11 @@ def compact(
             decided = decisions.slice(row, piece.num_rows)
             stop = start + pc.sum(piece["num_tokens"]).as_py()
             kept_D = pc.equal(decided["filter"], "").to_numpy()
-            ids = _only(tokens[start:stop], kept_D, piece["num_tokens"].to_numpy())
-            file.write(ids.tobytes())
-            counts_V += np.bincount(ids, minlength=vocab_size)
+            for is_kept, run in _runs(tokens[start:stop], kept_D, piece["num_tokens"].to_numpy()):
+                if is_kept:
+                    file.write(run.data)
+                else:
+                    counts_V -= np.bincount(run, minlength=vocab_size)
             whole = _beside(_numbered(piece, number), decided)
             documents.write(_sided(whole.filter(kept_D), holdout))
             rejected.write(whole.filter(~kept_D))
@@ -83,7 +86,14 @@ def _sided(documents: pa.Table, holdout: Holdout) -> pa.Table:
     return documents.append_column("split", pa.array(sides, pa.string()))
 
 
-def _only(
+def _runs(
     ids: NDArray[np.integer], kept_D: NDArray[np.bool_], length_D: NDArray[np.int64]
-) -> NDArray[np.integer]:
-    return ids if kept_D.all() else ids[np.repeat(kept_D, length_D)]
+) -> Iterator[tuple[bool, NDArray[np.integer]]]:
+    """Yield the tokens of documents in a row that all stay or all go, without copying them."""
+    ends_D = np.cumsum(length_D)
+    last = np.flatnonzero(np.append(kept_D[1:] != kept_D[:-1], [True]))
+    stops = ends_D[last].tolist()
+    yield from (
+        (bool(kept_D[place]), ids[start:stop])
+        for place, start, stop in zip(last, [0, *stops[:-1]], stops, strict=True)
+    )

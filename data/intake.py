@@ -3,14 +3,16 @@
 What comes out is final but for what only the whole corpus can tell: which documents are copies of
 others, and which side of the split they are on.
 
-Legend: D documents, V vocabulary, P permutations of MinHash.
+Legend: D documents, N tokens, V vocabulary, P permutations of MinHash.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +31,8 @@ from data.token_statistics import DegenerateBounds, TokenCounter
 from data.tokenizer import TOKENIZER, Tokenizer, TokenizerSettings
 from data.vocabulary import ENGINE
 
-VERSION = 1
+VERSION = 2
+COUNTS = "counts.npy"
 DIGESTS, DIGEST_BYTES = "digests.npy", 32
 SIGNATURES = "signatures.npy"
 ENCODED = SCREENED.remove(SCREENED.get_field_index("text")).append(
@@ -62,7 +65,7 @@ def take_in(
     Raises: whatever reading the source raises, EncoderMismatchError, DegenerateTokensError,
         TokenOutOfRangeError, RoundTripError.
     """
-    tokenizer = Tokenizer.load(vocabulary / TOKENIZER, settings.tokenizer.specials[0])
+    tokenizer = _tokenizer(vocabulary / TOKENIZER, settings.tokenizer.specials[0])
     width = LITTLE_ENDIAN[dtype_of(tokenizer.vocab_size)]
     where = f"unit {unit.number} ({unit.files[0].path})"
     counter = TokenCounter(tokenizer.vocab_size, where)
@@ -73,7 +76,7 @@ def take_in(
             tokenizer,
             settings.tokenizer.engine,
             differing=json.loads((engine / ENGINE).read_text())["differing"],
-            checked_documents=settings.tokenizer.checked_documents,
+            checked_share=settings.tokenizer.checked_share,
             where=where,
         ) as encoder,
         TableWriter(out / DOCUMENTS, ENCODED) as documents,
@@ -91,6 +94,7 @@ def take_in(
     ends = int(counter.counts_V[tokenizer.end_of_text_id])
     assert ends == documents.num_rows, "a forged end of text"
     np.save(out / DIGESTS, np.concatenate(digests))
+    np.save(out / COUNTS, counter.counts_V)
     if signed:
         np.save(out / SIGNATURES, np.concatenate(sketches))
     settings.bounds.refuse(counter.statistics(tokenizer.unk_id), where)
@@ -98,6 +102,20 @@ def take_in(
 
 
 _NOTHING = pa.array([], pa.large_string())
+
+
+def _tokenizer(path: Path, end_of_text: str) -> Tokenizer:
+    """Load a tokenizer, or return the one that this process has loaded from the same bytes.
+
+    Checking half a million merges takes as long as encoding a unit.
+    """
+    return _loaded(path, hashlib.sha256(path.read_bytes()).digest(), end_of_text)
+
+
+@lru_cache(maxsize=1)
+def _loaded(path: Path, sha256: bytes, end_of_text: str) -> Tokenizer:
+    del sha256
+    return Tokenizer.load(path, end_of_text)
 
 
 def digests_of(sha256_D: pa.Array) -> NDArray[np.uint8]:
@@ -136,12 +154,22 @@ def check_round_trips(directory: Path, tokenizer: Tokenizer, share: float) -> in
     ids = np.fromfile(directory / TOKENS, dtype=dtype)
     start, checked = 0, 0
     for piece in read_pieces(directory / DOCUMENTS, ["path", "sha256", "num_tokens"]):
-        for document in piece.to_pylist():
-            stop = start + document["num_tokens"]
-            if start == 0 or is_chosen(document["sha256"], share):
-                found = hashlib.sha256(tokenizer.decode(ids[start:stop])).hexdigest()
-                if found != document["sha256"]:
-                    raise RoundTripError(document["path"], found, document["sha256"])
-                checked += 1
-            start = stop
+        length_D = piece["num_tokens"].to_numpy()
+        is_checked_D = [is_chosen(sha256, share) for sha256 in piece["sha256"].to_pylist()]
+        is_checked_D[0] |= start == 0
+        ends_D = start + np.cumsum(length_D)
+        for place in np.flatnonzero(is_checked_D).tolist():
+            document = ids[ends_D[place] - length_D[place] : ends_D[place]]
+            _require_text(document, tokenizer, piece["path"][place], piece["sha256"][place])
+            checked += 1
+        start = int(ends_D[-1])
     return checked
+
+
+def _require_text(
+    ids_N: NDArray[np.integer[Any]], tokenizer: Tokenizer, path: pa.Scalar, sha256: pa.Scalar
+) -> None:
+    (text,) = tokenizer.decode_batch(ids_N, np.array([len(ids_N)]))
+    found = hashlib.sha256(text.as_buffer()).hexdigest()
+    if found != sha256.as_py():
+        raise RoundTripError(path.as_py(), found, sha256.as_py())

@@ -20,7 +20,7 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 from tokenizers import Tokenizer as Engine
 
 from data import tokenizer_file
-from data.bounds import at_least
+from data.bounds import at_least, share
 from data.errors import TokenOutOfRangeError, VocabularyTooLargeError, WrongSettingError
 from data.tokenizer_file import TokenizerFile, engine_definition, read_tokenizer_file
 
@@ -54,8 +54,8 @@ class TokenizerSettings:
     specials: tuple[str, ...]
     """The end of text first; of an import, the end of text alone."""
     engine: EngineName
-    checked_documents: int
-    """Documents of a unit that Hugging Face encodes again, to compare."""
+    checked_share: float
+    """Share of the documents that Hugging Face encodes again, to compare; two a unit at least."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("train", "import"):
@@ -63,7 +63,7 @@ class TokenizerSettings:
         if self.engine not in get_args(EngineName):
             expected = f"one of {', '.join(get_args(EngineName))}"
             raise WrongSettingError("tokenizer.engine", self.engine, expected)
-        at_least("tokenizer.checked_documents", self.checked_documents, 1)
+        share("tokenizer.checked_share", self.checked_share)
         at_least("tokenizer.sample_seed", self.sample_seed, 0)
         _require_specials(self.specials)
         (self._require_training if self.kind == "train" else self._require_import)()

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 
+ONCE = "once"
+
+
 class Parts:
     """A clock that is always on exactly one part: the innermost that has begun."""
 
@@ -45,5 +48,7 @@ class Parts:
 
     def _switch(self) -> None:
         now = time.process_time()
-        self.seconds[self._open[-1]] += now - self._since
+        # What is done once is one part, whatever is inside it.
+        part = next((name for name in self._open if name.startswith(ONCE)), self._open[-1])
+        self.seconds[part] += now - self._since
         self._since = now

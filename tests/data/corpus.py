@@ -83,7 +83,7 @@ def tokenizer_settings(**changes: Any) -> TokenizerSettings:
         "sample_seed": 0,
         "specials": ("<|endoftext|>",),
         "engine": "tokenizers",
-        "checked_documents": 4,
+        "checked_share": 0.5,
     }
     return TokenizerSettings(**(settings | changes))
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data import encoders
+from data import checked_encoder, encoders
 from data.checked_encoder import CheckedEncoder
 from data.encoders import (
     Encoded,
@@ -52,6 +52,11 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     path.write_text(train_tokenizer(SOURCES[:40], vocab_size=3000, min_merge_frequency=2))
     return Tokenizer.load(path)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_open() -> None:
+    checked_encoder._opened.cache_clear()
 
 
 def planes() -> list[str]:
@@ -110,7 +115,7 @@ def checked(
 ) -> Encoded:
     settings: dict[str, Any] = {
         "differing": differing_code_points(engine, tokenizer.engine_definition),
-        "checked_documents": 5,
+        "checked_share": 0.999,
         "where": "unit 0",
     }
     with CheckedEncoder(tokenizer, engine, **(settings | changes)) as encoder:
@@ -196,7 +201,7 @@ def test_documents_with_a_code_point_are_found_wherever_it_stands(offset: int) -
 def test_referred_documents_are_encoded_by_hugging_face_and_counted(tokenizer: Tokenizer) -> None:
     texts = large(["a b", "\U00020000 c", "d", "e \U0001ffff"])
     encoder = CheckedEncoder(
-        tokenizer, "gigatoken", differing=(0x1FFFF,), checked_documents=9, where="unit 0"
+        tokenizer, "gigatoken", differing=(0x1FFFF,), checked_share=0.999, where="unit 0"
     )
     with encoder:
         found = encoder.encode(texts)
@@ -229,7 +234,7 @@ def test_an_engine_that_gets_a_sampled_document_wrong_stops_the_unit(
     monkeypatch.setitem(encoders.ENGINES, "gigatoken", Wrong)
     texts = large([f"x = {number}\n" for number in range(100, 200)])
     with pytest.raises(EncoderMismatchError) as caught:
-        checked(tokenizer, "gigatoken", texts, differing=(), checked_documents=100)
+        checked(tokenizer, "gigatoken", texts, differing=(), checked_share=0.999)
     expected = tokenizer.encode_batch([texts[caught.value.document].as_py()])[0]
     assert caught.value.document in (49, 99)
     assert (caught.value.position, caught.value.found_id) == (1, 7)
@@ -250,28 +255,52 @@ def test_a_token_too_few_is_a_mismatch(
     assert (caught.value.position, caught.value.found_id) == (1, -1)
 
 
-def test_the_sample_does_not_depend_on_the_batches(tokenizer: Tokenizer) -> None:
+@pytest.mark.parametrize(("share", "expected"), [(0.02, 14), (1e-9, 2)])
+def test_the_sample_does_not_depend_on_the_batches(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, share: float, expected: int
+) -> None:
     texts = large([f"x = {number}\n" for number in range(500)])
-    whole, parts = (
-        CheckedEncoder(tokenizer, "fastokens", differing=(), checked_documents=20, where="unit 0")
-        for _ in range(2)
+    compared: dict[str, set[tuple[int, str]]] = {"whole": set(), "parts": set()}
+
+    def run(name: str, batches: list[pa.LargeStringArray]) -> int:
+        found, plain = compared[name], CheckedEncoder._compare
+
+        def compare(self: CheckedEncoder, sampled: list[Any]) -> None:
+            found.update((document.number, document.text) for document in sampled)
+            plain(self, sampled)
+
+        monkeypatch.setattr(CheckedEncoder, "_compare", compare)
+        encoder = CheckedEncoder(
+            tokenizer, "fastokens", differing=(), checked_share=share, where="unit 0"
+        )
+        with encoder:
+            for batch in batches:
+                encoder.encode(batch)
+        monkeypatch.undo()
+        return encoder.num_checked
+
+    assert run("whole", [texts]) == expected
+    assert run("parts", [texts[:3], texts[3:400], texts[400:]]) == expected
+    assert compared["whole"] == compared["parts"]
+    assert len(compared["whole"]) == expected
+    assert all(text == f"x = {number}\n" for number, text in compared["whole"])
+
+
+def test_engines_stay_open_for_the_next_unit(tokenizer: Tokenizer) -> None:
+    first, second = (
+        CheckedEncoder(
+            tokenizer, "fastokens", differing=(), checked_share=0.5, where=f"unit {number}"
+        )
+        for number in range(2)
     )
-    with whole, parts:
-        whole.encode(texts)
-        for first in (0, 3, 400):
-            parts.encode(texts.slice(first, {0: 3, 3: 397, 400: 100}[first]))
-    sampled = [
-        [(document.number, document.text) for document in encoder._sample.documents]
-        for encoder in (whole, parts)
-    ]
-    assert sampled[0] == sampled[1]
-    assert len(sampled[0]) == whole.num_checked == 20
-    assert all(text == f"x = {number}\n" for number, text in sampled[0])
+    assert first._engine is second._engine
+    assert first._reference is second._reference
+    assert first._engine is not first._reference
 
 
 def test_a_unit_that_fails_otherwise_keeps_its_own_error(tokenizer: Tokenizer) -> None:
     encoder = CheckedEncoder(
-        tokenizer, "fastokens", differing=(), checked_documents=1, where="unit 0"
+        tokenizer, "fastokens", differing=(), checked_share=1e-9, where="unit 0"
     )
     with pytest.raises(KeyError), encoder:
         raise KeyError

@@ -203,7 +203,7 @@ def settings(**changes: Any) -> TokenizerSettings:
         "sample_seed": 0,
         "specials": (END_OF_TEXT,),
         "engine": "tokenizers",
-        "checked_documents": 1,
+        "checked_share": 0.5,
     }
     return TokenizerSettings(**(values | changes))
 
@@ -231,7 +231,7 @@ IMPORT = {
         ({"specials": ("<a>", "<a>")}, "specials"),
         ({"specials": ("",)}, "specials"),
         ({"engine": "magic"}, "engine"),
-        ({"checked_documents": 0}, "checked_documents"),
+        ({"checked_share": 0.0}, "checked_share"),
         (IMPORT | {"path": ""}, "path"),
         (IMPORT | {"vocab_size": 256}, "vocab_size"),
         (IMPORT | {"min_merge_frequency": 2}, "min_merge_frequency"),
