@@ -79,30 +79,24 @@ def _blobs(num: int) -> list[Blob]:
 def _blob(number: int, texts: Sequence[str], drawn: random.Random) -> Blob:
     """Every so often something is wrong; numbers modulo a hundred tell what."""
     text, path = texts[number], f"/src/f{number}.py"
-    match number % 100:
-        case 3:
-            return Blob(text.encode(), f"/src/c{number}.c", language="C")
-        case 13:
-            return Blob(f"# caf\xe9\n{text}".encode("latin-1"), path, encoding="ISO-8859-1")
-        case 23:
-            # Says UTF-8, and is not.
-            return Blob(f"# caf\xe9\n{text}".encode("latin-1"), path)
-        case 33:
-            return Blob(f"{text}\0".encode(), path)
-        case 43:
-            return Blob(f'{text}\naws_key = "{KEY}"\n'.encode(), path)
-        case 53:
-            return Blob(text.encode(), path, licences=("GPL-3.0-only",))
-        case 63:
-            return Blob(text.encode(), path, licences=())
-        case 73 if number > 100:
-            # As it stands in another repository, often in another unit.
-            return Blob(texts[drawn.randrange(number // 100) * 100 + 1].encode(), path)
-        case 83 if number > 100:
-            return Blob(_nearly(texts[drawn.randrange(number // 100) * 100 + 2], number), path)
-        case 93:
-            return Blob(text.encode(), f"/vendor/f{number}.py")
-    return Blob(text.encode(), path, licences=(("MIT",), ("Apache-2.0", "MIT"))[number % 2])
+    latin = f"# caf\xe9\n{text}".encode("latin-1")
+    earlier = drawn.randrange(max(number // 100, 1)) * 100
+    licences = (("MIT",), ("Apache-2.0", "MIT"))[number % 2]
+    odd = {
+        3: Blob(text.encode(), f"/src/c{number}.c", language="C"),
+        13: Blob(latin, path, encoding="ISO-8859-1"),
+        # Says UTF-8, and is not.
+        23: Blob(latin, path),
+        33: Blob(f"{text}\0".encode(), path),
+        43: Blob(f'{text}\naws_key = "{KEY}"\n'.encode(), path),
+        53: Blob(text.encode(), path, licences=("GPL-3.0-only",)),
+        63: Blob(text.encode(), path, licences=()),
+        # As it stands in another repository, often in another unit.
+        73: Blob(texts[earlier + 1].encode(), path),
+        83: Blob(_nearly(texts[earlier + 2], number), path),
+        93: Blob(text.encode(), f"/vendor/f{number}.py"),
+    }
+    return odd.get(number % 100, Blob(text.encode(), path, licences=licences))
 
 
 def _nearly(text: str, number: int) -> bytes:

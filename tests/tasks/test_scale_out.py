@@ -31,6 +31,7 @@ from tests.tasks.scale_run import (
 )
 from tests.tasks.some_units import INLINE
 from tests.tasks.stack_corpus import OPTED_OUT, put_stack, stack_settings
+from tests.tasks.test_opting_out import opting_out
 from tests.tasks.test_unit_runners import is_running
 from tests.tasks.tiny import point_to
 
@@ -92,9 +93,9 @@ def test_every_candidate_is_a_document_or_has_its_reason(stack: Stack) -> None:
     assert index["num_documents"] + index["num_rejected"] == stack.num_listed == 2079
     assert index["rejected_by_filter"] == {
         "binary": 21,
-        "duplicate": 20,
+        "duplicate": 21,
         "licence": 42,
-        "near_duplicate": 20,
+        "near_duplicate": 21,
         "no_content": 4,
         "secret": 21,
         "undecodable": 21,
@@ -115,6 +116,7 @@ def test_every_candidate_is_a_document_or_has_its_reason(stack: Stack) -> None:
 def test_processes_make_what_one_process_makes(
     stack: Stack, prefect_server: None, home: Path
 ) -> None:
+    copy_units(stack.home, home, ["fetch", "train vocabulary"])
     assert in_prefect(stack.settings, PROCESSES) == stack.refs
     assert units_of(home) == units_of(stack.home)
 
@@ -216,9 +218,3 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
-
-
-def opting_out(settings: PipelineSettings, directory: Path, name: str) -> PipelineSettings:
-    path = directory / "removals.txt"
-    path.write_text(f"# asked for\n{name}\n")
-    return replace(settings, pretokenize=replace(settings.pretokenize, removal_list=str(path)))
