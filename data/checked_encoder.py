@@ -22,7 +22,6 @@ from data.errors import EncoderMismatchError
 from data.tokenizer import EngineName, Tokenizer
 from data.unicode_classes import CodePointTest
 
-
 LEAST_CHECKED = 2
 """Documents of a unit that are compared however small their share is, if there are so many."""
 
