@@ -23,7 +23,7 @@ from data.documents import (
 from data.intake import COUNTS
 from data.settlement import decisions_file
 from data.split import Holdout
-from data.token_files import LITTLE_ENDIAN, TOKENS, DtypeName
+from data.token_files import LITTLE_ENDIAN, TOKENS, DtypeName, adopt
 
 VERSION = 2
 
@@ -44,30 +44,45 @@ def compact(
     each of its documents.
     """
     decisions = pq.read_table(settled / decisions_file(number))
-    tokens = np.memmap(taken / TOKENS, dtype=LITTLE_ENDIAN[dtype], mode="r")
-    counts_V = np.load(taken / COUNTS)
-    row, start = 0, 0
+    counts_V = _copy_tokens(taken, out, pc.equal(decisions["filter"], ""), dtype, vocab_size)
+    row = 0
     with (
         TableWriter(out / DOCUMENTS, DOCUMENT_SCHEMA) as documents,
         TableWriter(out / REJECTED, REJECTION_SCHEMA) as rejected,
-        (out / TOKENS).open("xb") as file,
     ):
         for piece in read_pieces(taken / REJECTED):
             rejected.write(_numbered(piece, number))
         for piece in read_pieces(taken / DOCUMENTS):
             decided = decisions.slice(row, piece.num_rows)
-            stop = start + pc.sum(piece["num_tokens"]).as_py()
             kept_D = pc.equal(decided["filter"], "").to_numpy()
-            for is_kept, run in _runs(tokens[start:stop], kept_D, piece["num_tokens"].to_numpy()):
-                if is_kept:
-                    file.write(run.data)
-                else:
-                    counts_V -= np.bincount(run, minlength=vocab_size)
             whole = _beside(_numbered(piece, number), decided)
             documents.write(_sided(whole.filter(kept_D), holdout))
             rejected.write(whole.filter(~kept_D))
-            row, start = row + piece.num_rows, stop
+            row += piece.num_rows
     np.save(out / COUNTS, counts_V)
+
+
+def _copy_tokens(
+    taken: Path, out: Path, is_kept_D: pa.ChunkedArray, dtype: DtypeName, vocab_size: int
+) -> NDArray[np.int64]:
+    """Copy runs of documents that stay, or nothing where all do; count what there is then.
+
+    Shapes: (V,).
+    """
+    counts_V: NDArray[np.int64] = np.load(taken / COUNTS)
+    kept_D = is_kept_D.to_numpy()
+    if kept_D.all():
+        adopt(taken / TOKENS, out / TOKENS)
+        return counts_V
+    tokens = np.memmap(taken / TOKENS, dtype=LITTLE_ENDIAN[dtype], mode="r")
+    length_D = pq.read_table(taken / DOCUMENTS, columns=["num_tokens"])["num_tokens"].to_numpy()
+    with (out / TOKENS).open("xb") as file:
+        for is_kept, run in _runs(tokens, kept_D, length_D):
+            if is_kept:
+                file.write(run.data)
+            else:
+                counts_V -= np.bincount(run, minlength=vocab_size)
+    return counts_V
 
 
 def _numbered(piece: pa.RecordBatch, number: int) -> pa.Table:

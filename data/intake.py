@@ -151,9 +151,9 @@ def check_round_trips(directory: Path, tokenizer: Tokenizer, share: float) -> in
     Raises: RoundTripError.
     """
     dtype = LITTLE_ENDIAN[dtype_of(tokenizer.vocab_size)]
-    ids = np.fromfile(directory / TOKENS, dtype=dtype)
     start, checked = 0, 0
     for piece in read_pieces(directory / DOCUMENTS, ["path", "sha256", "num_tokens"]):
+        ids = np.memmap(directory / TOKENS, dtype=dtype, mode="r")
         length_D = piece["num_tokens"].to_numpy()
         is_checked_D = [is_chosen(sha256, share) for sha256 in piece["sha256"].to_pylist()]
         is_checked_D[0] |= start == 0

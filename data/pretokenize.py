@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from data.accounting import Account
-from data.compaction import COUNTS
 from data.corpus import Corpus
 from data.corpus_units import (
     compaction_unit,
@@ -23,6 +22,7 @@ from data.corpus_units import (
 )
 from data.documents import DOCUMENT_SCHEMA, DOCUMENTS, REJECTED, REJECTION_SCHEMA, join
 from data.errors import NoTrainingDocumentsError, NoValidationDocumentsError
+from data.intake import COUNTS
 from data.settlement import DIGESTS_OF_DECISIONS
 from data.token_files import TOKENS, DtypeName, adopt, dtype_of, token_file
 from data.token_statistics import TokenCounter

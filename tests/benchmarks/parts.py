@@ -1,7 +1,7 @@
 """Processor seconds of the parts of a stage, each without the parts inside it."""
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +12,7 @@ class Parts:
     """A clock that is always on exactly one part: the innermost that has begun."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._open = ["rest"]
         self._since = time.process_time()
 

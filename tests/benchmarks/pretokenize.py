@@ -4,9 +4,10 @@
 
 The stage runs with its units made one after the other in one process, with the filters of the demo
 preset, first without the two that are not cheap, decontamination and near duplicates, then with
-all, on the whole corpus; then without any filter on the sample, where its ids must be those of the rivals. What is done once for a tokenizer, whatever the
-size of the corpus (importing it, proving the engine), is left out of the rates and printed beside
-them. Last comes a run of its own with a clock around the parts.
+all, on the whole corpus; then without any filter on the sample, where its ids must be those of the
+rivals. What is done once for a tokenizer, whatever the size of the corpus (importing it, proving
+the engine), is left out of the rates and printed beside them. Last come runs of their own with a
+clock around the parts.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from data.documents import DOCUMENTS, REJECTED, TableWriter
 from data.pretokenize import pretokenize
 from data.source_tables import TableSource
 from data.token_statistics import TokenCounter
+from data.tokenizer import Tokenizer
 from data.units import Unit
 from tests.benchmarks.corpus import VOCAB_SIZE
 from tests.benchmarks.harness import (
@@ -149,7 +151,7 @@ def watch(parts: Parts) -> None:
         (TableWriter, "write", "write tables"),
         (data.intake, "signatures", "MinHash"),
         (data.intake, "check_round_trips", "round trips"),
-        (data.intake.Tokenizer, "load", "load tokenizer"),
+        (Tokenizer, "load", "load tokenizer"),
         (data.intake, "CheckedEncoder", "open engines"),
     ):
         parts.watch(owner, name, part)

@@ -161,6 +161,15 @@ REJECTS = {
 }
 
 
+def test_a_unit_may_be_left_without_any_document(tmp_path: Path) -> None:
+    texts = {"0.py": b"\0" * 60, **TEXTS}
+    index, out, _ = make(tmp_path, texts, source={"unit_bytes": 60})
+    assert index.rejected_by_filter == {"binary": 1}
+    assert index.num_documents == len(TEXTS)
+    assert not (out / "tokens-00000.bin").exists()
+    assert index.token_files[0][0] == "tokens-00001.bin"
+
+
 def test_every_rejected_file_is_listed_with_filter_and_detail(tmp_path: Path) -> None:
     index, out, _ = make(tmp_path, TEXTS | REJECTS)
     found = {row["path"]: (row["filter"], row["detail"]) for row in rows(out / "rejected.parquet")}
