@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from model.errors import WrongTensorsError
+from model.muon import Muon
 from model.train_settings import TrainSettings
 
 
@@ -88,7 +89,7 @@ def _form(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
 
 
 def _roles(part: torch.optim.Optimizer) -> tuple[str, ...]:
-    if isinstance(part, torch.optim.Muon):
+    if isinstance(part, Muon):
         return ("momentum_buffer",)
     return ("exp_avg", "exp_avg_sq", "step")
 
@@ -122,12 +123,11 @@ def new_optimizer(model: nn.Module, settings: TrainSettings) -> TrainOptimizer:
     )
     if not hidden:
         return TrainOptimizer(model, (adamw,))
-    muon = torch.optim.Muon(
+    muon = Muon(
         hidden,
         lr=settings.peak_lr,
         weight_decay=settings.weight_decay,
         momentum=settings.muon_momentum,
-        adjust_lr_fn="match_rms_adamw",
     )
     return TrainOptimizer(model, (muon, adamw))
 

@@ -24,7 +24,7 @@ from model.schedule import learning_rate
 from model.train_settings import TrainSettings
 from model.training_state import TrainingState
 
-VERSION = 1
+VERSION = 2
 
 __all__ = ["VERSION", "EpochReport", "StepReport", "TrainSettings", "train"]
 

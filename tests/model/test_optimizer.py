@@ -14,8 +14,8 @@ GAIN = "model.norm.weight"
 HIDDEN = "model.layers.0.mlp.up_proj.weight"
 # AdamW computes in float32 here and in float64 in the reference below.
 ADAMW_RELATIVE = 1e-5
-# Muon orthogonalises in bfloat16.
-MUON_RELATIVE = 2e-2
+# Muon computes in float32 here and in float64 in the reference below.
+MUON_RELATIVE = 1e-4
 
 
 def updated(settings: TrainSettings, num_updates: int) -> tuple[Llama, TrainOptimizer]:

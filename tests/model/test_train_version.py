@@ -5,14 +5,13 @@ import pytest
 from model.train import VERSION, StepReport, TrainSettings, train
 from tests.model import tiny
 
-# Processors differ by a fifth of this, because Muon orthogonalises in bfloat16.
-TOLERANCE_NATS = 1e-3
+TOLERANCE_NATS = 1e-4
 ADAMW = [4.45435, 4.18694, 4.3797, 4.24605, 4.2279, 4.34398, 4.30112, 4.28938, 4.27409, 4.30736]
-MUON = [4.45435, 4.18552, 4.36104, 4.21699, 4.23989, 4.2174, 4.16995, 4.31779, 4.2005, 4.2815]
+MUON = [4.45435, 4.18549, 4.36104, 4.21684, 4.24002, 4.21738, 4.17003, 4.31776, 4.20043, 4.28143]
 
 
 @pytest.mark.parametrize(("settings", "losses"), [(tiny.TRAIN, ADAMW), (tiny.MUON, MUON)])
-def test_version_1_of_training_gives_these_losses(
+def test_version_2_of_training_gives_these_losses(
     settings: TrainSettings, losses: list[float]
 ) -> None:
     found = [
@@ -21,5 +20,5 @@ def test_version_1_of_training_gives_these_losses(
         if isinstance(report, StepReport)
     ]
 
-    assert VERSION == 1
+    assert VERSION == 2
     assert found == pytest.approx(losses, abs=TOLERANCE_NATS)
