@@ -35,15 +35,15 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._update(weight, group)
+                    self._update(weight, weight.grad, group)
 
-    def _update(self, weight: Tensor, group: dict[str, Any]) -> None:
+    def _update(self, weight: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         state, momentum = self.state[weight], group["momentum"]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(weight)
         buffer = state["momentum_buffer"]
-        buffer.lerp_(weight.grad, 1 - momentum)
-        direction = orthogonalised(weight.grad.lerp(buffer, momentum))
+        buffer.lerp_(grad, 1 - momentum)
+        direction = orthogonalised(grad.lerp(buffer, momentum))
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         scale = RMS_OF_ADAMW * math.sqrt(max(weight.shape))
         weight.add_(direction, alpha=-group["lr"] * scale)
