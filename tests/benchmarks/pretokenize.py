@@ -31,10 +31,11 @@ import data.unicode_classes
 from data.corpus import Corpus
 from data.documents import DOCUMENTS, REJECTED, TableWriter
 from data.pretokenize import pretokenize
+from data.shard import ShardSettings, shard
 from data.source_tables import TableSource
 from data.token_statistics import TokenCounter
 from data.tokenizer import Tokenizer
-from data.units import Unit
+from data.units import Given, Unit
 from tests.benchmarks.corpus import VOCAB_SIZE
 from tests.benchmarks.harness import (
     MEGABYTE,
@@ -57,6 +58,15 @@ PACKAGES = ("tokenizers", "gigatoken", "pyarrow", "numpy")
 ONCE = ("vocabulary", "engine")
 CHECKED_SHARE = 0.0005
 """That of a large corpus; the preset's is for a tiny one."""
+SHARDING = ShardSettings(
+    context_length=1024,
+    packing="concatenate",
+    seed=1,
+    train_shards=8,
+    val_shards=1,
+    round_trip_share=0.05,
+    baseline_tokens=200_000_000,
+)
 NO_FILTER = {
     "max_file_bytes": 10**9,
     "max_lines": 10**9,
@@ -66,7 +76,7 @@ NO_FILTER = {
     "drop_secrets": False,
     "near_duplicates": "off",
 }
-WAYS = ("cheap filters", "all filters", "cheap parts", "all parts", "sample")
+WAYS = ("cheap filters", "all filters", "cheap parts", "all parts", "sample", "shard")
 
 
 class TimedUnits(InlineUnits):
@@ -136,6 +146,19 @@ def contend(corpus: Path, way: str, scratch: Path) -> None:
     )
 
 
+def contend_shard(corpus: Path, scratch: Path) -> None:
+    """Pretokenize, then time the sharding of what came out."""
+    (scratch / "tokens").mkdir()
+    (scratch / "shards").mkdir()
+    units, asked_for = TimedUnits(scratch / "units"), asked(corpus, "cheap filters")
+    index = pretokenize(asked_for, units, out=scratch / "tokens")
+    tokens, bounds = Given("tokens", scratch / "tokens"), asked_for.settings.bounds
+    with timed() as timing:
+        shards = shard(tokens, index, SHARDING, bounds, units, out=scratch / "shards")
+    num_tokens = shards.train.num_tokens + shards.val.num_tokens
+    report(timing, amount=2 * num_tokens / MEGABYTE, num_tokens=num_tokens, units=units.seconds)
+
+
 def watch(parts: Parts) -> None:
     """Put a clock around every part of the stage; it has no switch for that of its own."""
     for owner, name, part in (
@@ -197,7 +220,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.way:
         with tempfile.TemporaryDirectory() as scratch:
-            contend(options.corpus, options.way, Path(scratch))
+            if options.way == "shard":
+                contend_shard(options.corpus, Path(scratch))
+            else:
+                contend(options.corpus, options.way, Path(scratch))
         return
     print_header("Source files to token files", PACKAGES)
     at = str(options.corpus)
@@ -216,6 +242,9 @@ def main() -> None:
     require_equal("\nsha256 of the sample's ids", on_sample)
     for result in results[:2]:
         print_units(result)
+    print("\n## Sharding, MB of token files\n")
+    sharding = compare([ours["shard"]], repeats=options.repeats, unit="MB")
+    print_table(sharding, reference=ours["shard"].name)
     for way in ("cheap parts", "all parts"):
         print(f"\n## {way.capitalize()}")
         print_parts(ours[way].run())
