@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.errors import MissingFileError
+from data.errors import MissingFileError, WrongSettingError
 
 SWHID = "swh:1:cnt:"
 FIELDS = ("repository", "blob_id", "content_id", "sha256")
@@ -44,12 +44,16 @@ class Removals:
 def read_removals(path: str) -> Removals:
     """Read a removal list; no path is an empty list.
 
-    Raises: MissingFileError.
+    Raises: MissingFileError, WrongSettingError.
     """
     if not path:
         return Removals(())
     if not Path(path).is_file():
         raise MissingFileError("pretokenize.removal_list", Path(path))
-    lines = (line.strip() for line in Path(path).read_text().splitlines())
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise WrongSettingError("pretokenize.removal_list", path, "a text in UTF-8") from None
+    lines = (line.strip() for line in text.splitlines())
     names = {line.removeprefix(SWHID) for line in lines if line and not line.startswith("#")}
     return Removals(tuple(sorted(names)))
