@@ -49,7 +49,8 @@ def test_an_interrupt_ends_the_run_at_once_and_is_recorded(own_places: Path) -> 
     if pid == 0:
         os.chdir(PROJECT)
         program = "from flows.cli import main; main()"
-        many = ["--set", "train.num_steps=300", "--set", "train.steps_per_epoch=100"]
+        changes = ("num_steps=100_000", "steps_per_epoch=1000", "max_passes=1000")
+        many = [word for change in changes for word in ("--set", f"train.{change}")]
         os.execv(sys.executable, [sys.executable, "-c", program, "run", "--preset", "smoke", *many])
     try:
         assert b"train, loss" in read_until(terminal, b"train, loss", PATIENCE_SECONDS)
