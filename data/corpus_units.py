@@ -1,6 +1,5 @@
 """The units of work that a corpus is pretokenized in, each with all that determines it."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -10,6 +9,7 @@ from data.candidates import SourceUnit
 from data.compaction import VERSION as COMPACTION_VERSION
 from data.compaction import compact
 from data.corpus import Corpus
+from data.digests import file_sha256
 from data.errors import MissingFileError
 from data.filter_settings import FilterSettings
 from data.intake import VERSION as INTAKE_VERSION
@@ -182,7 +182,7 @@ def _file_sha256(setting: str, path: str) -> str:
     """
     if not Path(path).is_file():
         raise MissingFileError(setting, Path(path))
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return file_sha256(Path(path))
 
 
 def _reading(corpus: Corpus, unit: SourceUnit) -> dict[str, object]:

@@ -3,7 +3,6 @@
 Legend: M documents of the shard in the order of its stream, N rows, S tokens in a row.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -190,7 +189,7 @@ def check_documents(
         if stop > len(content):
             break
         if not checked or is_chosen(digest, share):
-            found = hashlib.sha256(tokenizer.decode(content[start:stop])).hexdigest()
+            found = tokenizer.text_sha256(content[start:stop])
             if found != digest:
                 raise RoundTripError("a document of a shard", found, digest)
             checked += 1

@@ -6,13 +6,11 @@ others, and which side of the split they are on.
 Legend: D documents, N tokens, V vocabulary, P permutations of MinHash.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 
 from data.candidates import Source, SourceUnit
 from data.checked_encoder import CheckedEncoder
+from data.digests import digests_of, file_sha256
 from data.documents import DOCUMENTS, REJECTED, TableWriter, read_pieces
 from data.errors import RoundTripError
 from data.filter_settings import FilterSettings
@@ -33,7 +32,7 @@ from data.vocabulary import ENGINE
 
 VERSION = 2
 COUNTS = "counts.npy"
-DIGESTS, DIGEST_BYTES = "digests.npy", 32
+DIGESTS = "digests.npy"
 SIGNATURES = "signatures.npy"
 ENCODED = SCREENED.remove(SCREENED.get_field_index("text")).append(
     pa.field("num_tokens", pa.int64(), nullable=False)
@@ -109,22 +108,13 @@ def _tokenizer(path: Path, end_of_text: str) -> Tokenizer:
 
     Checking half a million merges takes as long as encoding a unit.
     """
-    return _loaded(path, hashlib.sha256(path.read_bytes()).digest(), end_of_text)
+    return _loaded(path, file_sha256(path), end_of_text)
 
 
 @lru_cache(maxsize=1)
-def _loaded(path: Path, sha256: bytes, end_of_text: str) -> Tokenizer:
+def _loaded(path: Path, sha256: str, end_of_text: str) -> Tokenizer:
     del sha256
     return Tokenizer.load(path, end_of_text)
-
-
-def digests_of(sha256_D: pa.Array) -> NDArray[np.uint8]:
-    """Turn hex digests into bytes.
-
-    Shapes: (D,) -> (D, 32).
-    """
-    raw = bytes.fromhex("".join(sha256_D.to_pylist()))
-    return np.frombuffer(raw, dtype=np.uint8).reshape(-1, DIGEST_BYTES)
 
 
 def _with_lengths(batch: pa.RecordBatch, length_D: NDArray[np.int64]) -> pa.RecordBatch:
@@ -159,17 +149,10 @@ def check_round_trips(directory: Path, tokenizer: Tokenizer, share: float) -> in
         is_checked_D[0] |= start == 0
         ends_D = start + np.cumsum(length_D)
         for place in np.flatnonzero(is_checked_D).tolist():
-            document = ids[ends_D[place] - length_D[place] : ends_D[place]]
-            _require_text(document, tokenizer, piece["path"][place], piece["sha256"][place])
+            found = tokenizer.text_sha256(ids[ends_D[place] - length_D[place] : ends_D[place]])
+            path, sha256 = (piece[name][place].as_py() for name in ("path", "sha256"))
+            if found != sha256:
+                raise RoundTripError(path, found, sha256)
             checked += 1
         start = int(ends_D[-1])
     return checked
-
-
-def _require_text(
-    ids_N: NDArray[np.integer[Any]], tokenizer: Tokenizer, path: pa.Scalar, sha256: pa.Scalar
-) -> None:
-    (text,) = tokenizer.decode_batch(ids_N, np.array([len(ids_N)]))
-    found = hashlib.sha256(text.as_buffer()).hexdigest()
-    if found != sha256.as_py():
-        raise RoundTripError(path.as_py(), found, sha256.as_py())

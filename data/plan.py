@@ -15,9 +15,9 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from data.digests import DIGEST_BYTES, digests_of
 from data.documents import DOCUMENTS, read_pieces
 from data.errors import CorruptTokensError, LeakError
-from data.intake import DIGEST_BYTES, digests_of
 from data.split import SPLITS, SplitName
 
 VERSION = 1

@@ -7,7 +7,6 @@ the units.
 Legend: D documents of all units, in order.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from data.digests import file_sha256
 from data.documents import DOCUMENTS
 from data.duplicates import exact_duplicates, near_duplicates
 from data.filter_settings import FilterSettings
@@ -118,7 +118,7 @@ def settle_units(
         table = _decisions(documents, part, leaders, filters.near_duplicates, removals, holdout)
         path = out / decisions_file(number)
         pq.write_table(table, path, compression="zstd")
-        digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
+        digests.append(file_sha256(path))
         start += len(documents)
     (out / DIGESTS_OF_DECISIONS).write_text("".join(f"{digest}\n" for digest in digests))
 

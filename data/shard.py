@@ -5,7 +5,6 @@ two rows. Every shard is a unit of work of its own, checked as it is written, an
 own documents alone.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -26,6 +25,7 @@ from data.cut import (
     cut,
 )
 from data.cut import VERSION as CUT_VERSION
+from data.digests import file_sha256
 from data.documents import DOCUMENTS
 from data.errors import CorpusTooSmallError, WrongSettingError
 from data.plan import VERSION as PLAN_VERSION
@@ -188,7 +188,7 @@ def cut_units(
     bounds: DegenerateBounds,
 ) -> Iterator[Unit]:
     """Say how each shard of a split is cut: it depends on its own documents and the tokenizer."""
-    tokenizer = hashlib.sha256((tokens.directory / TOKENIZER).read_bytes()).hexdigest()
+    tokenizer = file_sha256(tokens.directory / TOKENIZER)
     cutting = CutSettings(
         row_tokens=settings.context_length + 1,
         packing=settings.packing,

@@ -18,6 +18,7 @@ from typing import IO, Any, Protocol
 from typing_extensions import Buffer
 
 from data.candidates import SourceFile
+from data.digests import file_sha256
 from data.errors import (
     ChangedSourceError,
     EmptySourceError,
@@ -211,16 +212,10 @@ def check_digest(path: Path, file: SourceFile, where: str) -> Path:
 
     Raises: ChangedSourceError.
     """
-    found = sha256_of(path) if path.is_file() else hashlib.sha256().hexdigest()
+    found = file_sha256(path) if path.is_file() else hashlib.sha256().hexdigest()
     if found != file.sha256:
         raise ChangedSourceError(where, found, file.sha256)
     return path
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a local file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def walk(root: Path, exclude: tuple[str, ...]) -> Iterator[str]:

@@ -140,6 +140,15 @@ class Tokenizer:
         buffers = [None, starts, content]
         return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(lengths_D), buffers)
 
+    def text_sha256(self, ids_N: NDArray[np.integer[Any]]) -> str:
+        """Digest the text of one document.
+
+        Shapes: (N,).
+        Raises: TokenOutOfRangeError.
+        """
+        (text,) = self.decode_batch(ids_N, np.array([len(ids_N)]))
+        return hashlib.sha256(text.as_buffer()).hexdigest()
+
     def token_bytes(self) -> NDArray[np.int64]:
         """Count the bytes that each id stands for.
 

@@ -1,6 +1,5 @@
 """Pretokenize: a source to token files with their tokenizer, documents and rejections."""
 
-import hashlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -89,8 +88,8 @@ def decode_documents(directory: Path, index: TokensIndex, tokenizer: Tokenizer) 
     chosen = np.unique(np.linspace(0, len(table) - 1, MAX_DECODED, dtype=np.int64))
     mismatched = 0
     for place in chosen.tolist():
-        text = tokenizer.decode(reader.read(int(starts[place]), int(length[place])))
-        mismatched += hashlib.sha256(text).hexdigest() != table["sha256"][place].as_py()
+        found = tokenizer.text_sha256(reader.read(int(starts[place]), int(length[place])))
+        mismatched += found != table["sha256"][place].as_py()
     return len(chosen), mismatched
 
 
