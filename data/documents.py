@@ -10,24 +10,20 @@ from types import TracebackType
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.candidates import CANDIDATES
+
 DOCUMENTS = "documents.parquet"
 REJECTED = "rejected.parquet"
 
-_TEXTS = pa.list_(pa.field("item", pa.string(), nullable=False))
 _IDENTITY = [
     # The unit of the source that holds the file, and its place there.
     pa.field("unit", pa.int64(), nullable=False),
-    pa.field("row", pa.int64(), nullable=False),
-    pa.field("path", pa.string(), nullable=False),
-    pa.field("repository", pa.string(), nullable=False),
-    pa.field("blob_id", pa.string(), nullable=False),
+    *map(CANDIDATES.field, ("row", "path", "repository", "blob_id")),
 ]
 DOCUMENT_SCHEMA = pa.schema(
     [
         *_IDENTITY,
-        pa.field("revision", pa.string(), nullable=False),
-        pa.field("content_id", pa.string(), nullable=False),
-        pa.field("licences", _TEXTS, nullable=False),
+        *map(CANDIDATES.field, ("revision", "content_id", "licences")),
         # Of the text as it was encoded; the tokens include the end of text.
         pa.field("sha256", pa.string(), nullable=False),
         pa.field("num_bytes", pa.int64(), nullable=False),

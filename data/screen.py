@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 import data.listing_filters as listing
+from data.candidates import CANDIDATES
 from data.credentials import secrets
 from data.decoding import decode
 from data.decontamination import contaminated
@@ -39,18 +40,12 @@ from data.filters import (
 from data.personal_data import redacted
 from data.text_buffer import TextBuffer
 
+OF_A_DOCUMENT = ("row", "path", "repository", "revision", "blob_id", "content_id", "licences")
+OF_A_REJECTION = ("row", "path", "repository", "blob_id")
+"""What is kept of a candidate besides its text."""
 SCREENED = pa.schema(
     [
-        # As in the candidates.
-        pa.field("row", pa.int64(), nullable=False),
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("repository", pa.string(), nullable=False),
-        pa.field("revision", pa.string(), nullable=False),
-        pa.field("blob_id", pa.string(), nullable=False),
-        pa.field("content_id", pa.string(), nullable=False),
-        pa.field(
-            "licences", pa.list_(pa.field("item", pa.string(), nullable=False)), nullable=False
-        ),
+        *map(CANDIDATES.field, OF_A_DOCUMENT),
         # Of the text as it will be encoded, as UTF-8.
         pa.field("sha256", pa.string(), nullable=False),
         pa.field("num_bytes", pa.int64(), nullable=False),
@@ -59,10 +54,7 @@ SCREENED = pa.schema(
 )
 REJECTIONS = pa.schema(
     [
-        pa.field("row", pa.int64(), nullable=False),
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("repository", pa.string(), nullable=False),
-        pa.field("blob_id", pa.string(), nullable=False),
+        *map(CANDIDATES.field, OF_A_REJECTION),
         # Of the file, 0 where there is no content.
         pa.field("num_bytes", pa.int64(), nullable=False),
         pa.field("filter", pa.string(), nullable=False),
@@ -183,7 +175,7 @@ def _documents(kept: Batch, texts: Any) -> Batch:
     buffer = TextBuffer.of(texts)
     ends, data = buffer.offsets.tolist(), memoryview(buffer.data)  # type: ignore[arg-type]
     digests = [hashlib.sha256(data[first:end]).hexdigest() for first, end in pairwise(ends)]
-    columns = {name: kept.column(name) for name in SCREENED.names[:7]}
+    columns = {name: kept.column(name) for name in OF_A_DOCUMENT}
     columns["sha256"] = pa.array(digests, pa.string())
     columns["num_bytes"] = pa.array(buffer.lengths, pa.int64())
     columns["text"] = texts
@@ -193,7 +185,7 @@ def _documents(kept: Batch, texts: Any) -> Batch:
 def _rejections(candidates: Batch, reasons: Mapping[int, tuple[str, str]]) -> Batch:
     places = sorted(reasons)
     rejected = candidates.take(pa.array(places, pa.int64()))
-    columns = {name: rejected.column(name) for name in REJECTIONS.names[:4]}
+    columns = {name: rejected.column(name) for name in OF_A_REJECTION}
     lengths = pc.binary_length(rejected.column("content"))
     columns["num_bytes"] = pc.fill_null(lengths, 0).cast(pa.int64())
     columns["filter"] = pa.array([reasons[place][0] for place in places], pa.string())
