@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from data.baselines import target_bytes
-from data.rows import PADDING, Rows, open_rows
+from data.rows import PADDING, Rows, blocks, open_rows
 from data.shard import ShardsIndex
 from data.tokenizer import Tokenizer
 from model.evaluation import evaluate
@@ -45,12 +45,10 @@ class Validation:
     def count(self, model: Llama) -> LossCounter:
         """Score every target token."""
         counter = LossCounter(self.num_documents)
-        starts = range(0, len(self.rows), self.batch_rows)
-        indices = [np.arange(i, min(i + self.batch_rows, len(self.rows))) for i in starts]
-        batches = (self.rows.take(chunk) for chunk in indices)
-        scored = evaluate(model, batches, torch.device(self.device))
-        for chunk, losses_BT in zip(indices, scored, strict=True):
-            is_target_BT = self.rows.take(chunk)[:, 1:] != PADDING
+        for chunk in blocks(np.arange(len(self.rows)), self.batch_rows):
+            ids_BS = self.rows.take(chunk)
+            (losses_BT,) = evaluate(model, [ids_BS], torch.device(self.device))
+            is_target_BT = ids_BS[:, 1:] != PADDING
             documents_BT = self.rows.documents_NS(chunk)[:, 1:]
             counter.add(losses_BT[is_target_BT], documents_BT[is_target_BT])
         return counter
