@@ -7,6 +7,7 @@ from data.bounds import at_least, share
 from data.candidates import Source
 from data.errors import WrongSettingError
 from data.filter_settings import FilterSettings
+from data.removals import Removals
 from data.split import GroupBy, Holdout
 from data.token_statistics import DegenerateBounds
 from data.tokenizer import TokenizerSettings
@@ -72,6 +73,7 @@ class Corpus:
     filters: FilterSettings
     tokenizer: TokenizerSettings
     settings: PretokenizeSettings
+    removals: Removals
 
     def __post_init__(self) -> None:
         """Refuse sections that contradict each other.

@@ -14,7 +14,6 @@ from data.errors import MissingFileError
 from data.filter_settings import FilterSettings
 from data.intake import VERSION as INTAKE_VERSION
 from data.intake import IntakeSettings, take_in
-from data.removals import read_removals
 from data.settlement import VERSION as SETTLEMENT_VERSION
 from data.settlement import settle_units
 from data.token_files import dtype_of
@@ -28,6 +27,11 @@ from data.vocabulary import (
     train_vocabulary,
     visits,
 )
+
+OF_COPIES = ("near_duplicates", "near_duplicate_jaccard", "minhash_seed")
+"""Filter settings that say nothing about a document by itself."""
+TRAINING = ("vocab_size", "min_merge_frequency", "sample_bytes", "sample_seed", "specials")
+"""Tokenizer settings that decide what is learnt."""
 
 
 def vocabulary_unit(corpus: Corpus) -> Unit:
@@ -112,8 +116,7 @@ def intake_unit(corpus: Corpus, unit: SourceUnit, vocabulary: Unit, engine: Unit
 
 def settlement_unit(corpus: Corpus, taken: Sequence[Unit]) -> Unit:
     """Say how copies are settled among units that were taken in."""
-    removals = read_removals(corpus.settings.removal_list)
-    holdout = corpus.settings.holdout
+    removals, holdout = corpus.removals, corpus.settings.holdout
     return Unit(
         recipe={
             "kind": "settle",
@@ -157,11 +160,7 @@ def compaction_unit(
 
 def _per_document(filters: FilterSettings) -> dict[str, object]:
     """Name the settings that decide about a document by itself."""
-    copies = ("near_duplicates", "near_duplicate_jaccard", "minhash_seed")
-    return {name: value for name, value in asdict(filters).items() if name not in copies}
-
-
-TRAINING = ("vocab_size", "min_merge_frequency", "sample_bytes", "sample_seed", "specials")
+    return {name: value for name, value in asdict(filters).items() if name not in OF_COPIES}
 
 
 def _training(settings: TokenizerSettings) -> dict[str, object]:

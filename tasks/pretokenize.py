@@ -164,6 +164,7 @@ def pretokenize_task(
         filters=filters,
         tokenizer=tokenizer,
         settings=settings,
+        removals=read_removals(settings.removal_list),
     )
     with progress_bars() as on_progress:
 
@@ -199,9 +200,10 @@ def _recipe_settings(corpus: Corpus) -> dict[str, Any]:
 
 
 def _recipe_inputs(corpus: Corpus) -> dict[str, str]:
-    inputs = {"source": f"sha256:{corpus.source.sha256}"}
+    inputs = {
+        "source": f"sha256:{corpus.source.sha256}",
+        "removals": f"sha256:{corpus.removals.sha256}",
+    }
     if corpus.tokenizer.path:
         inputs["tokenizer"] = f"sha256:{file_sha256(Path(corpus.tokenizer.path))}"
-    if removals := read_removals(corpus.settings.removal_list):
-        inputs["removals"] = f"sha256:{removals.sha256}"
     return inputs

@@ -9,6 +9,7 @@ import numpy as np
 from data.corpus import Corpus, PretokenizeSettings
 from data.fetch import Fetching
 from data.filter_settings import FilterSettings
+from data.removals import read_removals
 from data.shard import ShardIndex, ShardSettings, ShardsIndex, SplitIndex
 from data.source import SourceSettings, open_source, reading
 from data.token_statistics import DegenerateBounds
@@ -136,6 +137,7 @@ def corpus_of(
 ) -> Corpus:
     """Ask for the corpus of a directory, with changes to any section."""
     asked = source_settings(root, **(source or {}))
+    pretokenize = pretokenize_settings(**settings)
     fetching = Fetching(
         cache=str(root / "cache"), max_in_flight=1, max_retries=0, patience_seconds=1.0
     )
@@ -144,7 +146,8 @@ def corpus_of(
         reading=reading(asked),
         filters=filter_settings(**(filters or {})),
         tokenizer=tokenizer_settings(**(tokenizer or {})),
-        settings=pretokenize_settings(**settings),
+        settings=pretokenize,
+        removals=read_removals(pretokenize.removal_list),
     )
 
 
