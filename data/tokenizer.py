@@ -19,15 +19,17 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Engine
 
-from data import tokenizer_file
 from data.bounds import at_least, share
 from data.errors import TokenOutOfRangeError, VocabularyTooLargeError, WrongSettingError
-from data.tokenizer_file import TokenizerFile, engine_definition, read_tokenizer_file
+from data.tokenizer_file import (
+    END_OF_TEXT,
+    NUM_BYTES,
+    TokenizerFile,
+    engine_definition,
+    read_tokenizer_file,
+)
 
-END_OF_TEXT = tokenizer_file.END_OF_TEXT
-NUM_BYTES = tokenizer_file.NUM_BYTES
 EngineName = Literal["gigatoken", "fastokens", "tokenizers"]
-MIN_VOCAB_SIZE = NUM_BYTES + 1
 
 TOKENIZER = "tokenizer.json"
 """The file of a tokenizer in every directory that has one."""
@@ -195,20 +197,6 @@ def train_tokenizer(
     if engine.get_vocab_size() < vocab_size:
         raise VocabularyTooLargeError(vocab_size, engine.get_vocab_size())
     return engine.to_str(pretty=True) + "\n"
-
-
-def import_tokenizer(path: Path, end_of_text: str) -> bytes:
-    """Check a Hugging Face `tokenizer.json`; return its bytes, which are its identity.
-
-    Raises: WrongTokenizerError.
-    """
-    read_tokenizer_file(path, end_of_text)
-    return path.read_bytes()
-
-
-def tokenizer_digest(content: bytes) -> str:
-    """Name a tokenizer by the sha256 of its file."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def _require_specials(specials: tuple[str, ...]) -> None:

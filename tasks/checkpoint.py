@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.tokenizer import END_OF_TEXT
+from data.tokenizer_file import END_OF_TEXT
 from evidence.gates import Gate, Measurements
 from evidence.refs import CheckpointRef, EvaluationRef, parse_ref
 from model.apr_model import read_model, write_model

@@ -2,15 +2,12 @@
 
 import errno
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from evidence.canonical import file_sha256
 from tasks.errors import ArtefactDamagedError
-
-_NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 def list_files(directory: Path) -> list[str]:
@@ -67,20 +64,6 @@ def move_into_place(directory: Path, final: Path) -> bool:
         return False
     sync_directory(final.parent)
     return True
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where the file system knows no second names.
-
-    Neither may be written to afterwards: they are one file.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        shutil.copyfile(source, target)
 
 
 def sync(directory: Path) -> None:

@@ -23,7 +23,8 @@ from data.encoders import (
     open_engine,
 )
 from data.errors import EncoderMismatchError, UnusableEngineError
-from data.tokenizer import END_OF_TEXT, EngineName, Tokenizer, train_tokenizer
+from data.tokenizer import EngineName, Tokenizer, train_tokenizer
+from data.tokenizer_file import END_OF_TEXT
 from data.unicode_classes import CodePointTest
 
 FAST: tuple[EngineName, ...] = ("gigatoken", "fastokens")

@@ -1,4 +1,3 @@
-import hashlib
 import json
 import subprocess
 import sys
@@ -18,14 +17,11 @@ from data.errors import (
     WrongTokenizerError,
 )
 from data.tokenizer import (
-    END_OF_TEXT,
-    NUM_BYTES,
     Tokenizer,
     TokenizerSettings,
-    import_tokenizer,
-    tokenizer_digest,
     train_tokenizer,
 )
+from data.tokenizer_file import END_OF_TEXT, NUM_BYTES
 from tests.data.corpus import TEXTS
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
@@ -278,13 +274,11 @@ def test_a_file_with_added_tokens_above_its_vocabulary_is_imported(tmp_path: Pat
     }
     added[0]["id"] = 0
     path = write(tmp_path / "tokenizer.json", added_tokens=added, vocab=vocab)
-    content = import_tokenizer(path, "<|im_end|>")
-    assert tokenizer_digest(content) == hashlib.sha256(path.read_bytes()).hexdigest()
-    tokenizer = Tokenizer.load(path)
-    assert (tokenizer.vocab_size, tokenizer.end_of_text_id) == (261, 0)
-    assert tokenizer.decode([260]) == b""
+    for tokenizer in (Tokenizer.load(path, "<|im_end|>"), Tokenizer.load(path)):
+        assert (tokenizer.vocab_size, tokenizer.end_of_text_id) == (261, 0)
+        assert tokenizer.decode([260]) == b""
     with pytest.raises(WrongTokenizerError) as caught:
-        import_tokenizer(path, "<tool>")
+        Tokenizer.load(path, "<tool>")
     assert str(caught.value).endswith(
         "special tokens are <|im_end|>, should be <tool> among them, as the end of text"
     )
