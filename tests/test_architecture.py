@@ -80,3 +80,10 @@ def test_the_project_names_no_path_of_a_developers_machine() -> None:
     texts = {name: (PROJECT / name).read_bytes() for name in listed if (PROJECT / name).is_file()}
     found = [name for name, text in texts.items() for part in private if part.encode() in text]
     assert not found
+
+
+def test_data_and_model_mean_the_same_by_padding() -> None:
+    from data import rows
+    from model import loss
+
+    assert rows.PADDING == loss.PADDING

@@ -8,12 +8,12 @@ import numpy as np
 
 from data.corpus import Corpus, PretokenizeSettings
 from data.fetch import Fetching
-from data.filter_settings import FilterSettings
 from data.removals import read_removals
 from data.shard import ShardIndex, ShardSettings, ShardsIndex, SplitIndex
 from data.source import SourceSettings, open_source, reading
 from data.token_statistics import DegenerateBounds
 from data.tokenizer import TokenizerSettings
+from tests.data.candidates import filter_settings
 
 TEXTS = {
     "a.py": b"import os\n\n\ndef here():\n    return os.getcwd()\n",
@@ -23,6 +23,16 @@ TEXTS = {
     "deep/d.py": b"class Deeper(Deep):\n    def there(self):\n        return self.depth + 1\n",
     "eot.py": b'END = "<|endoftext|>"\nprint("<|endoftext|>" + END)\n',
     "unicode.py": "name = 'Za\u017c\u00f3\u0142\u0107 \u6587\u5b57 \U0001f40d e\u0301'\n".encode(),
+}
+
+TINY_FILTERS: Mapping[str, Any] = {
+    "max_file_bytes": 1000,
+    "drop_vendored": False,
+    "drop_generated": False,
+    "max_lines": 1000,
+    "max_mean_line_length": 1000.0,
+    "max_encoded_run": 1000,
+    "max_encoded_share": 1.0,
 }
 
 
@@ -46,32 +56,6 @@ def source_settings(root: Path, **changes: Any) -> SourceSettings:
         "max_missing_share": 0.0,
     }
     return SourceSettings(**(settings | changes))
-
-
-def filter_settings(**changes: Any) -> FilterSettings:
-    settings: dict[str, Any] = {
-        "max_file_bytes": 1000,
-        "min_document_bytes": 1,
-        "allowed_licences": (),
-        "drop_vendored": False,
-        "drop_generated": False,
-        "max_lines": 1000,
-        "max_mean_line_length": 1000.0,
-        "max_line_length": 1000,
-        "min_alphabetic_share": 0.0,
-        "max_encoded_run": 1000,
-        "max_encoded_share": 1.0,
-        "normalization": "none",
-        "must_parse": False,
-        "drop_secrets": True,
-        "personal_data": "keep",
-        "decontaminate": (),
-        "decontamination_ngram": 10,
-        "near_duplicates": "drop",
-        "near_duplicate_jaccard": 0.85,
-        "minhash_seed": 42,
-    }
-    return FilterSettings(**(settings | changes))
 
 
 def tokenizer_settings(**changes: Any) -> TokenizerSettings:
@@ -144,7 +128,7 @@ def corpus_of(
     return Corpus(
         source=open_source(asked, fetching=fetching),
         reading=reading(asked),
-        filters=filter_settings(**(filters or {})),
+        filters=filter_settings(**{**TINY_FILTERS, **(filters or {})}),
         tokenizer=tokenizer_settings(**(tokenizer or {})),
         settings=pretokenize,
         removals=read_removals(pretokenize.removal_list),

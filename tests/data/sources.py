@@ -228,3 +228,18 @@ def python_of(repos: Sequence[Sequence[Blob]]) -> Iterator[tuple[int, Blob]]:
 
 def _repository(number: int) -> dict[str, Any]:
     return {"repo_name": f"someone/repo{number}", "revision_id": f"{number:040x}"}
+
+
+def candidate_of(repository: int, blob: Blob) -> dict[str, Any]:
+    """What every candidate of a blob says of it, whatever became of its content."""
+    return {
+        "path": blob.path,
+        "repository": f"someone/repo{repository}",
+        "revision": f"{repository:040x}",
+        "blob_id": blob.blob_id,
+        "content_id": git_sha1(blob.content),
+        "licences": list(blob.licences),
+        "is_vendored": "vendor" in blob.path,
+        "is_generated": False,
+        "encoding": "iso8859-1" if "latin" in blob.path else "utf-8",
+    }

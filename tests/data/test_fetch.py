@@ -26,6 +26,7 @@ from data.source_errors import (
 )
 from tests.data.sources import (
     Blob,
+    candidate_of,
     damaged,
     fetching_in,
     make,
@@ -96,15 +97,7 @@ def test_every_listed_file_is_fetched_or_accounted_for(stack: Stack, tmp_path: P
         reason = stack.reasons.get(blob.blob_id, "")
         assert row == {
             "row": row["row"],
-            "path": blob.path,
-            "repository": f"someone/repo{repository}",
-            "revision": f"{repository:040x}",
-            "blob_id": blob.blob_id,
-            "content_id": git_sha1(blob.content),
-            "licences": list(blob.licences),
-            "is_vendored": "vendor" in blob.path,
-            "is_generated": False,
-            "encoding": "iso8859-1" if "latin" in blob.path else "utf-8",
+            **candidate_of(repository, blob),
             "content": None if reason else blob.content,
             "absence": reason,
         }

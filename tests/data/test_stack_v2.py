@@ -6,7 +6,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.fetch import git_sha1
 from data.source import open_source
 from data.source_columns import codec_of
 from data.source_errors import CorruptSourceError, EmptyLanguageError, MissingColumnError
@@ -14,6 +13,7 @@ from data.stack_v2 import StackV2Source, read_index
 from tests.data.sources import (
     FILE_ROWS,
     Blob,
+    candidate_of,
     fetching_in,
     python_of,
     repositories,
@@ -48,15 +48,7 @@ def test_rows_of_files_and_rows_of_repositories_list_the_same(tmp_path: Path) ->
     assert listed(opened(repositories_), repositories_) == rows
     expected = [
         {
-            "path": blob.path,
-            "repository": f"someone/repo{repository}",
-            "revision": f"{repository:040x}",
-            "blob_id": blob.blob_id,
-            "content_id": git_sha1(blob.content),
-            "licences": list(blob.licences),
-            "is_vendored": "vendor" in blob.path,
-            "is_generated": False,
-            "encoding": "iso8859-1" if "latin" in blob.path else "utf-8",
+            **candidate_of(repository, blob),
             "content": None,
             "absence": "null cell",
             "length_bytes": len(blob.content),
