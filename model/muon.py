@@ -1,7 +1,7 @@
 """Muon: momentum whose matrices are made orthogonal before they move the weights.
 
-torch has one that always orthogonalises in bfloat16. Few processors multiply that quickly: without
-instructions of its own a step on the CPU takes ten times as long as in float32.
+torch has one that always orthogonalises in bfloat16, which few processors multiply quickly: without
+instructions for it most of a step on the CPU is spent there.
 """
 
 import math
