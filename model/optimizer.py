@@ -1,8 +1,9 @@
 """AdamW, alone or with Muon for the hidden matrices.
 
 Weight decay acts on matrices that every token uses. Embedding rows are exempt: a row without
-occurrences in a batch has no gradient, and decay alone would shrink rare tokens towards zero. Gains
-are exempt: decay would pull them to zero, away from the identity.
+occurrences in a batch has no gradient, and decay alone would shrink rare tokens towards zero; tied to
+the head, every row has one, and decays. Gains and biases are exempt: decay would pull gains to
+zero, away from the identity.
 """
 
 from collections.abc import Iterator
@@ -104,10 +105,13 @@ def new_optimizer(model: nn.Module, settings: TrainSettings) -> TrainOptimizer:
     hidden: list[Tensor] = []
     decayed: list[Tensor] = []
     exempt: list[Tensor] = []
-    for name, parameter in model.named_parameters():
-        if parameter.ndim != 2 or "embed_tokens" in name:
+    named = dict(model.named_parameters())
+    tied = "lm_head.weight" not in named
+    for name, parameter in named.items():
+        is_embedding = "embed_tokens" in name
+        if parameter.ndim != 2 or (is_embedding and not tied):
             exempt.append(parameter)
-        elif settings.optimizer == "muon" and "lm_head" not in name:
+        elif settings.optimizer == "muon" and not is_embedding and "lm_head" not in name:
             hidden.append(parameter)
         else:
             decayed.append(parameter)
