@@ -87,14 +87,7 @@ def _num_parameters(settings: LlamaSettings) -> int:
 
 
 def _schedule_error(row: Mapping[str, Any], train: TrainSettings) -> float:
-    planned = learning_rate(
-        row["step"],
-        peak=train.peak_lr,
-        final_ratio=train.final_lr_ratio,
-        warmup_steps=train.warmup_steps,
-        num_steps=train.num_steps,
-    )
-    return abs(float(row["learning_rate"]) - planned)
+    return abs(float(row["learning_rate"]) - learning_rate(row["step"], train))
 
 
 def summary(measured: Measurements) -> str:
