@@ -7,7 +7,7 @@ all lines again, and gets the same numbers.
 import math
 import statistics
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,14 +54,15 @@ class StepPlan:
     train: TrainSettings
     context_length: int
     uniform_nats: float
-    fields: frozenset[str]
 
 
 class StepWatch:
     """Measures lines in the order in which they were written."""
 
-    def __init__(self, plan: StepPlan) -> None:
+    def __init__(self, plan: StepPlan, starts: Sequence[Row]) -> None:
         self.plan = plan
+        self._starts = starts
+        "What a line must hold depends on the device on which its worker started."
         self._step = 0
         self._tokens_seen = 0
         self._cursor_rows = 0
@@ -94,9 +95,19 @@ class StepWatch:
         return measured
 
     def _num_flawed(self, row: Row) -> int:
-        odd = row.keys() ^ self.plan.fields
-        kept = row.keys() & self.plan.fields
+        fields = self._fields(row)
+        odd = row.keys() ^ fields
+        kept = row.keys() & fields
         return len(odd) + sum(not _is_measured(name, row[name]) for name in kept)
+
+    def _fields(self, row: Row) -> frozenset[str]:
+        # A start whose work was lost is followed by one at the same place, or an earlier one.
+        before = [
+            start["fields"]
+            for start in self._starts
+            if start["cursor_rows"] < row.get("cursor_rows", math.inf)
+        ]
+        return frozenset(before[-1]) if before else FIELDS
 
     def _against_the_plan(self, row: Row) -> dict[str, float]:
         train = self.plan.train
