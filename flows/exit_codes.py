@@ -81,6 +81,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     model_errors.ModelFormatError: INVALID_FORMAT,
     model_errors.WrongTensorsError: MODEL_LOAD_FAILED,
     model_errors.NonFiniteError: VALIDATION_FAILED,
+    model_errors.LossSpikeError: VALIDATION_FAILED,
     model_errors.StreamExhaustedError: VALIDATION_FAILED,
     model_errors.DifferentProgramsError: VALIDATION_FAILED,
 }

@@ -7,7 +7,7 @@ state tensor named after its parameter, and `state.json`, with the counters and 
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -19,17 +19,20 @@ from torch import Tensor
 from model.errors import CorruptFileError, ModelFormatError, WrongTensorsError
 from model.llama import Llama, LlamaSettings, initialise
 from model.optimizer import TrainOptimizer, new_optimizer
+from model.spikes import RecentUpdates
 from model.train_settings import TrainSettings
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
-_COUNTERS = ("step", "tokens_seen", "cursor_rows")
+_COUNTERS = ("step", "tokens_seen", "cursor_rows", "num_spikes")
 
 
 class _Facts(TypedDict):
     step: int
     tokens_seen: int
     cursor_rows: int
+    num_spikes: int
+    recent: dict[str, list[float]]
     rng: str
 
 
@@ -45,6 +48,10 @@ class TrainingState:
     tokens_seen: int
     cursor_rows: int
     """Training rows consumed; the next batch starts there."""
+    num_spikes: int
+    """Spikes that were answered."""
+    recent: RecentUpdates
+    """What the next step is compared with."""
 
 
 def new_state(
@@ -61,6 +68,8 @@ def new_state(
         step=0,
         tokens_seen=0,
         cursor_rows=0,
+        num_spikes=0,
+        recent=RecentUpdates(),
     )
 
 
@@ -77,6 +86,8 @@ def save_training_state(state: TrainingState, directory: Path) -> None:
         step=state.step,
         tokens_seen=state.tokens_seen,
         cursor_rows=state.cursor_rows,
+        num_spikes=state.num_spikes,
+        recent=asdict(state.recent),
         rng=base64.b64encode(state.generator.get_state().numpy().tobytes()).decode("ascii"),
     )
     (directory / STATE_FILE).write_text(json.dumps(facts, sort_keys=True, indent=2) + "\n")
@@ -114,6 +125,8 @@ def load_training_state(
         step=facts["step"],
         tokens_seen=facts["tokens_seen"],
         cursor_rows=facts["cursor_rows"],
+        num_spikes=facts["num_spikes"],
+        recent=RecentUpdates(**facts["recent"]),
     )
 
 
@@ -133,7 +146,7 @@ def _read_facts(path: Path) -> _Facts:
         facts = json.loads(path.read_bytes())
     except ValueError as error:
         raise CorruptFileError(path, f"no JSON ({error})", "one JSON object") from error
-    expected = {*_COUNTERS, "rng"}
+    expected = {*_COUNTERS, "recent", "rng"}
     if not isinstance(facts, dict) or facts.keys() != expected:
         found = f"keys {sorted(facts)}" if isinstance(facts, dict) else "no object"
         raise ModelFormatError(path, found, f"an object with keys {sorted(expected)}")
@@ -141,7 +154,17 @@ def _read_facts(path: Path) -> _Facts:
         if type(facts[name]) is not int or facts[name] < 0:
             found = f"{name} is {facts[name]!r}"
             raise ModelFormatError(path, found, "an integer of at least 0")
+    _check_recent(path, facts["recent"])
     return cast("_Facts", facts)
+
+
+def _check_recent(path: Path, recent: object) -> None:
+    names = {field.name for field in fields(RecentUpdates)}
+    if not isinstance(recent, dict) or recent.keys() != names:
+        raise ModelFormatError(path, f"recent is {recent!r}", f"lists of {sorted(names)}")
+    for name, values in recent.items():
+        if not isinstance(values, list) or not all(type(value) is float for value in values):
+            raise ModelFormatError(path, f"recent.{name} is {values!r}", "a list of numbers")
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

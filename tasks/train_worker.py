@@ -20,12 +20,12 @@ from data.batches import batches
 from data.rows import open_rows
 from data.shard import ShardsIndex
 from evidence.canonical import file_sha256
-from evidence.gates import Gate, judge, require
 from evidence.records import epoch_fields, write_record
 from model.apr_model import read_model, write_model
 from model.llama import LlamaSettings
 from model.loss_statistics import LossStatistics, bits_per_byte
-from model.train import EpochReport, StepReport, TrainSettings, train
+from model.ranks import Ranks
+from model.train import EpochReport, SpikeReport, StepReport, TrainSettings, train
 from model.training_state import (
     TrainingState,
     load_training_state,
@@ -39,9 +39,16 @@ from tasks.known_errors import KNOWN_ERRORS
 from tasks.probe import probe_ids, write_fingerprint
 from tasks.processes import die_with_parent
 from tasks.snapshots import SNAPSHOTS, Snapshot, complete_snapshots, drop_incomplete
-from tasks.training_log import TRAIN_LOG, append_row, read_rows, truncate
+from tasks.thresholds import Thresholds
+from tasks.train_judge import TrainJudge
+from tasks.train_outcome import failure
+from tasks.training_log import TRAIN_LOG, read_rows, truncate
+from tasks.training_start import Surroundings
+from tasks.val_losses import ValLosses
 from tasks.validation import Validation
 
+COMPARED = ("train_loss_at_end", "improvement_nats", "improvement_error_nats")
+"What an epoch's record says of how it compares."
 FAILED = 5
 "The exit status of a failure that the worker explained."
 
@@ -57,7 +64,7 @@ class Job:
     model: LlamaSettings
     train: TrainSettings
     evaluate_batch_rows: int
-    max_val_loss_growth: float
+    thresholds: Thresholds
     num_threads: int
     device: str
 
@@ -73,7 +80,12 @@ def main() -> int:
         cause = error if isinstance(error, KNOWN_ERRORS) else storage_error(error)
         if cause is None:
             raise
-        said = {"error": type(cause).__name__, "message": str(cause), "hint": cause.hint}
+        said = {
+            "error": type(cause).__name__,
+            "message": str(cause),
+            "hint": cause.hint,
+            "outcome": failure(cause),
+        }
         sys.stdout.write(json.dumps(said) + "\n")
         return FAILED
     return 0
@@ -86,56 +98,77 @@ def work(job: Job) -> None:
     (directory / SNAPSHOTS).mkdir(exist_ok=True)
     drop_incomplete(directory)
     state = _restore(job, directory)
-    truncate(directory / TRAIN_LOG, state.step)
+    truncate(directory / TRAIN_LOG, state.cursor_rows)
     index = TypeAdapter(ShardsIndex).validate_python(job.shards_index)
     rows = open_rows(Path(job.shards), index, "train")
-    stream = batches(
-        rows,
-        batch_rows=job.train.batch_rows,
-        seed=job.train.seed,
-        max_passes=job.train.max_passes,
-        cursor=state.cursor_rows,
-    )
     validation = Validation.open(
         Path(job.shards), index, batch_rows=job.evaluate_batch_rows, device=job.device
     )
-    _follow(job, directory, state, stream, validation, num_train_rows=len(rows))
+    places = Surroundings(
+        directory=directory,
+        shards=Path(job.shards),
+        index=index,
+        validation=validation.rows,
+        device=torch.device(job.device),
+        ranks=Ranks(),
+    )
+    judge = TrainJudge(state, job.train, job.thresholds, places)
+    stream = judge.leaks.watching(
+        batches(
+            rows,
+            batch_rows=job.train.batch_rows,
+            seed=job.train.seed,
+            max_passes=job.train.max_passes,
+            cursor=state.cursor_rows,
+        )
+    )
+    earlier: TrainingState | None = state
+    while earlier is not None and not judge.ended:
+        earlier = _follow(job, earlier, stream, judge, validation, num_train_rows=len(rows))
 
 
 def _follow(
     job: Job,
-    directory: Path,
     state: TrainingState,
     stream: Iterator[np.ndarray[Any, Any]],
+    judge: TrainJudge,
     validation: Validation,
     *,
     num_train_rows: int,
-) -> None:
-    """Consume the training's facts: log every step, validate and save every epoch."""
+) -> TrainingState | None:
+    """Consume the training's facts: log every step, validate and save every epoch.
+
+    Return the state from which to go on where a spike undid steps, else nothing.
+    """
+    directory = Path(job.directory)
     last = time.perf_counter()
     with (directory / TRAIN_LOG).open("a") as log:
         for report in train(state, stream, job.train):
-            seconds = time.perf_counter() - last
+            now = time.perf_counter()
             if isinstance(report, StepReport):
-                append_row(log, _step_row(report, state, seconds))
+                judge.step(log, report, state, now - last)
+            elif isinstance(report, SpikeReport):
+                earlier = _earlier(job, report, state)
+                judge.spike(log, report, back_to=earlier)
+                if earlier is not None:
+                    return earlier
             else:
                 passes = state.cursor_rows / num_train_rows
-                _end_epoch(job, directory, state, report, validation, passes=passes)
-            last = time.perf_counter()
+                _end_epoch(job, directory, state, report, validation, judge, passes=passes)
+                if judge.ended:
+                    return None
+                now = time.perf_counter()
+            last = now
+    return None
 
 
-def _step_row(report: StepReport, state: TrainingState, seconds: float) -> dict[str, Any]:
-    return {
-        "step": report.step,
-        "train_loss": report.train_loss,
-        "grad_norm": report.grad_norm,
-        "learning_rate": report.learning_rate,
-        "tokens": report.tokens,
-        "tokens_seen": state.tokens_seen,
-        "tokens_per_second": report.tokens / seconds,
-        "wall_seconds": seconds,
-        "time": time.time(),
-    }
+def _earlier(job: Job, report: SpikeReport, state: TrainingState) -> TrainingState | None:
+    """Return the last snapshot's state, past the data that spiked, where that is the answer."""
+    if job.train.spike_response != "rollback":
+        return None
+    earlier = _restore(job, Path(job.directory))
+    earlier.cursor_rows, earlier.num_spikes = report.cursor_rows, state.num_spikes
+    return earlier
 
 
 def _end_epoch(
@@ -144,16 +177,17 @@ def _end_epoch(
     state: TrainingState,
     report: EpochReport,
     validation: Validation,
+    judge: TrainJudge,
     *,
     passes: float,
 ) -> None:
     """Validate, save weights and state, and write the epoch's record last.
 
-    Raises: GateFailedError when the validation loss grew beyond the threshold.
+    Raises: GateFailedError.
     """
     begin = time.perf_counter()
     snapshot = Snapshot(directory / SNAPSHOTS, report.epoch)
-    statistics = validation.count(state.model).statistics()
+    losses = ValLosses.of(validation.count(state.model))
     write_model(
         snapshot.weights,
         job.model,
@@ -163,6 +197,7 @@ def _end_epoch(
     )
     snapshot.state.mkdir()
     save_training_state(state, snapshot.state)
+    losses.write(snapshot.state)
     write_fingerprint(state.model, probe_ids(validation.rows), snapshot.state)
     sync(snapshot.state)
     rows = [
@@ -171,8 +206,11 @@ def _end_epoch(
     validation_seconds = time.perf_counter() - begin
     # Judged before the record makes the epoch complete: nothing resumes from a diverged model.
     # And before it is composed: the perplexity of such a loss may be beyond any float.
-    _require_stable(job, snapshot, statistics.mean_nats)
-    record = epoch_record(job, snapshot, rows, statistics, validation.num_bytes, passes=passes)
+    judged = judge.epoch(report.epoch, rows, losses)
+    record = epoch_record(
+        job, snapshot, rows, losses.statistics(), validation.num_bytes, passes=passes
+    )
+    record |= {name: judged[name] for name in COMPARED if judged.get(name) is not None}
     record["validation_seconds"] = validation_seconds
     write_record(snapshot.record, record)
 
@@ -210,26 +248,6 @@ def epoch_record(
         "weights_sha256": file_sha256(snapshot.weights),
         "shards": job.shards_ref,
     }
-
-
-def stability_gate(epoch: int) -> Gate:
-    """Say what a validation loss must keep to after an epoch."""
-    return Gate(
-        id="train.stable",
-        sentence=f"validation loss after epoch {epoch} stays near the epoch before",
-        measured="val_loss",
-        operator="<=",
-        threshold="limit",
-    )
-
-
-def _require_stable(job: Job, snapshot: Snapshot, val_loss: float) -> None:
-    earlier = complete_snapshots(snapshot.directory.parent)
-    before = (
-        float(earlier[-1].read()["val_loss"]) if earlier else float(np.log(job.model.vocab_size))
-    )
-    limit = before * job.max_val_loss_growth
-    require([judge(stability_gate(snapshot.epoch), {"val_loss": val_loss, "limit": limit})])
 
 
 def _previous_step(snapshot: Snapshot) -> int:

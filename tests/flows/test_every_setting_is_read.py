@@ -21,8 +21,8 @@ from tasks.evaluate import evaluate_task
 from tasks.pretokenize import STAGE as PRETOKENIZE
 from tasks.run_record import start_run
 from tasks.shard import STAGE as SHARD
-from tasks.train import STAGE as TRAIN
 from tasks.train import train_task
+from tasks.train_measure import STAGE as TRAIN
 from tests.data.sources import repositories, settings_of, write_file_rows
 from tests.flows.conftest import places_in
 from tests.tasks.tiny import pretokenized, sharded

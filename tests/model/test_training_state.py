@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model.errors import CorruptFileError, ModelFormatError, WrongTensorsError
-from model.train import EpochReport, StepReport, TrainSettings, train
+from model.train import EpochReport, Report, TrainSettings, train
 from model.training_state import (
     OPTIMIZER_FILE,
     STATE_FILE,
@@ -21,9 +21,7 @@ from tests.model import tiny
 BOTH = pytest.mark.parametrize("settings", [tiny.TRAIN, tiny.MUON], ids=["adamw", "muon"])
 
 
-def advance(
-    state: TrainingState, settings: TrainSettings, until: int
-) -> list[StepReport | EpochReport]:
+def advance(state: TrainingState, settings: TrainSettings, until: int) -> list[Report]:
     """Train on the rows that the cursor names, to the end of this step's reports."""
     batches = tiny.rows(settings.num_steps)[state.cursor_rows // settings.batch_rows :]
     found = []
@@ -52,6 +50,7 @@ def assert_same_state(first: TrainingState, second: TrainingState) -> None:
         assert all(torch.equal(left[name], right[name]) for name in left)
     assert (first.step, first.tokens_seen) == (second.step, second.tokens_seen)
     assert first.cursor_rows == second.cursor_rows
+    assert (first.num_spikes, first.recent) == (second.num_spikes, second.recent)
     assert torch.equal(first.generator.get_state(), second.generator.get_state())
 
 
@@ -94,7 +93,14 @@ def test_the_state_file_says_how_far_training_came(tmp_path: Path) -> None:
     facts = json.loads((tmp_path / STATE_FILE).read_text())
 
     assert facts.pop("rng")
-    assert facts == {"step": 3, "tokens_seen": 144, "cursor_rows": 9}
+    assert facts == {
+        "step": 3,
+        "tokens_seen": 144,
+        "cursor_rows": 9,
+        "num_spikes": 0,
+        "recent": {"train_loss": state.recent.train_loss, "grad_norm": state.recent.grad_norm},
+    }
+    assert len(state.recent.train_loss) == 3
 
 
 def test_one_changed_moment_changes_the_file(tmp_path: Path) -> None:
@@ -176,6 +182,11 @@ def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], bytes]
         (edit(lambda facts: facts.update(step=True)), ModelFormatError),
         (edit(lambda facts: facts.update(cursor_rows=-1)), ModelFormatError),
         (edit(lambda facts: facts.update(tokens_seen=1.5)), ModelFormatError),
+        (edit(lambda facts: facts.update(num_spikes=-1)), ModelFormatError),
+        (edit(lambda facts: facts.update(recent=[])), ModelFormatError),
+        (edit(lambda facts: facts["recent"].pop("grad_norm")), ModelFormatError),
+        (edit(lambda facts: facts["recent"].update(grad_norm=3.0)), ModelFormatError),
+        (edit(lambda facts: facts["recent"].update(grad_norm=["x"])), ModelFormatError),
         (edit(lambda facts: facts.update(rng=1)), CorruptFileError),
         (edit(lambda facts: facts.update(rng="***")), CorruptFileError),
         (edit(lambda facts: facts.update(rng="AAAA")), CorruptFileError),

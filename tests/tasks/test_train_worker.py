@@ -18,7 +18,7 @@ from model.errors import NonFiniteError, StreamExhaustedError
 from model.train import VERSION, StepReport, train
 from model.training_state import new_state
 from tasks.snapshots import complete_snapshots
-from tasks.train_worker import Job, stability_gate, work
+from tasks.train_worker import Job, work
 from tasks.training_log import read_rows
 from tests.model.small_llama import small_settings
 from tests.tasks.tiny import EPOCH_STEPS, STEPS, Finished, tiny_settings
@@ -44,7 +44,7 @@ def job_of(finished: Finished, directory: Path, **changes: Any) -> Job:
         model=settings.model,
         train=replace(settings.train, **changes),
         evaluate_batch_rows=settings.runtime.evaluate_batch_rows,
-        max_val_loss_growth=settings.thresholds.max_val_loss_growth,
+        thresholds=settings.thresholds,
         num_threads=1,
         device="cpu",
     )
@@ -200,7 +200,12 @@ def test_batches_that_end_before_the_budget_stop_the_training(
 def test_the_losses_of_a_fixed_training_belong_to_its_version() -> None:
 
     settings = replace(
-        tiny_settings(Path("/")).train, num_steps=3, steps_per_epoch=3, warmup_steps=1, batch_rows=2
+        tiny_settings(Path("/")).train,
+        num_steps=3,
+        steps_per_epoch=3,
+        warmup_steps=1,
+        batch_rows=2,
+        micro_batch_rows=2,
     )
     state = new_state(small_settings(), settings, "cpu")
     batches = ((np.arange(18, dtype=np.int64).reshape(2, 9) * 7 + step) % 264 for step in range(3))
