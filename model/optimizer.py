@@ -1,9 +1,9 @@
 """AdamW, alone or with Muon for the hidden matrices.
 
 Weight decay acts on matrices that every token uses. Embedding rows are exempt: a row without
-occurrences in a batch has no gradient, and decay alone would shrink rare tokens towards zero; tied to
-the head, every row has one, and decays. Gains and biases are exempt: decay would pull gains to
-zero, away from the identity.
+occurrences in a batch has no gradient, and decay alone would shrink rare tokens towards zero. Where
+the embedding is the head too, every token uses every row. Gains are exempt: decay would pull them
+to zero, away from the identity. Biases are exempt as usual.
 """
 
 from collections.abc import Iterator

@@ -102,7 +102,11 @@ def work(job: Job) -> None:
     index = TypeAdapter(ShardsIndex).validate_python(job.shards_index)
     rows = open_rows(Path(job.shards), index, "train")
     validation = Validation.open(
-        Path(job.shards), index, batch_rows=job.evaluate_batch_rows, device=job.device
+        Path(job.shards),
+        index,
+        batch_rows=job.evaluate_batch_rows,
+        device=job.device,
+        document_end=job.train.document_end(index.end_of_text_id),
     )
     places = Surroundings(
         directory=directory,
@@ -143,7 +147,7 @@ def _follow(
     directory = Path(job.directory)
     last = time.perf_counter()
     with (directory / TRAIN_LOG).open("a") as log:
-        for report in train(state, stream, job.train):
+        for report in train(state, stream, job.train, document_end=validation.document_end):
             now = time.perf_counter()
             if isinstance(report, StepReport):
                 judge.step(log, report, state, now - last)

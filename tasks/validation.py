@@ -28,10 +28,18 @@ class Validation:
     "Of the text that the target tokens stand for."
     tokenizer_json: str
     device: str
+    document_end: int | None
+    "As in the training of what is scored."
 
     @classmethod
     def open(
-        cls, shards: Path, index: ShardsIndex, *, batch_rows: int, device: str
+        cls,
+        shards: Path,
+        index: ShardsIndex,
+        *,
+        batch_rows: int,
+        device: str,
+        document_end: int | None,
     ) -> "Validation":
         """Open the validation rows of a shards directory.
 
@@ -40,14 +48,16 @@ class Validation:
         rows = open_rows(shards, index, "val")
         num_bytes = target_bytes(rows, Tokenizer.load(shards / TOKENIZER).token_bytes())
         tokenizer_json = (shards / TOKENIZER).read_text()
-        return cls(rows, batch_rows, index.val.num_documents, num_bytes, tokenizer_json, device)
+        num_documents = index.val.num_documents
+        return cls(rows, batch_rows, num_documents, num_bytes, tokenizer_json, device, document_end)
 
     def count(self, model: Llama) -> LossCounter:
         """Score every target token."""
         counter = LossCounter(self.num_documents)
         for chunk in blocks(np.arange(len(self.rows)), self.batch_rows):
             ids_BS = self.rows.take(chunk)
-            (losses_BT,) = evaluate(model, [ids_BS], torch.device(self.device))
+            device = torch.device(self.device)
+            (losses_BT,) = evaluate(model, [ids_BS], device, document_end=self.document_end)
             is_target_BT = ids_BS[:, 1:] != PADDING
             documents_BT = self.rows.documents_NS(chunk)[:, 1:]
             counter.add(losses_BT[is_target_BT], documents_BT[is_target_BT])

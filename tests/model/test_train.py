@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model.errors import LossSpikeError, NonFiniteError, StreamExhaustedError, WrongSettingError
-from model.loss import PADDING, token_losses
+from model.loss import PADDING, row_losses, token_losses
 from model.schedule import learning_rate
 from model.train import EpochReport, Report, SpikeReport, StepReport, TrainSettings, train
 from model.training_state import TrainingState, weights
@@ -223,7 +223,7 @@ def with_a_spike(
     for number, batch in enumerate(tiny.rows(num_batches), start=1):
         with monkeypatch.context() as patch:
             if number == at:
-                patch.setattr("model.train.token_losses", lambda *given: 10 * token_losses(*given))
+                patch.setattr("model.train.row_losses", lambda *given: 10 * row_losses(*given))
             yield batch
 
 
