@@ -48,7 +48,9 @@ def plain_loss(weights: Weights, settings: LlamaSettings, ids_BS: NDArray[np.int
 
 
 def _project(x_TD: Array, weights: Weights, name: str) -> Array:
-    return x_TD @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", 0.0)
+    y_TD: Array = x_TD @ weights[f"{name}.weight"].T
+    bias = f"{name}.bias"
+    return y_TD + weights[bias] if bias in weights else y_TD
 
 
 def _norm(x_TD: Array, gain_D: Array, settings: LlamaSettings) -> Array:

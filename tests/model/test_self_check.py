@@ -101,7 +101,7 @@ def test_a_matrix_twice_as_wide_is_seen() -> None:
 def test_a_matrix_of_waves_is_seen() -> None:
     model = new_model()
     with torch.no_grad():
-        weight = model.lm_head.weight
+        weight = model.get_parameter("lm_head.weight")
         waves = torch.sin(torch.arange(weight.numel()).double()).view_as(weight)
         weight.copy_(waves * math.sqrt(2) * tiny.LLAMA.initializer_std)
 

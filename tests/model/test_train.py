@@ -286,7 +286,7 @@ def test_a_loss_that_is_not_finite_never_reaches_the_optimizer(value: float) -> 
     following = train(state, iter(tiny.rows(10)), tiny.TRAIN)
     next(following)
     with torch.no_grad():
-        state.model.lm_head.weight[0, 0] = value
+        state.model.get_parameter("lm_head.weight")[0, 0] = value
     before = snapshot(state)
 
     with pytest.raises(NonFiniteError) as caught:
