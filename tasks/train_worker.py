@@ -40,7 +40,7 @@ from tasks.probe import probe_ids, write_fingerprint
 from tasks.processes import die_with_parent
 from tasks.snapshots import SNAPSHOTS, Snapshot, complete_snapshots, drop_incomplete
 from tasks.thresholds import Thresholds
-from tasks.train_judge import TrainJudge
+from tasks.train_judge import TrainJudge, is_finished
 from tasks.train_outcome import failure
 from tasks.training_log import TRAIN_LOG, read_rows, truncate
 from tasks.training_start import Surroundings
@@ -97,6 +97,8 @@ def work(job: Job) -> None:
     directory = Path(job.directory)
     (directory / SNAPSHOTS).mkdir(exist_ok=True)
     drop_incomplete(directory)
+    if is_finished(directory, job.train):
+        return
     state = _restore(job, directory)
     truncate(directory / TRAIN_LOG, state.cursor_rows)
     index = TypeAdapter(ShardsIndex).validate_python(job.shards_index)
