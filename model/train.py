@@ -20,7 +20,7 @@ from model.errors import LossSpikeError, NonFiniteError, StreamExhaustedError, W
 from model.loss import PADDING, token_losses
 from model.optimizer import read_learning_rate, set_learning_rate
 from model.precision import in_precision, matmul_precision
-from model.ranks import Ranks
+from model.ranks import Ranks, whole
 from model.schedule import learning_rate
 from model.spikes import Spike, find_spike
 from model.train_settings import TrainSettings
@@ -123,7 +123,7 @@ def _step(
     num_targets = int((ids_BS[:, 1:] != PADDING).sum())
     loss = _accumulate(state, ids_BS, num_targets, settings, module, ranks)
     parameters = [p for p in state.model.parameters() if p.grad is not None]
-    norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+    norm = whole(get_total_norm([p.grad for p in parameters if p.grad is not None]))
     # One transfer for both: each would wait for the device.
     train_loss, grad_norm = torch.stack((loss, norm.to(loss.dtype))).tolist()
     _require_finite("loss", state.step + 1, train_loss)
@@ -237,7 +237,7 @@ def _update(state: TrainingState, settings: TrainSettings) -> float:
     set_learning_rate(state.optimizer, learning_rate(state.step + 1, settings))
     before = _flat_weights(state.model)
     state.optimizer.step()
-    return float(torch.linalg.vector_norm(_flat_weights(state.model).sub_(before)))
+    return float(whole(torch.linalg.vector_norm(_flat_weights(state.model).sub_(before))))
 
 
 def _flat_weights(model: nn.Module) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from model.errors import CorruptFileError, ModelFormatError, WrongTensorsError
 from model.llama import Llama, LlamaSettings, initialise
 from model.optimizer import TrainOptimizer, new_optimizer
+from model.ranks import Ranks
 from model.spikes import RecentUpdates
 from model.train_settings import TrainSettings
 
@@ -55,12 +56,15 @@ class TrainingState:
 
 
 def new_state(
-    llama: LlamaSettings, train: TrainSettings, device: torch.device | str
+    llama: LlamaSettings,
+    train: TrainSettings,
+    device: torch.device | str,
+    ranks: Ranks | None = None,
 ) -> TrainingState:
     """Build a freshly drawn model and an optimizer that has seen nothing."""
     model = Llama(llama)
     generator = initialise(model, train.seed)
-    model.to(device)
+    (ranks or Ranks()).place(model, device, train.precision)
     return TrainingState(
         model=model,
         optimizer=new_optimizer(model, train),
@@ -99,6 +103,7 @@ def load_training_state(
     weights: Mapping[str, Tensor],
     directory: Path,
     device: torch.device | str,
+    ranks: Ranks | None = None,
 ) -> TrainingState:
     """Rebuild the state that was saved, bit for bit.
 
@@ -107,7 +112,7 @@ def load_training_state(
     facts = _read_facts(directory / STATE_FILE)
     model = Llama(llama)
     _load_weights(model, weights)
-    model.to(device)
+    (ranks or Ranks()).place(model, device, train.precision)
     optimizer = new_optimizer(model, train)
     optimizer_path = directory / OPTIMIZER_FILE
     tensors = _read_tensors(optimizer_path)
