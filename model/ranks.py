@@ -62,6 +62,10 @@ class Ranks:
         """Keep gradients on this rank: for all backward passes of a step but its last."""
         yield
 
+    def norm(self, of_own_part: Tensor) -> Tensor:
+        """Return the norm of all parameters, given that of what this rank holds of them."""
+        return of_own_part
+
     def gather(self, value: object) -> list[Any]:
         """Collect a plain value from every rank, on every rank, in their order."""
         return [value]
@@ -123,6 +127,12 @@ class RankGroup(Ranks):
         finally:
             held.set_requires_gradient_sync(True)
 
+    def norm(self, of_own_part: Tensor) -> Tensor:
+        """Return the norm of all parameters, given that of what this rank holds of them."""
+        if self.parallelism == "ddp":
+            return of_own_part
+        return self.sum(of_own_part.square().reshape(1)).sqrt().squeeze(0)
+
     def gather(self, value: object) -> list[Any]:
         """Collect a plain value from every rank, on every rank, in their order."""
         found: list[Any] = [None] * self.size
@@ -155,6 +165,13 @@ def whole(tensor: Tensor) -> Tensor:
     """
     sharded: Any = tensor
     found: Tensor = sharded.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return found
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """Return what this rank holds of a tensor."""
+    sharded: Any = tensor
+    found: Tensor = sharded.to_local() if hasattr(tensor, "full_tensor") else tensor
     return found
 
 
