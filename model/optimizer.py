@@ -66,8 +66,7 @@ class TrainOptimizer:
             raise WrongTensorsError(where, missing, unexpected, misshapen)
         for part, parameter, name in self._owned():
             part.state[parameter] = {
-                role: like(tensors[f"{name}.{role}"], parameter)
-                for role in _roles(part)
+                role: like(tensors[f"{name}.{role}"], parameter) for role in _roles(part)
             }
 
     def _expected_forms(self) -> dict[str, tuple[torch.Size, torch.dtype]]:

@@ -27,10 +27,12 @@ class Ranks:
 
     rank = 0
     size = 1
-    stopping = False
-    """Whether any rank was asked to stop before the last sum; every rank sees the same."""
-    asked_to_stop = False
-    """Set by whoever is told, a signal handler for example; others learn of it in a sum."""
+
+    def __init__(self, is_asked_to_stop: Callable[[], bool] = lambda: False) -> None:
+        self.is_asked_to_stop = is_asked_to_stop
+        """Tells of this rank alone; the others learn of it in the next sum."""
+        self.stopping = False
+        """Whether any rank was asked to stop before the last sum; every rank sees the same."""
 
     def place(self, model: nn.Module, device: torch.device | str, precision: Precision) -> None:  # noqa: ARG002
         """Move a model to where this rank computes; before its optimizer is made."""
@@ -54,7 +56,7 @@ class Ranks:
 
     def sum(self, values: Tensor) -> Tensor:
         """Add a vector over all ranks; every rank gets the same bits."""
-        self.stopping = self.stopping or self.asked_to_stop
+        self.stopping = self.is_asked_to_stop()
         return values
 
     @contextmanager
@@ -72,7 +74,7 @@ class Ranks:
 
     @property
     def loss_scale(self) -> int:
-        """By what to multiply a loss before its backward pass: gradients are averaged, not added."""
+        """By what to multiply a loss before its backward pass, as gradients are averaged."""
         return self.size
 
 
@@ -82,10 +84,13 @@ class RankGroup(Ranks):
     def __init__(
         self,
         parallelism: Parallelism,
+        is_asked_to_stop: Callable[[], bool] = lambda: False,
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
+        super().__init__(is_asked_to_stop)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.parallelism = parallelism
+        self.backend = dist.get_backend()
         self.waiting = waiting
         """Held while this rank can only wait for others."""
 
@@ -106,7 +111,7 @@ class RankGroup(Ranks):
 
     def sum(self, values: Tensor) -> Tensor:
         """Add a vector over all ranks, and with it whether any was asked to stop."""
-        asked = torch.tensor([float(self.asked_to_stop)], dtype=values.dtype, device=values.device)
+        asked = values.new_tensor([float(self.is_asked_to_stop())])
         both = torch.cat((values, asked))
         with self.waiting():
             dist.all_reduce(both)

@@ -1,6 +1,7 @@
 """The tokens on which a model is fingerprinted: the beginning of the first validation row."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -22,12 +23,16 @@ def probe_ids(rows: Rows) -> Tensor:
     return torch.from_numpy(rows.ids([0])[:, : min(PROBE_TOKENS, rows.row_tokens - 1)])
 
 
-def write_fingerprint(model: Llama, ids_BT: Tensor, directory: Path) -> None:
-    """Write the digest of every tap of the model as it is in memory."""
+def fingerprint(model: Llama, ids_BT: Tensor) -> dict[str, str]:
+    """Compute the digest of every tap of the model as it is in memory."""
     device = next(model.parameters()).device
     taps = trace(model, ids_BT.to(device), keep_tensors=False).taps
-    found = {tap.site: tap.sha256 for tap in taps}
-    (directory / FINGERPRINT).write_text(json.dumps(found, indent=1) + "\n")
+    return {tap.site: tap.sha256 for tap in taps}
+
+
+def save_fingerprint(digests: Mapping[str, str], directory: Path) -> None:
+    """Write digests where `read_fingerprint` finds them."""
+    (directory / FINGERPRINT).write_text(json.dumps(digests, indent=1) + "\n")
 
 
 def read_fingerprint(directory: Path) -> dict[str, str]:

@@ -39,6 +39,11 @@ class Heart:
         self._doing: Doing = "starting"
         self.beat()
 
+    @property
+    def step(self) -> int:
+        """The step that this rank has come to."""
+        return self._step
+
     def beat(self, step: int | None = None, doing: Doing | None = None) -> None:
         """Say that this rank lives, and where it is."""
         self._step = self._step if step is None else step

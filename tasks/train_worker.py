@@ -1,16 +1,19 @@
-"""The process that trains: reads a job from stdin, appends every fact to the training directory.
+"""The process that trains, one a rank: appends every fact to the training directory.
 
 It imports neither Prefect nor MLflow, so that neither can slow or stop a training. It goes on from
-the last complete snapshot that it finds. A failure on purpose is one JSON line on stdout.
+the last complete snapshot that it finds. The first rank alone writes; all of them read, compute and
+decide the same.
 """
 
 import json
+import os
+import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -19,74 +22,78 @@ from pydantic import TypeAdapter
 from data.batches import batches
 from data.rows import open_rows
 from data.shard import ShardsIndex
-from evidence.canonical import file_sha256
-from evidence.gates import Gate, judge, require
-from evidence.records import epoch_fields, write_record
-from model.apr_model import read_model, write_model
-from model.llama import LlamaSettings
-from model.loss_statistics import LossStatistics, bits_per_byte
-from model.train import EpochReport, StepReport, TrainSettings, train
+from model.apr_model import read_model
+from model.errors import ModelFormatError
+from model.ranks import Ranks
+from model.train import EpochReport, StepReport, train
 from model.training_state import (
     TrainingState,
     load_training_state,
     new_state,
-    save_training_state,
-    weights,
 )
-from tasks.directories import sync
-from tasks.errors import storage_error
+from tasks.epoch_end import end_epoch, stop
+from tasks.errors import StoppedError, storage_error
 from tasks.known_errors import KNOWN_ERRORS
-from tasks.probe import probe_ids, write_fingerprint
 from tasks.processes import die_with_parent
-from tasks.snapshots import SNAPSHOTS, Snapshot, complete_snapshots, drop_incomplete
+from tasks.pulse import Heart
+from tasks.rank import asked_to_stop, joined, own_device, own_rank, say, start_facts
+from tasks.session import Session
+from tasks.snapshot_writer import SnapshotWriter
+from tasks.snapshots import (
+    SNAPSHOTS,
+    Snapshot,
+    complete_snapshots,
+    drop_incomplete,
+    latest_snapshot,
+)
+from tasks.train_job import Job, read_job
 from tasks.training_log import TRAIN_LOG, append_row, read_rows, truncate
 from tasks.validation import Validation
 
+STARTS = "starts.jsonl"
+"One line a start: from which step, on which ranks."
 FAILED = 5
 "The exit status of a failure that the worker explained."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """All that the worker needs to know; plain values, so that it crosses a pipe."""
-
-    directory: str
-    shards: str
-    shards_ref: str
-    shards_index: dict[str, Any]
-    model: LlamaSettings
-    train: TrainSettings
-    evaluate_batch_rows: int
-    max_val_loss_growth: float
-    num_threads: int
-    device: str
-
-
 def main() -> int:
-    """Do the job on stdin; say in one JSON line why, if it cannot be done."""
-    die_with_parent()
-    job = TypeAdapter(Job).validate_json(sys.stdin.buffer.read())
+    """Do the job in the directory that is named; say why, if it cannot be done."""
+    die_with_parent(signal.SIGKILL)
+    is_asked_to_stop = asked_to_stop()
+    control = Path(sys.argv[1])
+    heart = Heart(control, own_rank())
+    job = read_job(control)
     try:
-        work(job)
+        with joined(job, heart, is_asked_to_stop) as ranks:
+            work(job, ranks, heart)
+    except StoppedError as stopped:
+        say(control, "stopped", stopped.step)
+        return 0
     except Exception as error:
         # A full disk comes in as many classes as there are libraries that write.
         cause = error if isinstance(error, KNOWN_ERRORS) else storage_error(error)
         if cause is None:
+            say(control, "crashed", heart.step, type(error).__name__, traceback.format_exc())
             raise
-        said = {"error": type(cause).__name__, "message": str(cause), "hint": cause.hint}
-        sys.stdout.write(json.dumps(said) + "\n")
+        say(control, "failed", heart.step, type(cause).__name__, str(cause), cause.hint)
         return FAILED
+    say(control, "done", heart.step)
     return 0
 
 
-def work(job: Job) -> None:
-    """Train from the last complete snapshot to the end of the budget."""
-    torch.set_num_threads(job.num_threads)
+def work(job: Job, ranks: Ranks | None = None, heart: Heart | None = None) -> None:
+    """Train from the last complete snapshot to the end of the budget.
+
+    Raises: StoppedError once a snapshot says where it was asked to stop.
+    """
+    ranks = ranks or Ranks()
     directory = Path(job.directory)
-    (directory / SNAPSHOTS).mkdir(exist_ok=True)
-    drop_incomplete(directory)
-    state = _restore(job, directory)
-    truncate(directory / TRAIN_LOG, state.step)
+    if ranks.rank == 0:
+        (directory / SNAPSHOTS).mkdir(exist_ok=True)
+        drop_incomplete(directory)
+    # The first rank's choice: what the others find may be what it is about to drop.
+    latest = ranks.gather(latest_snapshot(directory))[0]
+    state = _restore(job, latest, ranks)
     index = TypeAdapter(ShardsIndex).validate_python(job.shards_index)
     rows = open_rows(Path(job.shards), index, "train")
     stream = batches(
@@ -97,31 +104,72 @@ def work(job: Job) -> None:
         cursor=state.cursor_rows,
     )
     validation = Validation.open(
-        Path(job.shards), index, batch_rows=job.evaluate_batch_rows, device=job.device
+        Path(job.shards), index, batch_rows=job.evaluate_batch_rows, device=own_device(job)
     )
-    _follow(job, directory, state, stream, validation, num_train_rows=len(rows))
+    with SnapshotWriter() as writer:
+        session = Session(
+            job=job,
+            ranks=ranks,
+            heart=heart,
+            state=state,
+            validation=validation,
+            num_train_rows=len(rows),
+            writer=writer,
+        )
+        _begin(session)
+        _follow(session, stream)
 
 
-def _follow(
-    job: Job,
-    directory: Path,
-    state: TrainingState,
-    stream: Iterator[np.ndarray[Any, Any]],
-    validation: Validation,
-    *,
-    num_train_rows: int,
-) -> None:
+def _begin(session: Session) -> None:
+    """Cut the log to where training goes on, and say on what it does, if it does."""
+    facts = start_facts(session.job, session.ranks, session.state.step)
+    if not session.is_first or session.state.step == session.job.train.num_steps:
+        return
+    log = session.directory / TRAIN_LOG
+    truncate(log, session.state.step)
+    session.rows = [
+        row for row in read_rows(log) if row["step"] > _last_epoch_step(session.directory)
+    ]
+    with (session.directory / STARTS).open("a") as file:
+        file.write(json.dumps(facts) + "\n")
+
+
+def _follow(session: Session, stream: Iterator[np.ndarray[Any, Any]]) -> None:
     """Consume the training's facts: log every step, validate and save every epoch."""
-    last = time.perf_counter()
-    with (directory / TRAIN_LOG).open("a") as log:
-        for report in train(state, stream, job.train):
+    state, last = session.state, time.perf_counter()
+    fed = _until_stopped(session, stream)
+    with (session.directory / TRAIN_LOG if session.is_first else Path(os.devnull)).open("a") as log:
+        for report in train(state, fed, session.job.train, session.ranks):
             seconds = time.perf_counter() - last
+            session.beat("training")
+            session.writer.check()
             if isinstance(report, StepReport):
-                append_row(log, _step_row(report, state, seconds))
-            else:
-                passes = state.cursor_rows / num_train_rows
-                _end_epoch(job, directory, state, report, validation, passes=passes)
+                if session.is_first:
+                    _log_step(session, log, _step_row(report, state, seconds))
+            elif isinstance(report, EpochReport):
+                end_epoch(session, report)
             last = time.perf_counter()
+    session.writer.wait(session.beat)
+
+
+def _until_stopped(
+    session: Session, stream: Iterator[np.ndarray[Any, Any]]
+) -> Iterator[np.ndarray[Any, Any]]:
+    """Hand on batches; between two steps, stop where a rank was asked to.
+
+    Raises: StoppedError after the snapshot is written.
+    """
+    for ids_BS in stream:
+        if session.ranks.stopping:
+            stop(session)
+        session.beat()
+        yield ids_BS
+
+
+def _log_step(session: Session, log: IO[str], row: dict[str, Any]) -> None:
+    append_row(log, row)
+    session.rows.append(row)
+    session.ended.append((time.perf_counter(), row["wall_seconds"]))
 
 
 def _step_row(report: StepReport, state: TrainingState, seconds: float) -> dict[str, Any]:
@@ -138,112 +186,24 @@ def _step_row(report: StepReport, state: TrainingState, seconds: float) -> dict[
     }
 
 
-def _end_epoch(
-    job: Job,
-    directory: Path,
-    state: TrainingState,
-    report: EpochReport,
-    validation: Validation,
-    *,
-    passes: float,
-) -> None:
-    """Validate, save weights and state, and write the epoch's record last.
-
-    Raises: GateFailedError when the validation loss grew beyond the threshold.
-    """
-    begin = time.perf_counter()
-    snapshot = Snapshot(directory / SNAPSHOTS, report.epoch)
-    statistics = validation.count(state.model).statistics()
-    write_model(
-        snapshot.weights,
-        job.model,
-        weights(state),
-        tokenizer_json=validation.tokenizer_json,
-        provenance={"name": f"step-{state.step}", "source": f"rows of {job.shards_ref}"},
-    )
-    snapshot.state.mkdir()
-    save_training_state(state, snapshot.state)
-    write_fingerprint(state.model, probe_ids(validation.rows), snapshot.state)
-    sync(snapshot.state)
-    rows = [
-        row for row in read_rows(directory / TRAIN_LOG) if row["step"] > _previous_step(snapshot)
-    ]
-    validation_seconds = time.perf_counter() - begin
-    # Judged before the record makes the epoch complete: nothing resumes from a diverged model.
-    # And before it is composed: the perplexity of such a loss may be beyond any float.
-    _require_stable(job, snapshot, statistics.mean_nats)
-    record = epoch_record(job, snapshot, rows, statistics, validation.num_bytes, passes=passes)
-    record["validation_seconds"] = validation_seconds
-    write_record(snapshot.record, record)
-
-
-def epoch_record(
-    job: Job,
-    snapshot: Snapshot,
-    rows: list[dict[str, Any]],
-    statistics: LossStatistics,
-    val_bytes: int,
-    *,
-    passes: float,
-) -> dict[str, Any]:
-    """Compose an epoch's record: the reference's nine fields, then what it lacked."""
-    seconds = sum(row["wall_seconds"] for row in rows)
-    fields = epoch_fields(
-        epoch=snapshot.epoch,
-        train_losses=[row["train_loss"] for row in rows],
-        val_loss=statistics.mean_nats,
-        optimizer_state_sha=file_sha256(snapshot.state / "optimizer.safetensors"),
-        wall_seconds=seconds,
-        tokens_seen=rows[-1]["tokens_seen"],
-        grad_norms=[row["grad_norm"] for row in rows],
-    )
-    return {
-        **fields,
-        "step": rows[-1]["step"],
-        "val_loss_standard_error": statistics.standard_error_nats,
-        "val_tokens": statistics.num_tokens,
-        "val_documents": statistics.num_documents,
-        "val_bits_per_byte": bits_per_byte(statistics.mean_nats, statistics.num_tokens, val_bytes),
-        "learning_rate": rows[-1]["learning_rate"],
-        "tokens_per_second": sum(row["tokens"] for row in rows) / seconds,
-        "corpus_passes": passes,
-        "weights_sha256": file_sha256(snapshot.weights),
-        "shards": job.shards_ref,
-    }
-
-
-def stability_gate(epoch: int) -> Gate:
-    """Say what a validation loss must keep to after an epoch."""
-    return Gate(
-        id="train.stable",
-        sentence=f"validation loss after epoch {epoch} stays near the epoch before",
-        measured="val_loss",
-        operator="<=",
-        threshold="limit",
-    )
-
-
-def _require_stable(job: Job, snapshot: Snapshot, val_loss: float) -> None:
-    earlier = complete_snapshots(snapshot.directory.parent)
-    before = (
-        float(earlier[-1].read()["val_loss"]) if earlier else float(np.log(job.model.vocab_size))
-    )
-    limit = before * job.max_val_loss_growth
-    require([judge(stability_gate(snapshot.epoch), {"val_loss": val_loss, "limit": limit})])
-
-
-def _previous_step(snapshot: Snapshot) -> int:
-    earlier = complete_snapshots(snapshot.directory.parent)
+def _last_epoch_step(directory: Path) -> int:
+    earlier = complete_snapshots(directory)
     return int(earlier[-1].read()["step"]) if earlier else 0
 
 
-def _restore(job: Job, directory: Path) -> TrainingState:
-    device = torch.device(job.device)
-    snapshots = complete_snapshots(directory)
-    if not snapshots:
-        return new_state(job.model, job.train, device)
-    _, tensors = read_model(snapshots[-1].weights)
-    return load_training_state(job.model, job.train, tensors, snapshots[-1].state, device)
+def _restore(job: Job, latest: Snapshot | None, ranks: Ranks) -> TrainingState:
+    """Load the latest snapshot, every byte of it checked, or begin anew.
+
+    Raises: SnapshotDamagedError, and ModelFormatError or WrongTensorsError of another model.
+    """
+    device = torch.device(own_device(job))
+    if latest is None:
+        return new_state(job.model, job.train, device, ranks)
+    latest.require_whole()
+    found, tensors = read_model(latest.weights)
+    if found != job.model:
+        raise ModelFormatError(latest.weights, f"weights of {found}", f"of {job.model}")
+    return load_training_state(job.model, job.train, tensors, latest.state, device, ranks)
 
 
 if __name__ == "__main__":
