@@ -260,14 +260,17 @@ def initialise(model: Llama, seed: int) -> torch.Generator:
     Source: Radford et al. 2019 (GPT-2), section 2.3.
     """
     generator = torch.Generator().manual_seed(seed)
-    std = model.settings.initializer_std
-    residual_std = std / math.sqrt(2 * model.settings.num_layers)
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:
             parameter.fill_(1.0)
         else:
-            is_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
             drawn = torch.empty(parameter.shape)
-            drawn.normal_(0.0, residual_std if is_residual else std, generator=generator)
+            drawn.normal_(0.0, planned_std(name, model.settings), generator=generator)
             parameter.copy_(drawn)
     return generator
+
+
+def planned_std(name: str, settings: LlamaSettings) -> float:
+    """Return the standard deviation with which a matrix is drawn."""
+    is_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+    return settings.initializer_std / (math.sqrt(2 * settings.num_layers) if is_residual else 1)

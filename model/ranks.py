@@ -93,6 +93,7 @@ class RankGroup(Ranks):
         self.backend = dist.get_backend()
         self.waiting = waiting
         """Held while this rank can only wait for others."""
+        self._wrapped: dict[nn.Module, nn.Module] = {}
 
     def place(self, model: nn.Module, device: torch.device | str, precision: Precision) -> None:
         """Move a model to where this rank computes, and keep only a part of it under FSDP."""
@@ -102,12 +103,16 @@ class RankGroup(Ranks):
 
     def distribute(self, module: nn.Module) -> nn.Module:
         """Wrap for DDP; a sharded model exchanges by itself."""
+        model = module.inner if isinstance(module, InBfloat16) else module
         if self.parallelism == "fsdp":
             # It rounds its own weights, part by part.
-            return module.inner if isinstance(module, InBfloat16) else module
+            return model
         from torch.nn.parallel import DistributedDataParallel
 
-        return DistributedDataParallel(module)
+        if model not in self._wrapped:
+            # One at a time: each would exchange the gradients of the same weights.
+            self._wrapped = {model: DistributedDataParallel(module)}
+        return self._wrapped[model]
 
     def sum(self, values: Tensor) -> Tensor:
         """Add a vector over all ranks, and with it whether any was asked to stop."""

@@ -28,7 +28,17 @@ from model.training_state import TrainingState
 
 VERSION = 3
 
-__all__ = ["VERSION", "EpochReport", "SpikeReport", "StepReport", "TrainSettings", "train"]
+__all__ = [
+    "VERSION",
+    "EpochReport",
+    "Report",
+    "SpikeReport",
+    "StepReport",
+    "TrainSettings",
+    "accumulate",
+    "count_targets",
+    "train",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +130,8 @@ def _step(
     ranks: Ranks,
 ) -> StepReport | SpikeReport:
     _check(ids_BS, state, settings)
-    num_targets = int((ids_BS[:, 1:] != PADDING).sum())
-    loss = _accumulate(state, ids_BS, num_targets, settings, module, ranks)
+    num_targets = count_targets(ids_BS)
+    loss = accumulate(state, ids_BS, settings, module, ranks)
     parameters = [p for p in state.model.parameters() if p.grad is not None]
     norm = whole(get_total_norm([p.grad for p in parameters if p.grad is not None]))
     # One transfer for both: each would wait for the device.
@@ -148,6 +158,11 @@ def _step(
     )
 
 
+def count_targets(ids_BS: np.ndarray) -> int:
+    """Count the tokens that are predicted."""
+    return int((ids_BS[:, 1:] != PADDING).sum())
+
+
 def _check(ids_BS: np.ndarray, state: TrainingState, settings: TrainSettings) -> None:
     if ids_BS.shape[0] != settings.batch_rows:
         expected = f"{ids_BS.shape[0]}, as in the batch"
@@ -158,15 +173,15 @@ def _check(ids_BS: np.ndarray, state: TrainingState, settings: TrainSettings) ->
         raise WrongSettingError("model.vocab_size", vocab_size, expected)
 
 
-def _accumulate(
+def accumulate(
     state: TrainingState,
     ids_BS: np.ndarray,
-    num_targets: int,
     settings: TrainSettings,
     module: nn.Module,
     ranks: Ranks,
 ) -> Tensor:
-    """Add up the gradients of the mean loss over all targets of the batch, and return that loss."""
+    """Leave the gradients of the mean loss over all targets of the batch, and return that loss."""
+    num_targets = count_targets(ids_BS)
     state.optimizer.zero_grad()
     device = next(state.model.parameters()).device
     *held, last = torch.from_numpy(ranks.own(ids_BS)).to(device).split(settings.micro_batch_rows)

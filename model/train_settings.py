@@ -50,6 +50,8 @@ class TrainSettings:
     """Training goes on at least so long."""
     early_stop_errors: float
     """Standard errors of itself that an improvement must exceed to be one."""
+    target_val_loss: float
+    """Nats; a training that ends above it has not converged, whatever else it did."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained with.
@@ -66,7 +68,7 @@ class TrainSettings:
             "early_stop_min_epochs",
         ):
             self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("peak_lr", "adam_eps", "clip_norm", "spike_deviations"):
+        for name in ("peak_lr", "adam_eps", "clip_norm", "spike_deviations", "target_val_loss"):
             self._require(name, getattr(self, name) > 0, "above 0")
         for name in ("beta1", "beta2", "muon_momentum"):
             self._require(name, 0 <= getattr(self, name) < 1, "from 0 to below 1")

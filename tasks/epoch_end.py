@@ -4,12 +4,11 @@ Training is held up for the validation and for a copy in memory; the files are w
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from evidence.gates import Gate, judge, require
 from evidence.records import epoch_fields, write_record
 from model.loss_statistics import LossStatistics, bits_per_byte
 from model.state_copy import StateCopy
@@ -17,7 +16,7 @@ from model.train import EpochReport
 from model.training_state import OPTIMIZER_FILE, whole_model
 from tasks.directories import sync_directory
 from tasks.errors import StoppedError
-from tasks.probe import fingerprint, probe_ids
+from tasks.probe import Fingerprint, probe_ids
 from tasks.session import Session
 from tasks.snapshots import (
     FILES,
@@ -29,62 +28,87 @@ from tasks.snapshots import (
     write_snapshot,
 )
 from tasks.train_job import Job
+from tasks.training_log import TRAIN_LOG, read_rows
+from tasks.val_losses import ValLosses
+
+COMPARED = ("train_loss_at_end", "improvement_nats", "improvement_error_nats")
+"What an epoch's record says of how it compares."
 
 
 def end_epoch(session: Session, report: EpochReport) -> None:
     """Validate, copy the state, and have the snapshot and its record written beside training.
 
-    Raises: GateFailedError when the validation loss grew beyond the threshold.
+    Raises: GateFailedError.
     """
-    job, state, ranks = session.job, session.state, session.ranks
+    state = session.state
     snapshot = Snapshot.of_epoch(session.directory / SNAPSHOTS, report.epoch)
     waited = session.writer.wait(session.beat)
     begin = time.perf_counter()
     session.beat("validating")
     model = whole_model(state.model)
-    statistics = session.validation.count(model, ranks, session.beat).statistics()
-    digests = fingerprint(model, probe_ids(session.validation.rows))
-    validation_seconds = time.perf_counter() - begin
-    if session.is_first:
+    losses = ValLosses.of(session.validation.count(model, session.ranks, session.beat))
+    fingerprint = Fingerprint.of(model, probe_ids(session.validation.rows))
+    measured = {
+        "cursor_rows": state.cursor_rows,
+        "corpus_passes": state.cursor_rows / len(session.train_rows),
+        "validation_seconds": time.perf_counter() - begin,
+    }
+    rows: list[dict[str, Any]] = []
+    if session.judge:
+        rows = _rows_of_epoch(session)
         # Judged before the record makes the epoch complete: nothing resumes from a diverged model.
         # And before it is composed: the perplexity of such a loss may be beyond any float.
-        _require_stable(job, snapshot, statistics.mean_nats)
+        judged = session.judge.epoch(report.epoch, rows, losses)
+        measured |= {name: judged[name] for name in COMPARED if judged.get(name) is not None}
+    session.agree_whether_ended()
     begin = time.perf_counter()
     session.beat("saving")
-    copy = session.staging.copy(state, ranks)
-    if copy is None:
-        return
-    measured = {
-        "corpus_passes": state.cursor_rows / session.num_train_rows,
-        "validation_seconds": validation_seconds,
-        "checkpoint_blocking_seconds": waited + time.perf_counter() - begin,
-    }
-    rows, session.rows = session.rows, []
-    session.writer.start(
-        lambda: _save_epoch(session, snapshot, copy, digests, rows, statistics, measured)
-    )
+    copy = session.staging.copy(state, session.ranks)
+    measured["checkpoint_blocking_seconds"] = waited + time.perf_counter() - begin
+    if copy is not None:
+        epoch = EpochData(copy, fingerprint, losses, rows, measured)
+        session.writer.start(lambda: _save_epoch(session, snapshot, epoch))
 
 
-def _save_epoch(
-    session: Session,
-    snapshot: Snapshot,
-    copy: StateCopy,
-    digests: dict[str, str],
-    rows: list[dict[str, Any]],
-    statistics: LossStatistics,
-    measured: dict[str, float],
-) -> None:
+@dataclass(frozen=True, slots=True)
+class EpochData:
+    """All that is written of an epoch, as it was when it ended."""
+
+    copy: StateCopy
+    fingerprint: Fingerprint
+    losses: ValLosses
+    rows: list[dict[str, Any]]
+    measured: dict[str, Any]
+
+    def write_more(self, directory: Path) -> None:
+        """Write what a snapshot holds beside what training needs to go on."""
+        self.fingerprint.write(directory)
+        self.losses.write(directory)
+
+
+def _rows_of_epoch(session: Session) -> list[dict[str, Any]]:
+    earlier = complete_snapshots(session.directory)
+    first = int(earlier[-1].read()["step"]) if earlier else 0
+    return [row for row in read_rows(session.directory / TRAIN_LOG) if row["step"] > first]
+
+
+def _save_epoch(session: Session, snapshot: Snapshot, epoch: EpochData) -> None:
     """Write a snapshot and, last, the record that completes it; then drop what it replaces."""
     begin = time.perf_counter()
-    files = _write(session, snapshot, copy, digests)
+    files = _write(session, snapshot, epoch.copy, epoch.write_more)
     end = time.perf_counter()
     record = epoch_record(
-        session.job, snapshot, rows, statistics, session.validation.num_bytes, files=files
+        session.job,
+        snapshot,
+        epoch.rows,
+        epoch.losses.statistics(),
+        session.validation.num_bytes,
+        files=files,
     )
-    record |= {**measured, "checkpoint_write_seconds": end - begin}
-    if during := [seconds for ended, seconds in session.ended if begin < ended <= end]:
+    record |= {**epoch.measured, "checkpoint_write_seconds": end - begin}
+    if during := [seconds for ended, seconds in session.steps if begin < ended <= end]:
         # Of the steps that ended meanwhile, against those of the epoch.
-        usual = record["wall_seconds"] / len(rows)
+        usual = record["wall_seconds"] / len(epoch.rows)
         record["checkpoint_slowdown"] = sum(during) / len(during) / usual
     write_record(snapshot.record, record)
     sync_directory(snapshot.directory)
@@ -101,19 +125,21 @@ def stop(session: Session) -> None:
     session.writer.wait(session.beat)
     session.beat("saving")
     latest = session.ranks.gather(latest_snapshot(session.directory))[0]
-    if latest is None or latest.read()["step"] != state.step:
-        digests = fingerprint(whole_model(state.model), probe_ids(session.validation.rows))
+    if latest is None or latest.read()["cursor_rows"] != state.cursor_rows:
+        model = whole_model(state.model)
+        fingerprint = Fingerprint.of(model, probe_ids(session.validation.rows))
         copy = session.staging.copy(state, session.ranks)
         if copy is not None:
             snapshot = Snapshot.of_step(session.directory / SNAPSHOTS, state.step)
-            files = _write(session, snapshot, copy, digests)
-            write_record(snapshot.record, {"step": state.step, FILES: files})
+            files = _write(session, snapshot, copy, fingerprint.write)
+            reached = {"step": state.step, "cursor_rows": state.cursor_rows}
+            write_record(snapshot.record, {**reached, FILES: files})
             sync_directory(snapshot.directory)
     raise StoppedError(state.step, session.job.train.num_steps)
 
 
 def _write(
-    session: Session, snapshot: Snapshot, copy: StateCopy, digests: dict[str, str]
+    session: Session, snapshot: Snapshot, copy: StateCopy, write_more: Callable[[Path], None]
 ) -> dict[str, str]:
     return write_snapshot(
         snapshot,
@@ -121,7 +147,7 @@ def _write(
         session.job.model,
         tokenizer_json=session.validation.tokenizer_json,
         source=f"rows of {session.job.shards_ref}",
-        fingerprint=digests,
+        write_more=write_more,
     )
 
 
@@ -157,23 +183,3 @@ def epoch_record(
         FILES: dict(files),
         "shards": job.shards_ref,
     }
-
-
-def stability_gate(epoch: int) -> Gate:
-    """Say what a validation loss must keep to after an epoch."""
-    return Gate(
-        id="train.stable",
-        sentence=f"validation loss after epoch {epoch} stays near the epoch before",
-        measured="val_loss",
-        operator="<=",
-        threshold="limit",
-    )
-
-
-def _require_stable(job: Job, snapshot: Snapshot, val_loss: float) -> None:
-    earlier = complete_snapshots(snapshot.directory.parent)
-    before = (
-        float(earlier[-1].read()["val_loss"]) if earlier else float(np.log(job.model.vocab_size))
-    )
-    limit = before * job.max_val_loss_growth
-    require([judge(stability_gate(snapshot.epoch), {"val_loss": val_loss, "limit": limit})])

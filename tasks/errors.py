@@ -242,10 +242,11 @@ class WorkerFailedError(TaskError):
 
     error: str
     message: str
-    advice: str = ""
+    advice: str
+    outcome: str
 
     def __str__(self) -> str:
-        return self.message
+        return f"{self.outcome}: {self.message}"
 
     @property
     def hint(self) -> str:  # type: ignore[override]  # the worker's own

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from data.baselines import BASELINES
 from data.documents import DOCUMENTS
 from data.shard import SUFFIXES, ShardsIndex
 from evidence.canonical import read_object
@@ -21,7 +22,6 @@ from tasks.models import load_apr
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
-from tasks.shard import BASELINES
 from tasks.snapshots import SNAPSHOTS, Snapshot
 from tasks.stage import Stage, perform
 from tasks.store import Artefact, open_store

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ import torch
 from model.ranks import RankGroup, Ranks
 from tasks.pulse import Heart
 from tasks.train_job import Job
+from tasks.train_outcome import failure
 
 Ending = Literal["done", "stopped", "failed", "crashed"]
 
@@ -30,6 +32,7 @@ class Words:
     error: str
     message: str
     hint: str
+    outcome: str
     seconds: float
     "When, by the monotonic clock: what crashed first is the cause of what crashed next."
 
@@ -46,11 +49,17 @@ def own_device(job: Job) -> str:
     return f"cuda:{os.environ['LOCAL_RANK']}"
 
 
-def say(control: Path, kind: Ending, step: int, error: str = "", message: str = "",
-        hint: str = "") -> None:  # fmt: skip
+def say(control: Path, kind: Ending, step: int, error: Exception | None = None) -> None:
     """Leave last words for the process that watches."""
+    told = "".join(traceback.format_exception(error)) if kind == "crashed" else str(error or "")
     words = Words(
-        kind=kind, step=step, error=error, message=message, hint=hint, seconds=time.monotonic()
+        kind=kind,
+        step=step,
+        error=type(error).__name__ if error else "",
+        message=told,
+        hint=getattr(error, "hint", ""),
+        outcome=failure(error) if error else "",
+        seconds=time.monotonic(),
     )
     path = said_file(control, own_rank())
     partial = path.with_suffix(".partial")
@@ -127,26 +136,15 @@ def _repeat_every_bit() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False
 
 
-def start_facts(job: Job, ranks: Ranks, step: int) -> dict[str, Any]:
-    """Say what this start of a training runs on, read back rather than repeated from the job."""
-    own = {
-        "seed": torch.initial_seed(),
-        "device": own_device(job),
-        "device_name": _device_name(own_device(job)),
-        "pid": os.getpid(),
-    }
+def group_facts(job: Job, ranks: Ranks) -> dict[str, Any]:
+    """Say on what this start runs, read back rather than repeated from the job; all must ask."""
+    own = {"pid": os.getpid(), "device": own_device(job), "seed": torch.initial_seed()}
+    grouped = ranks if isinstance(ranks, RankGroup) else None
     return {
-        "time": time.time(),
-        "step": step,
-        "world_size": ranks.size,
-        "parallelism": ranks.parallelism if isinstance(ranks, RankGroup) else "none",
-        "backend": ranks.backend if isinstance(ranks, RankGroup) else "none",
+        "parallelism": grouped.parallelism if grouped else "none",
+        "backend": grouped.backend if grouped else "none",
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "num_threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "ranks": ranks.gather(own),
     }
-
-
-def _device_name(device: str) -> str:
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"

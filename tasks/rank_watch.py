@@ -87,7 +87,7 @@ class RankWatch:
         """
         words = self.words().get(rank or 0)
         if words is not None and words.kind == "failed":
-            return WorkerFailedError(words.error, words.message, words.hint)
+            return WorkerFailedError(words.error, words.message, words.hint, words.outcome)
         if words is not None and words.kind == "stopped":
             return StoppedError(words.step, self.job.train.num_steps)
         pulse = read_pulse(self.control, rank or 0)

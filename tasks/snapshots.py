@@ -7,7 +7,7 @@ the middle of an epoch is named `step-NNNNNNNN` and goes when the next epoch is 
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from model.llama import LlamaSettings
 from model.state_copy import StateCopy, require_same
 from tasks.directories import sync, sync_directory
 from tasks.errors import SnapshotDamagedError
-from tasks.probe import save_fingerprint
 
 SNAPSHOTS = "ckpt"
 MAX_EPOCHS = 1000
@@ -104,9 +103,11 @@ def write_snapshot(
     *,
     tokenizer_json: str,
     source: str,
-    fingerprint: Mapping[str, str],
+    write_more: Callable[[Path], None],
 ) -> dict[str, str]:
     """Write all but the record: under another name, synced, read again, and only then renamed.
+
+    `write_more` adds to the directory of the state.
 
     Returns the sha256 of every file.
 
@@ -124,7 +125,7 @@ def write_snapshot(
         provenance={"name": f"step-{copy.step}", "source": source},
     )
     copy.save(state)
-    save_fingerprint(fingerprint, state)
+    write_more(state)
     sync(work)
     _forget(weights, *state.iterdir())
     require_same(weights, read_model(weights)[1], copy.weights)
@@ -152,7 +153,7 @@ def complete_snapshots(training: Path) -> list[Snapshot]:
 def latest_snapshot(training: Path) -> Snapshot | None:
     """Return the complete snapshot that training came farthest to, in an epoch or at its end."""
     found = [*complete_snapshots(training), *stopped_snapshots(training)]
-    return max(found, key=lambda snapshot: int(snapshot.read()["step"]), default=None)
+    return max(found, key=lambda each: int(each.read()["cursor_rows"]), default=None)
 
 
 def stopped_snapshots(training: Path) -> list[Snapshot]:

@@ -4,24 +4,18 @@ The worker is a process of its own, so that this one can watch it: progress goes
 and to the Prefect UI from here, and a worker that dies is started again from its last snapshot.
 """
 
-import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from data.shard import ShardsIndex
 from evidence.canonical import pretty
-from evidence.gates import Gate, Measurements
 from evidence.records import SEAL
 from evidence.refs import ShardsRef, TrainingRef
-from model.flops import training_flops_per_token
-from model.llama import Llama, LlamaSettings, num_parameters
-from model.schedule import learning_rate
-from model.train import VERSION, TrainSettings
+from model.llama import LlamaSettings
+from model.train import TrainSettings
 from tasks.device import choose_device, num_ranks, num_threads
 from tasks.errors import PreflightError
 from tasks.live import announce
@@ -31,104 +25,13 @@ from tasks.rank_processes import run_ranks
 from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
 from tasks.snapshots import MAX_EPOCHS, best_record, complete_snapshots
-from tasks.stage import Done, Stage, perform
+from tasks.stage import Done, perform
 from tasks.store import Artefact, open_store
 from tasks.thresholds import Thresholds
 from tasks.train_job import Job
-from tasks.training_log import TRAIN_LOG, LogTail, read_rows
-
-SETTINGS = "settings.json"
-
-
-def measure(artefact: Artefact) -> Measurements:
-    """Compute everything again from the step log and the epoch records."""
-    directory = artefact.directory
-    rows = read_rows(directory / TRAIN_LOG)
-    settings = json.loads((directory / SETTINGS).read_text())
-    train = TrainSettings(**settings["train"])
-    epochs = [snapshot.read() for snapshot in complete_snapshots(directory)]
-    best = best_record(epochs)
-    tokens_per_second = sum(row["tokens"] for row in rows) / sum(
-        row["wall_seconds"] for row in rows
-    )
-    llama = LlamaSettings(**settings["model"])
-    flops = training_flops_per_token(llama, settings["context_length"])
-    tokens_seen = sum(row["tokens"] for row in rows)
-    return {
-        "steps": len(rows),
-        "steps_planned": train.num_steps,
-        "steps_in_order": int([row["step"] for row in rows] == list(range(1, len(rows) + 1))),
-        "tokens_seen": tokens_seen,
-        "tokens_per_parameter": tokens_seen / _num_parameters(llama),
-        "epochs": len(epochs),
-        "first_train_loss": rows[0]["train_loss"],
-        "train_loss": epochs[-1]["train_loss"],
-        "val_loss": epochs[-1]["val_loss"],
-        "best_val_loss": best["val_loss"],
-        "best_epoch": best["epoch"],
-        "val_bits_per_byte": best["val_bits_per_byte"],
-        "largest_schedule_error": max(_schedule_error(row, train) for row in rows),
-        "grad_norm_max": max(row["grad_norm"] for row in rows),
-        "tokens_per_second": tokens_per_second,
-        "useful_gflops_per_second": tokens_per_second * flops / 1e9,
-        "corpus_passes": epochs[-1]["corpus_passes"],
-    }
-
-
-def _num_parameters(settings: LlamaSettings) -> int:
-    with torch.device("meta"):
-        return num_parameters(Llama(settings))
-
-
-def _schedule_error(row: Mapping[str, Any], train: TrainSettings) -> float:
-    return abs(float(row["learning_rate"]) - learning_rate(row["step"], train))
-
-
-def summary(measured: Measurements) -> str:
-    """Say in a line what came out."""
-    return (
-        f"{measured['steps']} steps, {measured['tokens_seen']:,} tokens; "
-        f"validation loss {measured['best_val_loss']:.3f} nats"
-    )
-
-
-STAGE = Stage(
-    name="train",
-    version=VERSION,
-    ref_type=TrainingRef,
-    measure=measure,
-    summary=summary,
-    gates=(
-        Gate(
-            id="train.budget",
-            sentence="exactly the planned steps were executed",
-            measured="steps",
-            operator="==",
-            threshold="steps_planned",
-        ),
-        Gate(
-            id="train.order",
-            sentence="the step log has every step once, in order",
-            measured="steps_in_order",
-            operator="==",
-            threshold=1,
-        ),
-        Gate(
-            id="train.schedule",
-            sentence="the optimizer's learning rate was the schedule's at every step",
-            measured="largest_schedule_error",
-            operator="==",
-            threshold=0,
-        ),
-        Gate(
-            id="train.learned",
-            sentence="validation loss ended below the first training loss",
-            measured="val_loss",
-            operator="<",
-            threshold="first_train_loss",
-        ),
-    ),
-)
+from tasks.train_measure import SETTINGS, STAGE
+from tasks.train_outcome import success
+from tasks.training_log import TRAIN_LOG, LogTail
 
 
 @stage_task("train", "train {model.num_layers}x{model.hidden_size} for {settings.num_steps} steps")
@@ -153,7 +56,7 @@ def train_task(
         job = _job(directory, artefact, model, settings, thresholds, runtime)
         with progress_bars() as bars:
             run_ranks(job, _Progress(directory, settings.num_steps, bars).show)
-        return _index(directory)
+        return _index(directory, settings)
 
     done = perform(
         run,
@@ -220,7 +123,7 @@ def _job(
         model=model,
         train=settings,
         evaluate_batch_rows=runtime.evaluate_batch_rows,
-        max_val_loss_growth=thresholds.max_val_loss_growth,
+        thresholds=thresholds,
         num_threads=num_threads(runtime),
         device=choose_device(runtime),
         num_ranks=num_ranks(runtime),
@@ -247,14 +150,19 @@ class _Progress:
             self._artifact.show(row["step"], self._num_steps)
 
 
-def _index(directory: Path) -> dict[str, Any]:
-    """Say how far the training came and which snapshot is the best."""
+def _index(directory: Path, settings: TrainSettings) -> dict[str, Any]:
+    """Say how far the training came, how it ended and which snapshot is the best."""
     epochs = [snapshot.read() for snapshot in complete_snapshots(directory)]
     best = best_record(epochs)
     return {
         "num_epochs": len(epochs),
         "num_steps": epochs[-1]["step"],
         "tokens_seen": epochs[-1]["tokens_seen"],
+        "outcome": success(
+            best["val_loss"],
+            settings.target_val_loss,
+            ended_early=epochs[-1]["step"] < settings.num_steps,
+        ),
         "best_epoch": best["epoch"],
         "best_val_loss": best["val_loss"],
         "best_record": best[SEAL],

@@ -10,6 +10,7 @@ from evidence.canonical import pretty
 from model.llama import LlamaSettings
 from model.ranks import Parallelism
 from model.train_settings import TrainSettings
+from tasks.thresholds import Thresholds
 
 JOB = "job.json"
 
@@ -25,7 +26,7 @@ class Job:
     model: LlamaSettings
     train: TrainSettings
     evaluate_batch_rows: int
-    max_val_loss_growth: float
+    thresholds: Thresholds
     num_threads: int
     "Of one rank."
     device: str

@@ -5,15 +5,13 @@ the last complete snapshot that it finds. The first rank alone writes; all of th
 decide the same.
 """
 
-import json
 import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +23,7 @@ from data.shard import ShardsIndex
 from model.apr_model import read_model
 from model.errors import ModelFormatError
 from model.ranks import Ranks
-from model.train import EpochReport, StepReport, train
+from model.train import SpikeReport, StepReport, train
 from model.training_state import (
     TrainingState,
     load_training_state,
@@ -36,7 +34,7 @@ from tasks.errors import StoppedError, storage_error
 from tasks.known_errors import KNOWN_ERRORS
 from tasks.processes import die_with_parent
 from tasks.pulse import Heart
-from tasks.rank import asked_to_stop, joined, own_device, own_rank, say, start_facts
+from tasks.rank import asked_to_stop, group_facts, joined, own_device, own_rank, say
 from tasks.session import Session
 from tasks.snapshot_writer import SnapshotWriter
 from tasks.snapshots import (
@@ -47,11 +45,11 @@ from tasks.snapshots import (
     latest_snapshot,
 )
 from tasks.train_job import Job, read_job
-from tasks.training_log import TRAIN_LOG, append_row, read_rows, truncate
+from tasks.train_judge import TrainJudge
+from tasks.training_log import TRAIN_LOG, truncate
+from tasks.training_start import Surroundings, look_around
 from tasks.validation import Validation
 
-STARTS = "starts.jsonl"
-"One line a start: from which step, on which ranks."
 FAILED = 5
 "The exit status of a failure that the worker explained."
 
@@ -72,10 +70,9 @@ def main() -> int:
     except Exception as error:
         # A full disk comes in as many classes as there are libraries that write.
         cause = error if isinstance(error, KNOWN_ERRORS) else storage_error(error)
+        say(control, "failed" if cause else "crashed", heart.step, cause or error)
         if cause is None:
-            say(control, "crashed", heart.step, type(error).__name__, traceback.format_exc())
             raise
-        say(control, "failed", heart.step, type(cause).__name__, str(cause), cause.hint)
         return FAILED
     say(control, "done", heart.step)
     return 0
@@ -94,62 +91,111 @@ def work(job: Job, ranks: Ranks | None = None, heart: Heart | None = None) -> No
     # The first rank's choice: what the others find may be what it is about to drop.
     latest = ranks.gather(latest_snapshot(directory))[0]
     state = _restore(job, latest, ranks)
-    index = TypeAdapter(ShardsIndex).validate_python(job.shards_index)
-    rows = open_rows(Path(job.shards), index, "train")
-    stream = batches(
-        rows,
-        batch_rows=job.train.batch_rows,
-        seed=job.train.seed,
-        max_passes=job.train.max_passes,
-        cursor=state.cursor_rows,
-    )
-    validation = Validation.open(
-        Path(job.shards), index, batch_rows=job.evaluate_batch_rows, device=own_device(job)
-    )
-    with SnapshotWriter() as writer:
-        session = Session(
-            job=job,
-            ranks=ranks,
-            heart=heart,
-            state=state,
-            validation=validation,
-            num_train_rows=len(rows),
-            writer=writer,
-        )
-        _begin(session)
-        _follow(session, stream)
-
-
-def _begin(session: Session) -> None:
-    """Cut the log to where training goes on, and say on what it does, if it does."""
-    facts = start_facts(session.job, session.ranks, session.state.step)
-    if not session.is_first or session.state.step == session.job.train.num_steps:
+    if state.step == job.train.num_steps:
         return
-    log = session.directory / TRAIN_LOG
-    truncate(log, session.state.step)
-    session.rows = [
-        row for row in read_rows(log) if row["step"] > _last_epoch_step(session.directory)
-    ]
-    with (session.directory / STARTS).open("a") as file:
-        file.write(json.dumps(facts) + "\n")
+    with SnapshotWriter() as writer:
+        session = _begin(job, ranks, heart, state, writer)
+        stream = _until_stopped(session, _stream(session))
+        while not session.ended and session.state.step < job.train.num_steps:
+            _follow(session, stream)
+        writer.wait(session.beat)
+
+
+def _begin(
+    job: Job, ranks: Ranks, heart: Heart | None, state: TrainingState, writer: SnapshotWriter
+) -> Session:
+    """Open everything, cut the log to where training goes on, and look whether all is well.
+
+    Raises: GateFailedError.
+    """
+    directory, shards = Path(job.directory), Path(job.shards)
+    index = TypeAdapter(ShardsIndex).validate_python(job.shards_index)
+    validation = Validation.open(
+        shards, index, batch_rows=job.evaluate_batch_rows, device=own_device(job)
+    )
+    places = Surroundings(
+        directory=directory,
+        shards=shards,
+        index=index,
+        validation=validation.rows,
+        device=torch.device(own_device(job)),
+        ranks=ranks,
+    )
+    start = {**look_around(state, job.train, places), **group_facts(job, ranks)}
+    judge = None
+    if ranks.rank == 0:
+        truncate(directory / TRAIN_LOG, state.cursor_rows)
+        judge = TrainJudge(start, job.train, job.thresholds, places)
+    session = Session(
+        job=job,
+        ranks=ranks,
+        heart=heart,
+        state=state,
+        train_rows=open_rows(shards, index, "train"),
+        validation=validation,
+        judge=judge,
+        writer=writer,
+    )
+    session.agree_whether_ended()
+    return session
+
+
+def _stream(session: Session) -> Iterator[np.ndarray[Any, Any]]:
+    """Read batches from where training has come to."""
+    train = session.job.train
+    stream = batches(
+        session.train_rows,
+        batch_rows=train.batch_rows,
+        seed=train.seed,
+        max_passes=train.max_passes,
+        cursor=session.state.cursor_rows,
+    )
+    return session.judge.leaks.watching(stream) if session.judge else stream
 
 
 def _follow(session: Session, stream: Iterator[np.ndarray[Any, Any]]) -> None:
-    """Consume the training's facts: log every step, validate and save every epoch."""
-    state, last = session.state, time.perf_counter()
-    fed = _until_stopped(session, stream)
-    with (session.directory / TRAIN_LOG if session.is_first else Path(os.devnull)).open("a") as log:
-        for report in train(state, fed, session.job.train, session.ranks):
-            seconds = time.perf_counter() - last
+    """Consume the training's facts: log every step, validate and save every epoch.
+
+    Returns at the end, or with an earlier state to go on from where a spike undid steps.
+    """
+    state, judge, last = session.state, session.judge, time.perf_counter()
+    with (session.directory / TRAIN_LOG if judge else Path(os.devnull)).open("a") as log:
+        for report in train(state, stream, session.job.train, session.ranks):
+            now = time.perf_counter()
             session.beat("training")
             session.writer.check()
             if isinstance(report, StepReport):
-                if session.is_first:
-                    _log_step(session, log, _step_row(report, state, seconds))
-            elif isinstance(report, EpochReport):
+                session.steps.append((now, now - last))
+                if judge:
+                    judge.step(log, report, state, now - last)
+            elif isinstance(report, SpikeReport):
+                earlier = _earlier(session, report)
+                if judge:
+                    judge.spike(log, report, back_to=earlier)
+                if earlier is not None:
+                    session.state = earlier
+                    return
+            else:
                 end_epoch(session, report)
-            last = time.perf_counter()
+                if session.ended:
+                    return
+                now = time.perf_counter()
+            last = now
+
+
+def _earlier(session: Session, report: SpikeReport) -> TrainingState | None:
+    """Return the last epoch's state, past the data that spiked, where that is the answer.
+
+    Not that of a snapshot within an epoch: it would not be there had nobody asked to stop.
+    """
+    job = session.job
+    if job.train.spike_response != "rollback":
+        return None
     session.writer.wait(session.beat)
+    epochs = session.ranks.gather(complete_snapshots(session.directory))[0]
+    earlier = _restore(job, epochs[-1] if epochs else None, session.ranks)
+    earlier.cursor_rows, earlier.num_spikes = report.cursor_rows, session.state.num_spikes
+    return earlier
 
 
 def _until_stopped(
@@ -164,31 +210,6 @@ def _until_stopped(
             stop(session)
         session.beat()
         yield ids_BS
-
-
-def _log_step(session: Session, log: IO[str], row: dict[str, Any]) -> None:
-    append_row(log, row)
-    session.rows.append(row)
-    session.ended.append((time.perf_counter(), row["wall_seconds"]))
-
-
-def _step_row(report: StepReport, state: TrainingState, seconds: float) -> dict[str, Any]:
-    return {
-        "step": report.step,
-        "train_loss": report.train_loss,
-        "grad_norm": report.grad_norm,
-        "learning_rate": report.learning_rate,
-        "tokens": report.tokens,
-        "tokens_seen": state.tokens_seen,
-        "tokens_per_second": report.tokens / seconds,
-        "wall_seconds": seconds,
-        "time": time.time(),
-    }
-
-
-def _last_epoch_step(directory: Path) -> int:
-    earlier = complete_snapshots(directory)
-    return int(earlier[-1].read()["step"]) if earlier else 0
 
 
 def _restore(job: Job, latest: Snapshot | None, ranks: Ranks) -> TrainingState:

@@ -16,7 +16,7 @@ from evidence.errors import EvidenceError
 from evidence.gates import gate_of, verdict_record
 from evidence.records import RUN_RECORD, STAGES, epoch_fields, flatten, read_record, stage_file
 from evidence.refs import Ref, parse_ref
-from tasks import bisection, checkpoint, evaluate, pretokenize, shard, train
+from tasks import bisection, checkpoint, evaluate, pretokenize, shard, train_measure
 from tasks.errors import NotFoundError
 from tasks.known_errors import KNOWN_ERRORS
 from tasks.run_record import PLAN, Run
@@ -30,7 +30,7 @@ STAGE_OF: dict[str, Stage] = {
     for stage in (
         pretokenize.STAGE,
         shard.STAGE,
-        train.STAGE,
+        train_measure.STAGE,
         evaluate.STAGE,
         checkpoint.STAGE,
         bisection.STAGE,

@@ -21,8 +21,8 @@ from tasks.evaluate import evaluate_task
 from tasks.pretokenize import STAGE as PRETOKENIZE
 from tasks.run_record import start_run
 from tasks.shard import STAGE as SHARD
-from tasks.train import STAGE as TRAIN
 from tasks.train import train_task
+from tasks.train_measure import STAGE as TRAIN
 from tests.data.sources import repositories, settings_of, write_file_rows
 from tests.flows.conftest import places_in
 from tests.tasks.tiny import pretokenized, sharded
@@ -44,7 +44,7 @@ def fields_read(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         for section in dataclasses.fields(PipelineSettings):
             _watch(section.type, read, patch)
         # The worker is called here, not started as a process, so that its reads are seen too.
-        patch.setattr("tasks.train._run_worker", lambda job, _num_steps: _work(job))
+        patch.setattr("tasks.train.run_ranks", lambda job, _look: _work(job))
         _run_all(load_settings("smoke", TINY))
         _run_all(load_settings("smoke", [*TINY, *OTHERWISE, f"source.path={_a_copy(directory)}"]))
         _open_tables(directory)

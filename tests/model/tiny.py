@@ -50,6 +50,7 @@ TRAIN = TrainSettings(
     early_stop_patience=5,
     early_stop_min_epochs=3,
     early_stop_errors=1.0,
+    target_val_loss=2.0,
 )
 
 MUON = replace(TRAIN, optimizer="muon")

@@ -15,7 +15,6 @@ from evidence.records import EPOCH_FIELDS
 from model.errors import NonFiniteError, StreamExhaustedError
 from model.train import VERSION, StepReport, train
 from model.training_state import new_state
-from tasks.epoch_end import stability_gate
 from tasks.snapshots import complete_snapshots
 from tasks.train_job import Job, read_job, write_job
 from tasks.train_worker import work
@@ -44,7 +43,7 @@ def job_of(finished: Finished, directory: Path, **changes: Any) -> Job:
         model=settings.model,
         train=replace(settings.train, **changes),
         evaluate_batch_rows=settings.runtime.evaluate_batch_rows,
-        max_val_loss_growth=settings.thresholds.max_val_loss_growth,
+        thresholds=settings.thresholds,
         num_threads=1,
         device="cpu",
         num_ranks=1,
