@@ -15,6 +15,7 @@ from torch import Tensor
 
 from model.llama import Llama, planned_std
 from model.plain_llama import Array, plain_logits, plain_loss
+from model.ranks import whole
 
 NUDGE = 1e-4
 """Relative step of the finite difference: its own error is below that of float32 by far."""
@@ -35,7 +36,7 @@ def measure_spread(model: Llama) -> Spread:
     spreads, tails = [], []
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2:
-            values = parameter.detach().double()
+            values = whole(parameter.detach()).double()
             std = float(values.square().mean().sqrt())
             spreads.append(abs(std / planned_std(name, model.settings) - 1))
             tails.append(abs(float((values / std).pow(4).mean()) - 3))
@@ -87,11 +88,11 @@ def gradient_error(
 
 
 def _float64(model: Llama) -> dict[str, Array]:
-    return {name: p.detach().double().cpu().numpy() for name, p in model.named_parameters()}
+    return {name: whole(p.detach()).double().cpu().numpy() for name, p in model.named_parameters()}
 
 
 def _gradient(parameter: Tensor) -> Array:
     if parameter.grad is None:
         return np.zeros(parameter.shape)
-    found: Array = parameter.grad.double().cpu().numpy()
+    found: Array = whole(parameter.grad).double().cpu().numpy()
     return found

@@ -20,7 +20,7 @@ from model.errors import LossSpikeError, NonFiniteError, StreamExhaustedError, W
 from model.loss import PADDING, token_losses
 from model.optimizer import read_learning_rate, set_learning_rate
 from model.precision import in_precision, matmul_precision
-from model.ranks import Ranks
+from model.ranks import Ranks, own_part, whole
 from model.schedule import learning_rate
 from model.spikes import Spike, find_spike
 from model.train_settings import TrainSettings
@@ -134,7 +134,7 @@ def _step(
     num_targets = count_targets(ids_BS)
     loss = accumulate(state, ids_BS, settings, module, ranks)
     parameters = [p for p in state.model.parameters() if p.grad is not None]
-    norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+    norm = whole(get_total_norm([p.grad for p in parameters if p.grad is not None]))
     # One transfer for both: each would wait for the device.
     train_loss, grad_norm = torch.stack((loss, norm.to(loss.dtype))).tolist()
     _require_finite("loss", state.step + 1, train_loss)
@@ -143,7 +143,7 @@ def _step(
     if spike := _spike(state, train_loss, grad_norm, settings):
         return _answer(state, spike, train_loss, grad_norm, num_targets, settings)
     clip_grads_with_norm_(parameters, settings.clip_norm, norm)
-    update_norm = _update(state, settings)
+    update_norm = _update(state, settings, ranks)
     _require_finite("update norm", state.step + 1, update_norm)
     state.step += 1
     state.tokens_seen += num_targets
@@ -250,13 +250,13 @@ def _answer(
     )
 
 
-def _update(state: TrainingState, settings: TrainSettings) -> float:
+def _update(state: TrainingState, settings: TrainSettings, ranks: Ranks) -> float:
     """Let the optimizer move the weights, and measure how far it did."""
     set_learning_rate(state.optimizer, learning_rate(state.step + 1, settings))
     before = _flat_weights(state.model)
     state.optimizer.step()
-    return float(torch.linalg.vector_norm(_flat_weights(state.model).sub_(before)))
+    return float(ranks.norm(torch.linalg.vector_norm(_flat_weights(state.model).sub_(before))))
 
 
 def _flat_weights(model: nn.Module) -> Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    return torch.cat([own_part(parameter.detach()).flatten() for parameter in model.parameters()])

@@ -19,6 +19,19 @@ def choose_device(runtime: RuntimeSettings) -> str:
     return "cuda" if available and runtime.device != "cpu" else "cpu"
 
 
+def num_ranks(runtime: RuntimeSettings) -> int:
+    """Return how many processes train together.
+
+    Raises: WrongSettingError if a GPU is asked for each and there are fewer.
+    """
+    if choose_device(runtime) == "cpu":
+        return runtime.num_ranks or 1
+    found = torch.cuda.device_count()
+    if runtime.num_ranks > found:
+        raise WrongSettingError("runtime.num_ranks", runtime.num_ranks, f"at most {found} GPUs")
+    return runtime.num_ranks or found
+
+
 def num_threads(runtime: RuntimeSettings) -> int:
-    """Return the number of CPU threads that the settings ask for."""
-    return runtime.num_threads or os.cpu_count() or 1
+    """Return the number of CPU threads of one process: those asked for, or its share of all."""
+    return runtime.num_threads or max(1, (os.cpu_count() or 1) // num_ranks(runtime))

@@ -22,7 +22,7 @@ from tasks.step_watch import BACK_TO, MFU, SPIKE, Row, StepPlan, StepWatch
 from tasks.thresholds import Thresholds
 from tasks.train_gates import EPOCH_GATES, START_GATES, STEP_GATES
 from tasks.training_log import TRAIN_LOG, append_row, read_lines, read_rows
-from tasks.training_start import STARTS, Surroundings, look_around
+from tasks.training_start import STARTS, Surroundings
 from tasks.val_losses import ValLosses
 
 
@@ -77,7 +77,7 @@ class TrainJudge:
 
     def __init__(
         self,
-        state: TrainingState,
+        start: Mapping[str, Any],
         settings: TrainSettings,
         thresholds: Thresholds,
         places: Surroundings,
@@ -87,10 +87,9 @@ class TrainJudge:
         self.places = places
         self.leaks = LeakCount(places.validation)
         self._sample_gpu = gpu_meter(places.device)
-        start = look_around(state, settings, places)
         with (places.directory / STARTS).open("a") as file:
-            append_row(file, start)
-        self._require(START_GATES, start, f"before step {state.step + 1}")
+            append_row(file, dict(start))
+        self._require(START_GATES, start, f"before step {start['step'] + 1}")
         self._peak = start.get("peak_flops_per_second")
         self._steps, _ = watch_steps(places.directory, settings, places.index.context_length)
         self._epochs, _ = watch_epochs(places.directory, settings)

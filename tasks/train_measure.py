@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from evidence.canonical import file_sha256
 from evidence.gates import Measurements
 from evidence.refs import TrainingRef
 from model.flops import training_flops_per_token
 from model.llama import Llama, LlamaSettings, num_parameters
 from model.train import VERSION, TrainSettings
-from tasks.snapshots import Snapshot, best_record, complete_snapshots
+from model.training_state import OPTIMIZER_FILE
+from tasks.snapshots import FILES, Snapshot, best_record, complete_snapshots
 from tasks.stage import Stage
 from tasks.step_watch import Row
 from tasks.store import Artefact
@@ -26,6 +26,7 @@ from tasks.training_log import TRAIN_LOG, read_lines, read_rows, read_spikes
 from tasks.training_start import STARTS
 
 SETTINGS = "settings.json"
+OPTIMIZER = "optimizer_state_sha"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,13 +115,14 @@ def _num_parameters(settings: LlamaSettings) -> int:
 
 def _identities(training: _Training) -> dict[str, int]:
     """Hold the recorded digests to the files, and the weights of the epochs to each other."""
-    found = [
-        (file_sha256(snapshot.weights), file_sha256(snapshot.state / "optimizer.safetensors"))
-        for snapshot in training.snapshots
-    ]
-    said = [(epoch["weights_sha256"], epoch["optimizer_state_sha"]) for epoch in training.epochs]
-    wrong = sum(ours != theirs for ours, theirs in zip(found, said, strict=True))
-    num_different = len({weights for weights, _ in found})
+    found = [snapshot.digests() for snapshot in training.snapshots]
+    wrong = sum(
+        ours != epoch[FILES] or ours[f"{snapshot.state.name}/{OPTIMIZER_FILE}"] != epoch[OPTIMIZER]
+        for ours, epoch, snapshot in zip(found, training.epochs, training.snapshots, strict=True)
+    )
+    num_different = len(
+        {ours[each.weights.name] for ours, each in zip(found, training.snapshots, strict=True)}
+    )
     return {"wrong_digests": wrong, "repeated_weights": len(found) - num_different}
 
 

@@ -24,11 +24,11 @@ from model.precision import in_precision
 from model.ranks import Ranks
 from model.self_check import forward_error, gradient_error, measure_spread
 from model.train import TrainSettings, accumulate
-from model.training_state import TrainingState
+from model.training_state import TrainingState, whole_model
 from tasks.gpu import device_name, gpu_meter
 from tasks.probe import probe_ids, probe_loss, read_probe_loss
 from tasks.shared_documents import num_shared_documents
-from tasks.snapshots import complete_snapshots
+from tasks.snapshots import latest_snapshot
 from tasks.step_watch import FIELDS, MFU
 
 STARTS = "starts.jsonl"
@@ -91,7 +91,7 @@ def _model(
         accumulate(state, ids_BS, apart, module, places.ranks)
 
     measured = {
-        "forward_error": forward_error(state.model, ids_BS),
+        "forward_error": forward_error(whole_model(state.model), ids_BS),
         "gradient_error": gradient_error(state.model, ids_BS, gradients),
     }
     state.optimizer.zero_grad()
@@ -102,12 +102,10 @@ def _model(
             "spread_error": spread.spread_error,
             "kurtosis_error": spread.kurtosis_error,
         }
-    saved = [
-        each for each in complete_snapshots(places.directory) if each.read()["step"] == state.step
-    ]
-    if saved:
-        before = read_probe_loss(saved[-1].state)
-        now = probe_loss(state.model, probe_ids(places.validation))
+    saved = latest_snapshot(places.directory)
+    if saved is not None:
+        before = read_probe_loss(saved.state)
+        now = probe_loss(whole_model(state.model), probe_ids(places.validation))
         measured["resume_drift"] = abs(now - before)
     return measured
 

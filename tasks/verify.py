@@ -20,7 +20,7 @@ from tasks import bisection, checkpoint, evaluate, pretokenize, shard, train_mea
 from tasks.errors import NotFoundError
 from tasks.known_errors import KNOWN_ERRORS
 from tasks.run_record import PLAN, Run
-from tasks.snapshots import Snapshot, complete_snapshots
+from tasks.snapshots import FILES, Snapshot, complete_snapshots
 from tasks.stage import Stage, judge_all
 from tasks.store import Artefact, damages, open_store
 from tasks.training_log import TRAIN_LOG, read_rows
@@ -282,7 +282,7 @@ def _recomputed(
         "learning_rate": rows[-1]["learning_rate"],
         "tokens_per_second": sum(row["tokens"] for row in rows)
         / sum(row["wall_seconds"] for row in rows),
-        "weights_sha256": file_sha256(snapshot.weights),
+        FILES: snapshot.digests(),
     }
 
 

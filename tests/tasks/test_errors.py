@@ -20,6 +20,8 @@ from tasks.errors import (
     NotFoundError,
     PreflightError,
     SchedulerError,
+    SnapshotDamagedError,
+    StoppedError,
     StorageError,
     StoreRefusedError,
     StoreUnreachableError,
@@ -30,6 +32,7 @@ from tasks.errors import (
     UnsupportedStoreError,
     WorkerDiedError,
     WorkerFailedError,
+    WorkerHungError,
     WrongNameError,
     storage_error,
 )
@@ -94,10 +97,41 @@ EXAMPLES: list[tuple[TaskError, str]] = [
         "NUMERICAL_INSTABILITY: loss is nan",
     ),
     (
-        WorkerDiedError(-9, "one\ntwo\n"),
-        "training worker: exit status -9 (two), should be 0",
+        WorkerDiedError(
+            rank=1, num_ranks=2, step=7, silent_seconds=0.25, status=-9, output="one\n two\n"
+        ),
+        (
+            "training worker: rank 1 of 2, after step 7, last sign of life 0.2 s ago: "
+            "exit status -9 (two), should be 0"
+        ),
     ),
-    (WorkerDiedError(-9, ""), "training worker: exit status -9, should be 0"),
+    (
+        WorkerDiedError(rank=0, num_ranks=1, step=0, silent_seconds=None, status=None, output=""),
+        "training worker: rank 0 of 1, after step 0, no sign of life: it is gone, should be 0",
+    ),
+    (
+        WorkerHungError(
+            rank=1,
+            num_ranks=4,
+            step=7,
+            silent_seconds=61.0,
+            doing="training",
+            setting="runtime.step_timeout_seconds",
+            limit_seconds=60.0,
+        ),
+        (
+            "training worker: rank 1 of 4, after step 7, training: last sign of life 61.0 s ago, "
+            "should be within 60 s"
+        ),
+    ),
+    (
+        StoppedError(7, 9),
+        "training: stopped after step 7 as asked, with a snapshot, should reach step 9",
+    ),
+    (
+        SnapshotDamagedError(Path("ckpt/step-00000007.apr"), "no file", "abc", "step-00000007"),
+        "ckpt/step-00000007.apr: no file, should be sha256 abc",
+    ),
     (
         UnitDiedError("take in", 3),
         "take in: a worker was killed 3 times, should end its unit",

@@ -297,7 +297,7 @@ def test_a_run_forged_without_a_lie_has_no_failures(copied: Finished) -> None:
         ("grad_norm_max", 0.5),
         ("learning_rate", 1e-3),
         ("tokens_per_second", 1e6),
-        ("weights_sha256", "0" * 64),
+        ("files", {"epoch-000.apr": "0" * 64}),
     ],
 )
 def test_a_forged_number_of_an_epoch_is_computed_again(
