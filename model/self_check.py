@@ -74,7 +74,9 @@ def gradient_error(
         slope = scale = 0.0
         ahead, behind = dict(weights), dict(weights)
         for name in names:
-            width = float(np.sqrt((weights[name] ** 2).mean())) * NUDGE
+            # A new bias is zero everywhere, which is no width.
+            size = float(np.sqrt((weights[name] ** 2).mean())) or model.settings.initializer_std
+            width = size * NUDGE
             nudge = generator.normal(0.0, width, weights[name].shape)
             ahead[name], behind[name] = weights[name] + nudge, weights[name] - nudge
             gradient = _gradient(model.get_parameter(name))

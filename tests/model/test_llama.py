@@ -103,6 +103,8 @@ def test_the_370m_preset_has_219_tensors_of_373509120_parameters() -> None:
         rope_theta=10_000.0,
         rms_norm_eps=1e-5,
         initializer_std=0.02,
+        attention_bias=False,
+        tie_embeddings=False,
     )
     with torch.device("meta"):
         model = Llama(settings)

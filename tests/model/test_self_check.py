@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.llama import Llama, initialise
+from model.llama import Llama, LlamaSettings, initialise
 from model.loss import token_losses
 from model.plain_llama import plain_logits, plain_loss
 from model.self_check import forward_error, gradient_error, measure_spread
@@ -15,8 +15,8 @@ from tests.model import tiny
 IDS_BS = tiny.rows(1)[0][:, :9]
 
 
-def new_model(seed: int = 1) -> Llama:
-    model = Llama(tiny.LLAMA)
+def new_model(seed: int = 1, settings: LlamaSettings = tiny.LLAMA) -> Llama:
+    model = Llama(settings)
     initialise(model, seed)
     return model
 
@@ -56,8 +56,9 @@ def test_the_plain_loss_is_the_mean_over_all_targets() -> None:
     assert plain_loss(plain(model), tiny.LLAMA, IDS_BS) == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_right_model_differs_by_rounding_alone() -> None:
-    model = new_model()
+@pytest.mark.parametrize("settings", [tiny.LLAMA, tiny.QWEN2], ids=["llama", "qwen2"])
+def test_a_right_model_differs_by_rounding_alone(settings: LlamaSettings) -> None:
+    model = new_model(settings=settings)
 
     assert 0 < forward_error(model, IDS_BS) < 1e-5
     assert gradient_error(model, IDS_BS, backward(model)) < 1e-3
@@ -100,7 +101,7 @@ def test_a_matrix_twice_as_wide_is_seen() -> None:
 def test_a_matrix_of_waves_is_seen() -> None:
     model = new_model()
     with torch.no_grad():
-        weight = model.lm_head.weight
+        weight = model.get_parameter("lm_head.weight")
         waves = torch.sin(torch.arange(weight.numel()).double()).view_as(weight)
         weight.copy_(waves * math.sqrt(2) * tiny.LLAMA.initializer_std)
 
