@@ -32,10 +32,12 @@ def threads() -> Iterator[None]:
 
 
 def job_of(finished: Finished, directory: Path, **changes: Any) -> Job:
+    """Ask for the finished training again, in another directory, with changes to either part."""
     shards = finished.store.open(finished.refs.shards)
     settings = finished.settings
     directory.mkdir(exist_ok=True)
-    return Job(
+    own = {name: changes.pop(name) for name in Job.__dataclass_fields__ if name in changes}
+    job = Job(
         directory=str(directory),
         shards=str(shards.directory),
         shards_ref=str(shards.ref),
@@ -52,6 +54,7 @@ def job_of(finished: Finished, directory: Path, **changes: Any) -> Job:
         start_timeout_seconds=60.0,
         step_timeout_seconds=60.0,
     )
+    return replace(job, **own)
 
 
 def losses(directory: Path) -> list[tuple[int, float, float]]:
