@@ -100,7 +100,8 @@ def train(
 
     Shapes: every batch (B, S).
     Raises: StreamExhaustedError, NonFiniteError, LossSpikeError, WrongSettingError; weights and
-        optimizer are then as they were after the last reported step.
+        optimizer are then as they were after the last reported step, unless it is the update itself
+        that is not finite.
     """
     ranks = ranks or Ranks()
     module = ranks.distribute(in_precision(state.model, settings.precision))
@@ -143,6 +144,7 @@ def _step(
         return _answer(state, spike, train_loss, grad_norm, num_targets, settings)
     clip_grads_with_norm_(parameters, settings.clip_norm, norm)
     update_norm = _update(state, settings, ranks)
+    _require_finite("update norm", state.step + 1, update_norm)
     state.step += 1
     state.tokens_seen += num_targets
     state.recent.add(train_loss, grad_norm, settings.spike_window)
@@ -184,7 +186,8 @@ def accumulate(
     num_targets = count_targets(ids_BS)
     state.optimizer.zero_grad()
     device = next(state.model.parameters()).device
-    *held, last = torch.from_numpy(ranks.own(ids_BS)).to(device).split(settings.micro_batch_rows)
+    own_BS = torch.from_numpy(ranks.own(ids_BS)).to(device)
+    *held, last = torch.split(own_BS, settings.micro_batch_rows)
     losses: list[Tensor] = []
 
     def run(micro_BS: Tensor) -> None:

@@ -20,7 +20,7 @@ from tasks.stage import Stage
 from tasks.step_watch import Row
 from tasks.store import Artefact
 from tasks.train_gates import EPOCH_GATES, START_GATES, STEP_GATES, TRAIN_GATES, worst
-from tasks.train_judge import Watches, watch
+from tasks.train_judge import watch_epochs, watch_steps
 from tasks.train_outcome import success
 from tasks.training_log import TRAIN_LOG, read_lines, read_rows, read_spikes
 from tasks.training_start import STARTS
@@ -45,15 +45,16 @@ class _Training:
 def measure(artefact: Artefact) -> Measurements:
     """Compute everything again from the logs, the epoch records and the files."""
     training = _read(artefact.directory)
-    watches = watch(training.directory, training.train, training.context_length)
+    _, lines = watch_steps(training.directory, training.train, training.context_length)
+    epochs, ends = watch_epochs(training.directory, training.train)
     starts = read_lines(training.directory / STARTS)
     return {
-        **_results(training, watches),
+        **_results(training, ended_early=epochs.ended),
         **_rates(training),
         **_identities(training),
         **worst(START_GATES, starts),
-        **worst(STEP_GATES, watches.measured_steps),
-        **worst(EPOCH_GATES, watches.measured_epochs),
+        **worst(STEP_GATES, lines),
+        **worst(EPOCH_GATES, ends),
     }
 
 
@@ -71,17 +72,15 @@ def _read(directory: Path) -> _Training:
     )
 
 
-def _results(training: _Training, watches: Watches) -> dict[str, float | int | str]:
+def _results(training: _Training, *, ended_early: bool) -> dict[str, float | int | str]:
     """Say how the training ended and what it reached."""
     rows, epochs, train = training.rows, training.epochs, training.train
     best = best_record(epochs)
     return {
-        "outcome": success(
-            best["val_loss"], train.target_val_loss, ended_early=watches.epochs.ended
-        ),
+        "outcome": success(best["val_loss"], train.target_val_loss, ended_early=ended_early),
         "steps": len(rows),
         "steps_planned": train.num_steps,
-        "steps_due": epochs[-1]["step"] if watches.epochs.ended else train.num_steps,
+        "steps_due": epochs[-1]["step"] if ended_early else train.num_steps,
         "epochs": len(epochs),
         "spikes": len(read_spikes(training.directory / TRAIN_LOG)),
         "first_train_loss": rows[0]["train_loss"],

@@ -45,7 +45,7 @@ from tasks.snapshots import (
     latest_snapshot,
 )
 from tasks.train_job import Job, read_job
-from tasks.train_judge import TrainJudge
+from tasks.train_judge import TrainJudge, is_finished
 from tasks.training_log import TRAIN_LOG, truncate
 from tasks.training_start import Surroundings, look_around
 from tasks.validation import Validation
@@ -89,10 +89,11 @@ def work(job: Job, ranks: Ranks | None = None, heart: Heart | None = None) -> No
         (directory / SNAPSHOTS).mkdir(exist_ok=True)
         drop_incomplete(directory)
     # The first rank's choice: what the others find may be what it is about to drop.
-    latest = ranks.gather(latest_snapshot(directory))[0]
-    state = _restore(job, latest, ranks)
-    if state.step == job.train.num_steps:
+    found = (latest_snapshot(directory), is_finished(directory, job.train))
+    latest, finished = ranks.gather(found)[0]
+    if finished:
         return
+    state = _restore(job, latest, ranks)
     with SnapshotWriter() as writer:
         session = _begin(job, ranks, heart, state, writer)
         stream = _until_stopped(session, _stream(session))

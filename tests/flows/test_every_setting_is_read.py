@@ -29,7 +29,10 @@ from tests.tasks.tiny import pretokenized, sharded
 
 TINY = ("train.num_steps=4", "train.steps_per_epoch=2", "train.warmup_steps=1",
         "thresholds.max_loss_to_unigram=9.0")  # fmt: skip
-OTHERWISE = ("train.optimizer=muon", "source.kind=directory")
+OTHERWISE = ("train.optimizer=muon", "source.kind=directory", "train.schedule=wsd",
+             "train.decay_steps=1", "train.spike_response=skip", "train.spike_window=2",
+             "train.spike_deviations=1.0", "train.max_spikes=100",
+             "train.early_stop_min_epochs=1")  # fmt: skip
 "What only another choice reads."
 COPIES = {"dataclasses", "copy", "pydantic"}
 "Modules that read every field whatever it means."

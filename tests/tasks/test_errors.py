@@ -92,7 +92,10 @@ EXAMPLES: list[tuple[TaskError, str]] = [
         MirrorError("http://127.0.0.1:9", "refused"),
         "http://127.0.0.1:9: refused, should take the run",
     ),
-    (WorkerFailedError("NonFiniteError", "step 1: loss is nan", "lower it"), "step 1: loss is nan"),
+    (
+        WorkerFailedError("NonFiniteError", "loss is nan", "lower it", "NUMERICAL_INSTABILITY"),
+        "NUMERICAL_INSTABILITY: loss is nan",
+    ),
     (
         WorkerDiedError(
             rank=1, num_ranks=2, step=7, silent_seconds=0.25, status=-9, output="one\n two\n"
@@ -161,7 +164,8 @@ def test_every_error_of_the_package_is_shown_here_and_in_the_tree() -> None:
 
 
 def test_the_hint_of_a_failed_worker_is_the_workers_own() -> None:
-    assert WorkerFailedError("X", "y", "lower train.peak_lr").hint == "lower train.peak_lr"
+    failed = WorkerFailedError("X", "y", "lower train.peak_lr", "FAILED")
+    assert failed.hint == "lower train.peak_lr"
 
 
 @pytest.mark.parametrize(

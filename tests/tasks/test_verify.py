@@ -142,7 +142,7 @@ def test_every_edited_measurement_is_computed_again(copied: Finished, stage: str
         (
             "train",
             set_at("gates", 3, "threshold", to=100.0),
-            "train.metadata.json: gate train.learned is pass now",
+            "train.metadata.json: gate train.spread is pass now",
         ),
         (
             "bisect",
