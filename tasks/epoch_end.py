@@ -136,6 +136,8 @@ def stop(session: Session) -> None:
             reached = {"step": state.step, "cursor_rows": state.cursor_rows}
             write_record(snapshot.record, {**reached, FILES: files})
             sync_directory(snapshot.directory)
+            for earlier in stopped_snapshots(session.directory)[:-1]:
+                earlier.remove()
     raise StoppedError(state.step, session.job.train.num_steps)
 
 

@@ -88,10 +88,11 @@ def work(job: Job, ranks: Ranks | None = None, heart: Heart | None = None) -> No
     if ranks.rank == 0:
         (directory / SNAPSHOTS).mkdir(exist_ok=True)
         drop_incomplete(directory)
-    if ranks.gather(ranks.rank == 0 and is_finished(directory, job.train))[0]:
-        return
     # The first rank's choice: what the others find may be what it is about to drop.
-    latest = ranks.gather(latest_snapshot(directory))[0]
+    found = (latest_snapshot(directory), is_finished(directory, job.train))
+    latest, finished = ranks.gather(found)[0]
+    if finished:
+        return
     state = _restore(job, latest, ranks)
     with SnapshotWriter() as writer:
         session = _begin(job, ranks, heart, state, writer)
