@@ -19,6 +19,7 @@ STORAGE = 7
 INFERENCE_FAILED = 8
 NOT_AVAILABLE = 9
 NETWORK = 10
+STOPPED = 11
 INTERRUPTED = 130
 
 EXIT_CODES: Mapping[type[Exception], int] = {
@@ -40,9 +41,13 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     task_errors.SchedulerError: NETWORK,
     task_errors.BusyError: STORAGE,
     task_errors.WorkerDiedError: UNEXPECTED,
+    task_errors.WorkerHungError: UNEXPECTED,
+    task_errors.StoppedError: STOPPED,
+    task_errors.SnapshotDamagedError: VALIDATION_FAILED,
     task_errors.UnitDiedError: UNEXPECTED,
     task_errors.UnitFailedError: UNEXPECTED,
     task_errors.MirrorError: NETWORK,
+    task_errors.DeviceUnavailableError: NOT_AVAILABLE,
     task_errors.PreflightError: VALIDATION_FAILED,
     data_errors.WrongSettingError: USAGE,
     data_errors.MissingFileError: NOT_FOUND,

@@ -13,6 +13,7 @@ from prefect.states import Failed
 from flows.environment import service_addresses
 from flows.settings import PipelineSettings
 from tasks import places
+from tasks.errors import StoppedError
 from tasks.known_errors import KNOWN_ERRORS
 from tasks.mirror_state import Sent
 from tasks.mirroring import mirrored
@@ -58,6 +59,9 @@ def recording_the_end(run: Run) -> Iterator[None]:
     """Write the run's record when the block ends, however it ends."""
     try:
         yield
+    except StoppedError as error:
+        finish_run(run, "interrupted", str(error))
+        raise
     except KNOWN_ERRORS as error:
         finish_run(run, "failed", str(error))
         raise

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from model.errors import WrongTensorsError
 from model.muon import Muon
+from model.ranks import like
 from model.train_settings import TrainSettings
 
 
@@ -66,8 +67,7 @@ class TrainOptimizer:
             raise WrongTensorsError(where, missing, unexpected, misshapen)
         for part, parameter, name in self._owned():
             part.state[parameter] = {
-                role: tensors[f"{name}.{role}"].to(parameter.device, copy=True)
-                for role in _roles(part)
+                role: like(tensors[f"{name}.{role}"], parameter) for role in _roles(part)
             }
 
     def _expected_forms(self) -> dict[str, tuple[torch.Size, torch.dtype]]:

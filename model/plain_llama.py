@@ -48,14 +48,14 @@ def plain_loss(weights: Weights, settings: LlamaSettings, ids_BS: NDArray[np.int
 
 
 def _project(x_TD: Array, weights: Weights, name: str) -> Array:
-    y_TD: Array = x_TD @ weights[f"{name}.weight"].T
-    bias = f"{name}.bias"
-    return y_TD + weights[bias] if bias in weights else y_TD
+    projected_TD: Array = x_TD @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", 0.0)
+    return projected_TD
 
 
 def _norm(x_TD: Array, gain_D: Array, settings: LlamaSettings) -> Array:
     mean_square_T1 = (x_TD**2).mean(-1, keepdims=True)
-    return x_TD / np.sqrt(mean_square_T1 + settings.rms_norm_eps) * gain_D
+    normed_TD: Array = x_TD / np.sqrt(mean_square_T1 + settings.rms_norm_eps) * gain_D
+    return normed_TD
 
 
 def _attend(x_TD: Array, weights: Weights, name: str, settings: LlamaSettings) -> Array:

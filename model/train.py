@@ -20,7 +20,7 @@ from model.errors import LossSpikeError, NonFiniteError, StreamExhaustedError, W
 from model.loss import PADDING, row_losses
 from model.optimizer import read_learning_rate, set_learning_rate
 from model.precision import in_precision, matmul_precision
-from model.ranks import Ranks
+from model.ranks import Ranks, own_part, whole
 from model.schedule import learning_rate
 from model.spikes import Spike, find_spike
 from model.train_settings import TrainSettings
@@ -103,7 +103,8 @@ def train(
 
     Shapes: every batch (B, S).
     Raises: StreamExhaustedError, NonFiniteError, LossSpikeError, WrongSettingError; weights and
-        optimizer are then as they were after the last reported step.
+        optimizer are then as they were after the last reported step, unless it is the update itself
+        that is not finite.
     """
     ranks = ranks or Ranks()
     module = ranks.distribute(in_precision(state.model, settings.precision))
@@ -137,7 +138,7 @@ def _step(
     num_targets = count_targets(ids_BS)
     loss = accumulate(state, ids_BS, settings, module, ranks, document_end)
     parameters = [p for p in state.model.parameters() if p.grad is not None]
-    norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+    norm = whole(get_total_norm([p.grad for p in parameters if p.grad is not None]))
     # One transfer for both: each would wait for the device.
     train_loss, grad_norm = torch.stack((loss, norm.to(loss.dtype))).tolist()
     _require_finite("loss", state.step + 1, train_loss)
@@ -146,7 +147,8 @@ def _step(
     if spike := _spike(state, train_loss, grad_norm, settings):
         return _answer(state, spike, train_loss, grad_norm, num_targets, settings)
     clip_grads_with_norm_(parameters, settings.clip_norm, norm)
-    update_norm = _update(state, settings)
+    update_norm = _update(state, settings, ranks)
+    _require_finite("update norm", state.step + 1, update_norm)
     state.step += 1
     state.tokens_seen += num_targets
     state.recent.add(train_loss, grad_norm, settings.spike_window)
@@ -189,7 +191,8 @@ def accumulate(
     num_targets = count_targets(ids_BS)
     state.optimizer.zero_grad()
     device = next(state.model.parameters()).device
-    *held, last = torch.from_numpy(ranks.own(ids_BS)).to(device).split(settings.micro_batch_rows)
+    own_BS = torch.from_numpy(ranks.own(ids_BS)).to(device)
+    *held, last = torch.split(own_BS, settings.micro_batch_rows)
     losses: list[Tensor] = []
 
     def run(micro_BS: Tensor) -> None:
@@ -250,13 +253,13 @@ def _answer(
     )
 
 
-def _update(state: TrainingState, settings: TrainSettings) -> float:
+def _update(state: TrainingState, settings: TrainSettings, ranks: Ranks) -> float:
     """Let the optimizer move the weights, and measure how far it did."""
     set_learning_rate(state.optimizer, learning_rate(state.step + 1, settings))
     before = _flat_weights(state.model)
     state.optimizer.step()
-    return float(torch.linalg.vector_norm(_flat_weights(state.model).sub_(before)))
+    return float(ranks.norm(torch.linalg.vector_norm(_flat_weights(state.model).sub_(before))))
 
 
 def _flat_weights(model: nn.Module) -> Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    return torch.cat([own_part(parameter.detach()).flatten() for parameter in model.parameters()])

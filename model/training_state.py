@@ -13,21 +13,25 @@ from typing import TypedDict, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from model.errors import CorruptFileError, ModelFormatError, WrongTensorsError
 from model.llama import Llama, LlamaSettings, initialise
 from model.optimizer import TrainOptimizer, new_optimizer
+from model.ranks import Ranks, own_part, whole
 from model.spikes import RecentUpdates
 from model.train_settings import TrainSettings
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
+STATE_VERSION = 1
+"""Of what the state file holds; other versions are refused."""
 _COUNTERS = ("step", "tokens_seen", "cursor_rows", "num_spikes")
 
 
 class _Facts(TypedDict):
+    version: int
     step: int
     tokens_seen: int
     cursor_rows: int
@@ -55,12 +59,15 @@ class TrainingState:
 
 
 def new_state(
-    llama: LlamaSettings, train: TrainSettings, device: torch.device | str
+    llama: LlamaSettings,
+    train: TrainSettings,
+    device: torch.device | str,
+    ranks: Ranks | None = None,
 ) -> TrainingState:
     """Build a freshly drawn model and an optimizer that has seen nothing."""
     model = Llama(llama)
     generator = initialise(model, train.seed)
-    model.to(device)
+    (ranks or Ranks()).place(model, device, train.precision)
     return TrainingState(
         model=model,
         optimizer=new_optimizer(model, train),
@@ -78,11 +85,10 @@ def weights(state: TrainingState) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in state.model.named_parameters()}
 
 
-def save_training_state(state: TrainingState, directory: Path) -> None:
-    """Write all but the weights; equal states give equal bytes."""
-    tensors = {name: value.contiguous() for name, value in state.optimizer.tensors().items()}
-    save_file(tensors, directory / OPTIMIZER_FILE)
+def state_text(state: TrainingState) -> str:
+    """Write down the counters and the generator, as the state file has them."""
     facts = _Facts(
+        version=STATE_VERSION,
         step=state.step,
         tokens_seen=state.tokens_seen,
         cursor_rows=state.cursor_rows,
@@ -90,7 +96,18 @@ def save_training_state(state: TrainingState, directory: Path) -> None:
         recent=asdict(state.recent),
         rng=base64.b64encode(state.generator.get_state().numpy().tobytes()).decode("ascii"),
     )
-    (directory / STATE_FILE).write_text(json.dumps(facts, sort_keys=True, indent=2) + "\n")
+    return json.dumps(facts, sort_keys=True, indent=2) + "\n"
+
+
+def whole_model(model: Llama) -> Llama:
+    """Return a model of which this rank holds everything: itself, unless it is in parts."""
+    tensors = {name: p.detach() for name, p in model.named_parameters()}
+    if all(own_part(tensor) is tensor for tensor in tensors.values()):
+        return model
+    with torch.device(next(model.parameters()).device):
+        together = Llama(model.settings)
+    together.load_state_dict({name: whole(tensor) for name, tensor in tensors.items()})
+    return together
 
 
 def load_training_state(
@@ -99,6 +116,7 @@ def load_training_state(
     weights: Mapping[str, Tensor],
     directory: Path,
     device: torch.device | str,
+    ranks: Ranks | None = None,
 ) -> TrainingState:
     """Rebuild the state that was saved, bit for bit.
 
@@ -107,7 +125,7 @@ def load_training_state(
     facts = _read_facts(directory / STATE_FILE)
     model = Llama(llama)
     _load_weights(model, weights)
-    model.to(device)
+    (ranks or Ranks()).place(model, device, train.precision)
     optimizer = new_optimizer(model, train)
     optimizer_path = directory / OPTIMIZER_FILE
     tensors = _read_tensors(optimizer_path)
@@ -146,7 +164,9 @@ def _read_facts(path: Path) -> _Facts:
         facts = json.loads(path.read_bytes())
     except ValueError as error:
         raise CorruptFileError(path, f"no JSON ({error})", "one JSON object") from error
-    expected = {*_COUNTERS, "recent", "rng"}
+    if isinstance(facts, dict) and facts.get("version", STATE_VERSION) != STATE_VERSION:
+        raise ModelFormatError(path, f"version is {facts['version']!r}", f"{STATE_VERSION}")
+    expected = {"version", *_COUNTERS, "recent", "rng"}
     if not isinstance(facts, dict) or facts.keys() != expected:
         found = f"keys {sorted(facts)}" if isinstance(facts, dict) else "no object"
         raise ModelFormatError(path, found, f"an object with keys {sorted(expected)}")

@@ -120,7 +120,9 @@ def write_bundle(
 ) -> dict[str, Any]:
     """Write `.apr`, the Hugging Face files and the model card."""
     epoch = int(evaluation.index["content"]["epoch"])
-    llama, tensors = read_model(Snapshot(training.directory / SNAPSHOTS, epoch).weights, scan=True)
+    llama, tensors = read_model(
+        Snapshot.of_epoch(training.directory / SNAPSHOTS, epoch).weights, scan=True
+    )
     tokenizer_json = (shards.directory / "tokenizer.json").read_text()
     provenance = {
         "name": settings.name,

@@ -54,8 +54,8 @@ class EpochWatch:
         """Whether so many epochs in a row brought nothing that more of them would be in vain."""
         train = self.plan.train
         return (
-            self._past.stale_epochs >= train.early_stop_patience
-            and self._past.num_epochs >= train.early_stop_min_epochs
+            self._past.num_epochs >= train.early_stop_min_epochs
+            and self._past.stale_epochs >= train.early_stop_patience
         )
 
     def measure(self, rows: Sequence[Row], losses: ValLosses) -> dict[str, float | None]:

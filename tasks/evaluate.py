@@ -163,7 +163,9 @@ def score(
 
 def best_snapshot(training: Artefact) -> Snapshot:
     """Return the snapshot with the lowest validation loss."""
-    return Snapshot(training.directory / SNAPSHOTS, int(training.index["content"]["best_epoch"]))
+    return Snapshot.of_epoch(
+        training.directory / SNAPSHOTS, int(training.index["content"]["best_epoch"])
+    )
 
 
 def _train_settings(training: Artefact) -> TrainSettings:

@@ -4,12 +4,7 @@ The worker is a process of its own, so that this one can watch it: progress goes
 and to the Prefect UI from here, and a worker that dies is started again from its last snapshot.
 """
 
-import json
 import shutil
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -21,25 +16,22 @@ from evidence.records import SEAL
 from evidence.refs import ShardsRef, TrainingRef
 from model.llama import LlamaSettings
 from model.train import TrainSettings
-from tasks import places
-from tasks.device import choose_device, num_threads
-from tasks.errors import PreflightError, WorkerDiedError, WorkerFailedError
+from tasks.device import choose_device, num_ranks, num_threads
+from tasks.errors import PreflightError
 from tasks.live import announce
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.progress import ProgressArtifact, progress_bars
+from tasks.rank_processes import run_ranks
 from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
 from tasks.snapshots import MAX_EPOCHS, best_record, complete_snapshots
 from tasks.stage import Done, perform
 from tasks.store import Artefact, open_store
-from tasks.telemetry import sampling
 from tasks.thresholds import Thresholds
+from tasks.train_job import Job
 from tasks.train_measure import SETTINGS, STAGE
 from tasks.train_outcome import success
-from tasks.train_worker import FAILED, Job
 from tasks.training_log import TRAIN_LOG, LogTail
-
-LOOK_SECONDS = 0.2
 
 
 @stage_task("train", "train {model.num_layers}x{model.hidden_size} for {settings.num_steps} steps")
@@ -57,12 +49,13 @@ def train_task(
     def build(directory: Path) -> dict[str, Any]:
         artefact = open_store().open(shards)
         index = artefact.read_index(ShardsIndex)
-        check_fits(index, model, settings)
+        check_fits(index, model, settings, num_ranks(runtime))
         announce(run, directory)
         made_with = {"shards": str(shards), "context_length": index.context_length}
         (directory / SETTINGS).write_bytes(pretty({**recipe_settings, **made_with}))
         job = _job(directory, artefact, model, settings, thresholds, runtime)
-        _run_worker(job, settings.num_steps)
+        with progress_bars() as bars:
+            run_ranks(job, _Progress(directory, settings.num_steps, bars).show)
         return _index(directory, settings)
 
     done = perform(
@@ -81,7 +74,9 @@ def train_task(
     return TrainingRef(done.ref.digest)
 
 
-def check_fits(index: ShardsIndex, model: LlamaSettings, settings: TrainSettings) -> None:
+def check_fits(
+    index: ShardsIndex, model: LlamaSettings, settings: TrainSettings, num_ranks: int
+) -> None:
     """Refuse a model or a budget that these shards cannot serve, before any compute.
 
     Raises: PreflightError.
@@ -99,6 +94,9 @@ def check_fits(index: ShardsIndex, model: LlamaSettings, settings: TrainSettings
         raise PreflightError("train.steps_per_epoch", settings.steps_per_epoch, expected)
     if settings.batch_rows > index.train.num_rows:
         expected = f"at most the {index.train.num_rows} training rows"
+        raise PreflightError("train.batch_rows", settings.batch_rows, expected)
+    if settings.batch_rows % num_ranks:
+        expected = f"a multiple of the {num_ranks} ranks, each of which takes as many rows"
         raise PreflightError("train.batch_rows", settings.batch_rows, expected)
     available = settings.max_passes * (index.train.num_rows // settings.batch_rows)
     if settings.num_steps > available:
@@ -128,58 +126,28 @@ def _job(
         thresholds=thresholds,
         num_threads=num_threads(runtime),
         device=choose_device(runtime),
+        num_ranks=num_ranks(runtime),
+        parallelism=runtime.parallelism,
+        deterministic=runtime.deterministic,
+        start_timeout_seconds=runtime.start_timeout_seconds,
+        step_timeout_seconds=runtime.step_timeout_seconds,
     )
 
 
-def _run_worker(job: Job, num_steps: int) -> None:
-    """Run the worker to its end, showing what it logs.
+class _Progress:
+    """Shows the steps that the worker has logged since the last look."""
 
-    Raises: WorkerFailedError with the worker's own words, WorkerDiedError if it had none.
-    """
-    command = [sys.executable, "-m", "tasks.train_worker"]
-    with (
-        tempfile.TemporaryFile("w+") as said,
-        tempfile.TemporaryFile("w+") as complained,
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=said, stderr=complained, cwd=places.PROJECT
-        ) as worker,
-        sampling(Path(job.directory), worker.pid),
-        progress_bars() as bars,
-    ):
-        try:
-            assert worker.stdin is not None
-            worker.stdin.write(json.dumps(asdict(job)).encode())
-            worker.stdin.close()
-            _watch(worker, LogTail(Path(job.directory) / TRAIN_LOG), num_steps, bars)
-        finally:
-            worker.terminate()
-            worker.wait()
-        if worker.returncode == FAILED:
-            said.seek(0)
-            words = json.loads(said.read().splitlines()[-1])
-            raise WorkerFailedError(
-                words["error"], words["message"], words["hint"], words["outcome"]
-            )
-        if worker.returncode:
-            complained.seek(0)
-            raise WorkerDiedError(worker.returncode, complained.read())
+    def __init__(self, directory: Path, num_steps: int, bars: Callable[[str, int, int], None]):
+        self._tail = LogTail(directory / TRAIN_LOG)
+        self._num_steps = num_steps
+        self._bars = bars
+        self._artifact = ProgressArtifact("train-progress", f"training steps of {num_steps}")
 
-
-def _watch(
-    worker: subprocess.Popen[bytes],
-    tail: LogTail,
-    num_steps: int,
-    bars: Callable[[str, int, int], None],
-) -> None:
-    artifact = ProgressArtifact("train-progress", f"training steps of {num_steps}")
-    running = True
-    while running:
-        running = worker.poll() is None
-        for row in tail.rows():
-            bars(f"train, loss {row['train_loss']:.3f}", row["step"], num_steps)
-            artifact.show(row["step"], num_steps)
-        if running:
-            time.sleep(LOOK_SECONDS)
+    def show(self) -> None:
+        """Look, and show."""
+        for row in self._tail.rows():
+            self._bars(f"train, loss {row['train_loss']:.3f}", row["step"], self._num_steps)
+            self._artifact.show(row["step"], self._num_steps)
 
 
 def _index(directory: Path, settings: TrainSettings) -> dict[str, Any]:

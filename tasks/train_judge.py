@@ -5,7 +5,7 @@ Everything that is compared is written down first, so that the verdict can be re
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,34 +22,43 @@ from tasks.step_watch import BACK_TO, MFU, SPIKE, Row, StepPlan, StepWatch
 from tasks.thresholds import Thresholds
 from tasks.train_gates import EPOCH_GATES, START_GATES, STEP_GATES
 from tasks.training_log import TRAIN_LOG, append_row, read_lines, read_rows
-from tasks.training_start import STARTS, Surroundings, look_around
+from tasks.training_start import STARTS, Surroundings
 from tasks.val_losses import ValLosses
 
 
-@dataclass(frozen=True, slots=True)
-class Watches:
-    """Both watches, having seen all that a training directory holds."""
-
-    steps: StepWatch
-    epochs: EpochWatch
-    measured_steps: list[dict[str, float]]
-    measured_epochs: list[dict[str, float | None]]
-
-
-def watch(directory: Path, settings: TrainSettings, context_length: int) -> Watches:
-    """Measure every line and every epoch of a training directory."""
+def watch_steps(
+    directory: Path, settings: TrainSettings, context_length: int
+) -> tuple[StepWatch, list[dict[str, float]]]:
+    """Measure every line of a training directory, and return what has seen them all too."""
     starts = read_lines(directory / STARTS)
-    uniform, unigram = starts[-1]["uniform_nats"], starts[-1]["unigram_nats"]
-    plan = StepPlan(train=settings, context_length=context_length, uniform_nats=uniform)
-    steps = StepWatch(plan, starts)
-    epochs = EpochWatch(EpochPlan(train=settings, uniform_nats=uniform, unigram_nats=unigram))
-    lines = [steps.measure(line) for line in read_lines(directory / TRAIN_LOG)]
-    rows = read_rows(directory / TRAIN_LOG)
-    ends = [
-        epochs.measure(rows_of(snapshot, rows), ValLosses.read(snapshot.state))
+    plan = StepPlan(
+        train=settings, context_length=context_length, uniform_nats=starts[-1]["uniform_nats"]
+    )
+    watch = StepWatch(plan, starts)
+    return watch, [watch.measure(line) for line in read_lines(directory / TRAIN_LOG)]
+
+
+def watch_epochs(
+    directory: Path, settings: TrainSettings
+) -> tuple[EpochWatch, list[dict[str, float | None]]]:
+    """Measure every epoch of a training directory, and return what has seen them all too."""
+    start = read_lines(directory / STARTS)[-1]
+    nats = {name: start[name] for name in ("uniform_nats", "unigram_nats")}
+    watch, rows = EpochWatch(EpochPlan(train=settings, **nats)), read_rows(directory / TRAIN_LOG)
+    return watch, [
+        watch.measure(rows_of(snapshot, rows), ValLosses.read(snapshot.state))
         for snapshot in complete_snapshots(directory)
     ]
-    return Watches(steps, epochs, lines, ends)
+
+
+def is_finished(directory: Path, settings: TrainSettings) -> bool:
+    """Tell whether nothing is left to train, because the budget is used up or would be in vain."""
+    snapshots = complete_snapshots(directory)
+    if not snapshots:
+        return False
+    return snapshots[-1].read()["step"] == settings.num_steps or (
+        watch_epochs(directory, settings)[0].ended
+    )
 
 
 def rows_of(snapshot: Snapshot, rows: Sequence[Row]) -> list[Row]:
@@ -68,7 +77,7 @@ class TrainJudge:
 
     def __init__(
         self,
-        state: TrainingState,
+        start: Mapping[str, Any],
         settings: TrainSettings,
         thresholds: Thresholds,
         places: Surroundings,
@@ -78,13 +87,12 @@ class TrainJudge:
         self.places = places
         self.leaks = LeakCount(places.validation)
         self._sample_gpu = gpu_meter(places.device)
-        start = look_around(state, settings, places)
         with (places.directory / STARTS).open("a") as file:
-            append_row(file, start)
-        self._require(START_GATES, start, f"before step {state.step + 1}")
+            append_row(file, dict(start))
+        self._require(START_GATES, start, f"before step {start['step'] + 1}")
         self._peak = start.get("peak_flops_per_second")
-        watches = watch(places.directory, settings, places.index.context_length)
-        self._steps, self._epochs = watches.steps, watches.epochs
+        self._steps, _ = watch_steps(places.directory, settings, places.index.context_length)
+        self._epochs, _ = watch_epochs(places.directory, settings)
 
     @property
     def ended(self) -> bool:

@@ -9,23 +9,24 @@ from typing import Any
 
 import torch
 
-from evidence.canonical import file_sha256
 from evidence.gates import Measurements
 from evidence.refs import TrainingRef
 from model.flops import training_flops_per_token
 from model.llama import Llama, LlamaSettings, num_parameters
 from model.train import VERSION, TrainSettings
-from tasks.snapshots import Snapshot, best_record, complete_snapshots
+from model.training_state import OPTIMIZER_FILE
+from tasks.snapshots import FILES, Snapshot, best_record, complete_snapshots
 from tasks.stage import Stage
 from tasks.step_watch import Row
 from tasks.store import Artefact
 from tasks.train_gates import EPOCH_GATES, START_GATES, STEP_GATES, TRAIN_GATES, worst
-from tasks.train_judge import Watches, watch
+from tasks.train_judge import watch_epochs, watch_steps
 from tasks.train_outcome import success
 from tasks.training_log import TRAIN_LOG, read_lines, read_rows, read_spikes
 from tasks.training_start import STARTS
 
 SETTINGS = "settings.json"
+OPTIMIZER = "optimizer_state_sha"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,15 +45,16 @@ class _Training:
 def measure(artefact: Artefact) -> Measurements:
     """Compute everything again from the logs, the epoch records and the files."""
     training = _read(artefact.directory)
-    watches = watch(training.directory, training.train, training.context_length)
+    _, lines = watch_steps(training.directory, training.train, training.context_length)
+    epochs, ends = watch_epochs(training.directory, training.train)
     starts = read_lines(training.directory / STARTS)
     return {
-        **_results(training, watches),
+        **_results(training, ended_early=epochs.ended),
         **_rates(training),
         **_identities(training),
         **worst(START_GATES, starts),
-        **worst(STEP_GATES, watches.measured_steps),
-        **worst(EPOCH_GATES, watches.measured_epochs),
+        **worst(STEP_GATES, lines),
+        **worst(EPOCH_GATES, ends),
     }
 
 
@@ -70,17 +72,15 @@ def _read(directory: Path) -> _Training:
     )
 
 
-def _results(training: _Training, watches: Watches) -> dict[str, float | int | str]:
+def _results(training: _Training, *, ended_early: bool) -> dict[str, float | int | str]:
     """Say how the training ended and what it reached."""
     rows, epochs, train = training.rows, training.epochs, training.train
     best = best_record(epochs)
     return {
-        "outcome": success(
-            best["val_loss"], train.target_val_loss, ended_early=watches.epochs.ended
-        ),
+        "outcome": success(best["val_loss"], train.target_val_loss, ended_early=ended_early),
         "steps": len(rows),
         "steps_planned": train.num_steps,
-        "steps_due": epochs[-1]["step"] if watches.epochs.ended else train.num_steps,
+        "steps_due": epochs[-1]["step"] if ended_early else train.num_steps,
         "epochs": len(epochs),
         "spikes": len(read_spikes(training.directory / TRAIN_LOG)),
         "first_train_loss": rows[0]["train_loss"],
@@ -115,13 +115,14 @@ def _num_parameters(settings: LlamaSettings) -> int:
 
 def _identities(training: _Training) -> dict[str, int]:
     """Hold the recorded digests to the files, and the weights of the epochs to each other."""
-    found = [
-        (file_sha256(snapshot.weights), file_sha256(snapshot.state / "optimizer.safetensors"))
-        for snapshot in training.snapshots
-    ]
-    said = [(epoch["weights_sha256"], epoch["optimizer_state_sha"]) for epoch in training.epochs]
-    wrong = sum(ours != theirs for ours, theirs in zip(found, said, strict=True))
-    num_different = len({weights for weights, _ in found})
+    found = [snapshot.digests() for snapshot in training.snapshots]
+    wrong = sum(
+        ours != epoch[FILES] or ours[f"{snapshot.state.name}/{OPTIMIZER_FILE}"] != epoch[OPTIMIZER]
+        for ours, epoch, snapshot in zip(found, training.epochs, training.snapshots, strict=True)
+    )
+    num_different = len(
+        {ours[each.weights.name] for ours, each in zip(found, training.snapshots, strict=True)}
+    )
     return {"wrong_digests": wrong, "repeated_weights": len(found) - num_different}
 
 

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from model.errors import CorruptFileError, ModelFormatError, WrongTensorsError
+from model.ranks import Ranks
+from model.state_copy import Staging
 from model.train import EpochReport, Report, TrainSettings, train
 from model.training_state import (
     OPTIMIZER_FILE,
     STATE_FILE,
     TrainingState,
     load_training_state,
-    save_training_state,
     weights,
 )
 from tests.model import tiny
@@ -35,8 +36,15 @@ def advance(state: TrainingState, settings: TrainSettings, until: int) -> list[R
     return found
 
 
+def save(state: TrainingState, directory: Path) -> None:
+    copy = Staging().copy(state, Ranks())
+    assert copy is not None
+    copy.save(directory)
+    copy.require_saved(directory)
+
+
 def reload(state: TrainingState, settings: TrainSettings, directory: Path) -> TrainingState:
-    save_training_state(state, directory)
+    save(state, directory)
     copies = {name: value.clone() for name, value in weights(state).items()}
     return load_training_state(tiny.LLAMA, settings, copies, directory, "cpu")
 
@@ -79,7 +87,7 @@ def test_equal_states_give_equal_bytes(settings: TrainSettings, tmp_path: Path) 
         directory.mkdir()
         state = tiny.state(settings)
         advance(state, settings, until=3)
-        save_training_state(state, directory)
+        save(state, directory)
         saved.append([(directory / file).read_bytes() for file in (OPTIMIZER_FILE, STATE_FILE)])
 
     assert saved[0] == saved[1]
@@ -88,12 +96,13 @@ def test_equal_states_give_equal_bytes(settings: TrainSettings, tmp_path: Path) 
 def test_the_state_file_says_how_far_training_came(tmp_path: Path) -> None:
     state = tiny.state()
     advance(state, tiny.TRAIN, until=3)
-    save_training_state(state, tmp_path)
+    save(state, tmp_path)
 
     facts = json.loads((tmp_path / STATE_FILE).read_text())
 
     assert facts.pop("rng")
     assert facts == {
+        "version": 1,
         "step": 3,
         "tokens_seen": 144,
         "cursor_rows": 9,
@@ -106,10 +115,10 @@ def test_the_state_file_says_how_far_training_came(tmp_path: Path) -> None:
 def test_one_changed_moment_changes_the_file(tmp_path: Path) -> None:
     state = tiny.state()
     advance(state, tiny.TRAIN, until=3)
-    save_training_state(state, tmp_path)
+    save(state, tmp_path)
     before = (tmp_path / OPTIMIZER_FILE).read_bytes()
     state.optimizer.tensors()["model.norm.weight.exp_avg"][0] += 1
-    save_training_state(state, tmp_path)
+    save(state, tmp_path)
 
     assert (tmp_path / OPTIMIZER_FILE).read_bytes() != before
 
@@ -117,7 +126,7 @@ def test_one_changed_moment_changes_the_file(tmp_path: Path) -> None:
 def saved(directory: Path) -> dict[str, torch.Tensor]:
     state = tiny.state()
     advance(state, tiny.TRAIN, until=3)
-    save_training_state(state, directory)
+    save(state, directory)
     return weights(state)
 
 

@@ -14,12 +14,15 @@ from tasks.errors import (
     AmbiguousError,
     ArtefactDamagedError,
     BusyError,
+    DeviceUnavailableError,
     FeatureError,
     MirrorError,
     NoRunsError,
     NotFoundError,
     PreflightError,
     SchedulerError,
+    SnapshotDamagedError,
+    StoppedError,
     StorageError,
     StoreRefusedError,
     StoreUnreachableError,
@@ -30,6 +33,7 @@ from tasks.errors import (
     UnsupportedStoreError,
     WorkerDiedError,
     WorkerFailedError,
+    WorkerHungError,
     WrongNameError,
     storage_error,
 )
@@ -82,6 +86,10 @@ EXAMPLES: list[tuple[TaskError, str]] = [
         "/s/lock: this recipe is held by another process, should be free",
     ),
     (
+        DeviceUnavailableError("cuda:3", 2),
+        "runtime.device is cuda:3, should be one of the 2 GPUs here",
+    ),
+    (
         PreflightError("train.num_steps", 9, "at most 8"),
         "train.num_steps is 9, should be at most 8",
     ),
@@ -89,12 +97,46 @@ EXAMPLES: list[tuple[TaskError, str]] = [
         MirrorError("http://127.0.0.1:9", "refused"),
         "http://127.0.0.1:9: refused, should take the run",
     ),
-    (WorkerFailedError("NonFiniteError", "step 1: loss is nan", "lower it"), "step 1: loss is nan"),
     (
-        WorkerDiedError(-9, "one\ntwo\n"),
-        "training worker: exit status -9 (two), should be 0",
+        WorkerFailedError("NonFiniteError", "loss is nan", "lower it", "NUMERICAL_INSTABILITY"),
+        "NUMERICAL_INSTABILITY: loss is nan",
     ),
-    (WorkerDiedError(-9, ""), "training worker: exit status -9, should be 0"),
+    (
+        WorkerDiedError(
+            rank=1, num_ranks=2, step=7, silent_seconds=0.25, status=-9, output="one\n two\n"
+        ),
+        (
+            "training worker: rank 1 of 2, after step 7, last sign of life 0.2 s ago: "
+            "exit status -9 (two), should be 0"
+        ),
+    ),
+    (
+        WorkerDiedError(rank=0, num_ranks=1, step=0, silent_seconds=None, status=None, output=""),
+        "training worker: rank 0 of 1, after step 0, no sign of life: it is gone, should be 0",
+    ),
+    (
+        WorkerHungError(
+            rank=1,
+            num_ranks=4,
+            step=7,
+            silent_seconds=61.0,
+            doing="training",
+            setting="runtime.step_timeout_seconds",
+            limit_seconds=60.0,
+        ),
+        (
+            "training worker: rank 1 of 4, after step 7, training: last sign of life 61.0 s ago, "
+            "should be within 60 s"
+        ),
+    ),
+    (
+        StoppedError(7, 9),
+        "training: stopped after step 7 as asked, with a snapshot, should reach step 9",
+    ),
+    (
+        SnapshotDamagedError(Path("ckpt/step-00000007.apr"), "no file", "abc", "step-00000007"),
+        "ckpt/step-00000007.apr: no file, should be sha256 abc",
+    ),
     (
         UnitDiedError("take in", 3),
         "take in: a worker was killed 3 times, should end its unit",
@@ -127,7 +169,8 @@ def test_every_error_of_the_package_is_shown_here_and_in_the_tree() -> None:
 
 
 def test_the_hint_of_a_failed_worker_is_the_workers_own() -> None:
-    assert WorkerFailedError("X", "y", "lower train.peak_lr").hint == "lower train.peak_lr"
+    failed = WorkerFailedError("X", "y", "lower train.peak_lr", "FAILED")
+    assert failed.hint == "lower train.peak_lr"
 
 
 @pytest.mark.parametrize(
