@@ -48,7 +48,7 @@ def end_epoch(session: Session, report: EpochReport) -> None:
     model = whole_model(state.model)
     losses = ValLosses.of(session.validation.count(model, session.ranks, session.beat))
     fingerprint = Fingerprint.of(model, probe_ids(session.validation.rows))
-    measured = {
+    measured: dict[str, Any] = {
         "cursor_rows": state.cursor_rows,
         "corpus_passes": state.cursor_rows / len(session.train_rows),
         "validation_seconds": time.perf_counter() - begin,
