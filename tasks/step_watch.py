@@ -100,12 +100,10 @@ class StepWatch:
         return len(odd) + sum(not _is_measured(name, row[name]) for name in kept)
 
     def _fields(self, row: Row) -> frozenset[str]:
+        said = row.get("cursor_rows")
+        cursor = said if isinstance(said, int) else math.inf
         # A start whose work was lost is followed by one at the same place, or an earlier one.
-        before = [
-            start["fields"]
-            for start in self._starts
-            if start["cursor_rows"] < row.get("cursor_rows", math.inf)
-        ]
+        before = [start["fields"] for start in self._starts if start["cursor_rows"] < cursor]
         return frozenset(before[-1]) if before else FIELDS
 
     def _against_the_plan(self, row: Row) -> dict[str, float]:
