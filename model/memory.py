@@ -11,10 +11,12 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from model.llama import Llama
-from model.loss import token_losses
+from model.loss import row_losses
 
 
-def row_bytes(model: Llama, context_length: int, *, learning: bool) -> int:
+def row_bytes(
+    model: Llama, context_length: int, *, learning: bool, document_end: int | None
+) -> int:
     """Measure by how much two rows take more than one.
 
     On a GPU it is the peak of what is allocated. On the CPU nothing says what that was: there it is
@@ -22,18 +24,19 @@ def row_bytes(model: Llama, context_length: int, *, learning: bool) -> int:
     """
     device = next(model.parameters()).device
     measure = _on_gpu if device.type == "cuda" else _on_cpu
-    one, two = (
-        measure(partial(_run, model, rows, context_length, learning=learning)) for rows in (1, 2)
-    )
+    run = partial(_run, model, context_length, document_end, learning=learning)
+    one, two = (measure(partial(run, rows)) for rows in (1, 2))
     logits_bytes = context_length * model.settings.vocab_size * torch.float32.itemsize
     return two - one + (0 if device.type == "cuda" else logits_bytes)
 
 
-def _run(model: Llama, num_rows: int, context_length: int, *, learning: bool) -> None:
+def _run(
+    model: Llama, context_length: int, document_end: int | None, num_rows: int, *, learning: bool
+) -> None:
     device = next(model.parameters()).device
     ids_BS = torch.zeros((num_rows, context_length + 1), dtype=torch.int64, device=device)
     with torch.set_grad_enabled(learning):
-        loss = token_losses(model(ids_BS[:, :-1]), ids_BS[:, 1:]).sum()
+        loss = row_losses(model, ids_BS, document_end).sum()
         if learning:
             # Not `backward`: whoever exchanges gradients between ranks would take part.
             torch.autograd.grad(loss, list(model.parameters()))

@@ -32,7 +32,8 @@ def plain_logits(weights: Weights, settings: LlamaSettings, ids_T: NDArray[np.in
         up_TF = _project(normed_TD, weights, f"{layer}mlp.up_proj")
         opened_TF = gate_TF / (1 + np.exp(-gate_TF)) * up_TF
         x_TD = x_TD + _project(opened_TF, weights, f"{layer}mlp.down_proj")
-    return _project(_norm(x_TD, weights["model.norm.weight"], settings), weights, "lm_head")
+    head = "model.embed_tokens" if settings.tie_embeddings else "lm_head"
+    return _project(_norm(x_TD, weights["model.norm.weight"], settings), weights, head)
 
 
 def plain_loss(weights: Weights, settings: LlamaSettings, ids_BS: NDArray[np.int64]) -> float:
@@ -47,7 +48,7 @@ def plain_loss(weights: Weights, settings: LlamaSettings, ids_BS: NDArray[np.int
 
 
 def _project(x_TD: Array, weights: Weights, name: str) -> Array:
-    projected_TD: Array = x_TD @ weights[f"{name}.weight"].T
+    projected_TD: Array = x_TD @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", 0.0)
     return projected_TD
 
 

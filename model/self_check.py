@@ -5,7 +5,8 @@ Shapes: B rows, T positions, S = T + 1 ids of a row, V vocabulary.
 
 import math
 import re
-from collections.abc import Callable
+import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.llama import Llama, planned_std
-from model.plain_llama import Array, plain_logits, plain_loss
+from model.llama import Llama, LlamaSettings, planned_std
+from model.plain_llama import Array, Weights, plain_logits, plain_loss
 from model.ranks import whole
 
 NUDGE = 1e-4
@@ -46,53 +47,95 @@ def measure_spread(model: Llama) -> Spread:
 @torch.no_grad()
 def forward_error(model: Llama, ids_BS: NDArray[np.int64]) -> float:
     """Return the relative L2 difference of the model's logits to those of the plain model."""
-    weights = _float64(model)
+    weights = plain_weights(model)
     device = next(model.parameters()).device
     found_BTV = model(torch.from_numpy(ids_BS[:, :-1]).to(device)).double().cpu().numpy()
     plain_BTV = np.stack([plain_logits(weights, model.settings, ids[:-1]) for ids in ids_BS])
     return float(np.linalg.norm(found_BTV - plain_BTV) / np.linalg.norm(plain_BTV))
 
 
-def gradient_error(
-    model: Llama, ids_BS: NDArray[np.int64], accumulate: Callable[[NDArray[np.int64]], object]
-) -> float:
-    """Compare the gradient that `accumulate` leaves with the slope of the plain loss.
+def slope_error(model: Llama, gradients: Weights, ids_BS: NDArray[np.int64]) -> float:
+    """Compare gradients with the slope of the plain loss along random directions.
 
-    Every kind of weight (the same one of all layers) is moved by itself along a random direction,
-    so that none can be missing, doubled or out of date; the largest relative difference counts.
-    `accumulate` is called twice: a gradient that was not dropped shows as twice its size.
+    Every kind of weight (the same one of all layers) is given a like part in the slope, as far as
+    it can be with a small step, so that none can be missing, doubled or out of date unseen. The
+    difference is relative to what such a slope usually is; the larger of the directions' counts.
     """
-    accumulate(ids_BS)
-    accumulate(ids_BS)
-    weights = _float64(model)
-    generator = np.random.default_rng(0)
+    weights, generator = plain_weights(model), np.random.default_rng(0)
+    widths = _widths(weights, gradients, model.settings)
+    return max(
+        _one_slope_error(model, weights, gradients, widths, ids_BS, g) for g in generator.spawn(2)
+    )
+
+
+def read_gradients(model: Llama) -> dict[str, Array]:
+    """Copy every gradient; under ranks that hold parts of them, all must ask."""
+    return {
+        name: np.zeros(p.shape) if p.grad is None else _float64(p.grad)
+        for name, p in model.named_parameters()
+    }
+
+
+def plain_weights(model: Llama) -> dict[str, Array]:
+    """Copy every weight; under ranks that hold parts of them, all must ask."""
+    return {name: _float64(p.detach()) for name, p in model.named_parameters()}
+
+
+def _one_slope_error(
+    model: Llama,
+    weights: Weights,
+    gradients: Weights,
+    widths: Mapping[str, float],
+    ids_BS: NDArray[np.int64],
+    generator: np.random.Generator,
+) -> float:
+    nudges = {
+        name: widths[name] * (2.0 * generator.integers(0, 2, weight.shape, dtype=np.int8) - 1.0)
+        for name, weight in weights.items()
+    }
+    slope = sum(float((gradients[name] * nudge).sum()) for name, nudge in nudges.items())
+    losses = [
+        plain_loss(
+            {name: weights[name] + sign * nudge for name, nudge in nudges.items()},
+            model.settings,
+            ids_BS,
+        )
+        for sign in (1, -1)
+    ]
+    true_slope = (losses[0] - losses[1]) / 2
+    usual = math.hypot(*(widths[name] * _norm(gradients[name]) for name in weights))
+    return abs(true_slope - slope) / max(usual, abs(true_slope))
+
+
+def _widths(weights: Weights, gradients: Weights, settings: LlamaSettings) -> dict[str, float]:
+    """Choose how far each weight is moved: a like change of the loss, at most a relative nudge."""
     kinds: dict[str, list[str]] = {}
     for name in weights:
         kinds.setdefault(re.sub(r"\.\d+\.", ".", name), []).append(name)
-
-    def error(names: list[str]) -> float:
-        slope = scale = 0.0
-        ahead, behind = dict(weights), dict(weights)
-        for name in names:
-            width = float(np.sqrt((weights[name] ** 2).mean())) * NUDGE
-            nudge = generator.normal(0.0, width, weights[name].shape)
-            ahead[name], behind[name] = weights[name] + nudge, weights[name] - nudge
-            gradient = _gradient(model.get_parameter(name))
-            slope += float((gradient * nudge).sum())
-            scale += float((gradient**2).sum()) * width**2
-        losses = [plain_loss(each, model.settings, ids_BS) for each in (ahead, behind)]
-        true_slope = (losses[0] - losses[1]) / 2
-        return abs(true_slope - slope) / max(math.sqrt(scale), abs(true_slope))
-
-    return max(error(names) for names in kinds.values())
+    norms = {
+        kind: math.hypot(*(_norm(gradients[n]) for n in names)) for kind, names in kinds.items()
+    }
+    # A new bias is zero everywhere, which is no width.
+    widest = {
+        kind: NUDGE * (_root_mean_square(weights[names[0]]) or settings.initializer_std)
+        for kind, names in kinds.items()
+    }
+    like = statistics.median(norms[kind] * widest[kind] for kind in kinds)
+    return {
+        name: min(widest[kind], like / norms[kind]) if norms[kind] else widest[kind]
+        for kind, names in kinds.items()
+        for name in names
+    }
 
 
-def _float64(model: Llama) -> dict[str, Array]:
-    return {name: whole(p.detach()).double().cpu().numpy() for name, p in model.named_parameters()}
+def _norm(values: Array) -> float:
+    return float(np.linalg.norm(values))
 
 
-def _gradient(parameter: Tensor) -> Array:
-    if parameter.grad is None:
-        return np.zeros(parameter.shape)
-    found: Array = whole(parameter.grad).double().cpu().numpy()
+def _root_mean_square(values: Array) -> float:
+    return _norm(values) / math.sqrt(values.size)
+
+
+def _float64(tensor: Tensor) -> Array:
+    found: Array = whole(tensor).double().cpu().numpy()
     return found

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from model.errors import LossSpikeError, NonFiniteError, StreamExhaustedError, WrongSettingError
-from model.loss import PADDING, token_losses
+from model.loss import PADDING, row_losses
 from model.optimizer import read_learning_rate, set_learning_rate
 from model.precision import in_precision, matmul_precision
 from model.ranks import Ranks, own_part, whole
@@ -91,12 +91,15 @@ def train(
     batches: Iterator[np.ndarray],
     settings: TrainSettings,
     ranks: Ranks | None = None,
+    *,
+    document_end: int | None = None,
 ) -> Iterator[Report]:
     """Advance the state to the step budget, reporting every step and every epoch.
 
     `batches` yields int64 ids of all ranks, beginning with the row that the state's cursor names;
     `PADDING` may follow the last token of a row. After a spike that is answered with `rollback` the
-    caller returns to an earlier state, keeping the cursor and the number of spikes.
+    caller returns to an earlier state, keeping the cursor and the number of spikes. `document_end`
+    is the id behind which a token sees nothing of its row, None where documents are not masked.
 
     Shapes: every batch (B, S).
     Raises: StreamExhaustedError, NonFiniteError, LossSpikeError, WrongSettingError; weights and
@@ -110,7 +113,7 @@ def train(
         if ids_BS is None:
             raise StreamExhaustedError(state.step, settings.num_steps)
         with matmul_precision(settings.precision):
-            report = _step(state, ids_BS, settings, module, ranks)
+            report = _step(state, ids_BS, settings, module, ranks, document_end)
         yield report
         if isinstance(report, StepReport):
             yield from _epoch_end(state.step, settings)
@@ -129,10 +132,11 @@ def _step(
     settings: TrainSettings,
     module: nn.Module,
     ranks: Ranks,
+    document_end: int | None,
 ) -> StepReport | SpikeReport:
     _check(ids_BS, state, settings)
     num_targets = count_targets(ids_BS)
-    loss = accumulate(state, ids_BS, settings, module, ranks)
+    loss = accumulate(state, ids_BS, settings, module, ranks, document_end)
     parameters = [p for p in state.model.parameters() if p.grad is not None]
     norm = whole(get_total_norm([p.grad for p in parameters if p.grad is not None]))
     # One transfer for both: each would wait for the device.
@@ -181,6 +185,7 @@ def accumulate(
     settings: TrainSettings,
     module: nn.Module,
     ranks: Ranks,
+    document_end: int | None = None,
 ) -> Tensor:
     """Leave the gradients of the mean loss over all targets of the batch, and return that loss."""
     num_targets = count_targets(ids_BS)
@@ -191,9 +196,7 @@ def accumulate(
     losses: list[Tensor] = []
 
     def run(micro_BS: Tensor) -> None:
-        # Padding is only ever followed by padding: what the model is given there reaches no target.
-        logits_BTV = module(micro_BS[:, :-1].clamp(min=0))
-        loss = token_losses(logits_BTV, micro_BS[:, 1:]).sum() / num_targets
+        loss = row_losses(module, micro_BS, document_end).sum() / num_targets
         torch.autograd.backward(loss * ranks.loss_scale)
         losses.append(loss.detach())
 

@@ -52,6 +52,8 @@ class TrainSettings:
     """Standard errors of itself that an improvement must exceed to be one."""
     target_val_loss: float
     """Nats; a training that ends above it has not converged, whatever else it did."""
+    document_masking: bool
+    """Whether a token sees nothing of the documents before its own in its row."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained with.
@@ -91,6 +93,10 @@ class TrainSettings:
             longest = self.num_steps - self.warmup_steps
             expected = f"from 1 to the {longest} steps after the warm-up"
             self._require("decay_steps", 1 <= self.decay_steps <= longest, expected)
+
+    def document_end(self, end_of_text_id: int) -> int | None:
+        """Return the id behind which a token sees nothing of its row, None if it sees all."""
+        return end_of_text_id if self.document_masking else None
 
     def _require(self, name: str, holds: bool, expected: str) -> None:  # noqa: FBT001
         if not holds:

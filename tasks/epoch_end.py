@@ -59,7 +59,8 @@ def end_epoch(session: Session, report: EpochReport) -> None:
         # Judged before the record makes the epoch complete: nothing resumes from a diverged model.
         # And before it is composed: the perplexity of such a loss may be beyond any float.
         judged = session.judge.epoch(report.epoch, rows, losses)
-        measured |= {name: judged[name] for name in COMPARED if judged.get(name) is not None}
+        compared = {name: judged.get(name) for name in COMPARED}
+        measured |= {name: value for name, value in compared.items() if value is not None}
     session.agree_whether_ended()
     begin = time.perf_counter()
     session.beat("saving")

@@ -14,6 +14,7 @@ TaskError
 +-- FeatureError           an optional package that a setting asks for is not installed
 +-- SchedulerError         the cluster that makes units cannot be reached, or went away
 +-- BusyError              another process is doing the same work
++-- DeviceUnavailableError a GPU that was asked for and does not answer
 +-- PreflightError         a model or a budget that the shards cannot serve
 +-- MirrorError            MLflow did not take a run's evidence
 +-- UnitDiedError          processes that make units died without a word, and again
@@ -206,6 +207,18 @@ class BusyError(TaskError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.what} is held by another process, should be free"
+
+
+@dataclass(eq=False)
+class DeviceUnavailableError(TaskError):
+    """A GPU that was asked for and does not answer; no other device takes its place."""
+
+    device: str
+    num_gpus: int
+    hint = 'set runtime.device to "cpu" or "auto", or look at the driver with nvidia-smi'
+
+    def __str__(self) -> str:
+        return f"runtime.device is {self.device}, should be one of the {self.num_gpus} GPUs here"
 
 
 @dataclass(eq=False)

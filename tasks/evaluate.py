@@ -17,6 +17,7 @@ from evidence.canonical import read_object
 from evidence.gates import Gate, Measurements
 from evidence.refs import EvaluationRef, ShardsRef, TrainingRef
 from model.loss_statistics import LossCounter, bits_per_byte, loss_statistics
+from model.train_settings import TrainSettings
 from tasks.device import choose_device, num_threads
 from tasks.models import load_apr
 from tasks.prefect_task import publish, stage_task, tracking
@@ -26,6 +27,7 @@ from tasks.snapshots import SNAPSHOTS, Snapshot
 from tasks.stage import Stage, perform
 from tasks.store import Artefact, open_store
 from tasks.thresholds import Thresholds
+from tasks.train_measure import SETTINGS
 from tasks.validation import Validation
 
 VERSION = 2
@@ -145,6 +147,7 @@ def score(
         index,
         batch_rows=runtime.evaluate_batch_rows,
         device=device,
+        document_end=_train_settings(training).document_end(index.end_of_text_id),
     )
     counter = validation.count(model)
     _write_losses(out / LOSSES, shards.directory, index, counter)
@@ -162,6 +165,10 @@ def best_snapshot(training: Artefact) -> Snapshot:
     return Snapshot.of_epoch(
         training.directory / SNAPSHOTS, int(training.index["content"]["best_epoch"])
     )
+
+
+def _train_settings(training: Artefact) -> TrainSettings:
+    return TrainSettings(**read_object(training.directory / SETTINGS)["train"])
 
 
 def _write_losses(path: Path, shards: Path, index: ShardsIndex, counter: LossCounter) -> None:

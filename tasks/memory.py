@@ -27,7 +27,12 @@ def memory_error(session: Session) -> MemoryFullError:
     of_a_row = fits = None
     if not is_sharded(state.model):
         context = session.train_rows.row_tokens - 1
-        of_a_row = row_bytes(state.model, context, learning=learning)
+        of_a_row = row_bytes(
+            state.model,
+            context,
+            learning=learning,
+            document_end=session.validation.document_end,
+        )
         fits = free // of_a_row
     return MemoryFullError(
         device=str(device),

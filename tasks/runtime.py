@@ -1,5 +1,6 @@
 """Settings that change how fast a result comes, not what it is; no recipe includes them."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,6 +9,8 @@ from model.errors import WrongSettingError
 from model.ranks import Parallelism
 from tasks import places
 
+DEVICE = re.compile(r"cpu|cuda(:([0-9]|1[0-5]))?|auto")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeSettings:
@@ -15,8 +18,8 @@ class RuntimeSettings:
 
     num_threads: int
     "CPU threads of one process; 0 takes every core."
-    device: Literal["auto", "cpu", "cuda"]
-    "`auto` takes the first GPU where there is one; an explicit device is never replaced."
+    device: str
+    "`cpu`, `cuda`, `cuda:N` or `auto`, which alone takes the CPU where there is no GPU."
     num_ranks: int
     "Processes that train together, on a GPU each or all on the CPU; 0 takes every GPU."
     parallelism: Parallelism
@@ -46,6 +49,9 @@ class RuntimeSettings:
 
         Raises: WrongSettingError.
         """
+        if not DEVICE.fullmatch(self.device):
+            expected = "cpu, cuda, cuda:N with N from 0 to 15, or auto"
+            raise WrongSettingError("runtime.device", self.device, expected)
         for name in ("num_threads", "num_ranks", "num_workers", "fetch_retries"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
         for name in ("evaluate_batch_rows", "fetch_requests"):

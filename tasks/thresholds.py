@@ -32,8 +32,8 @@ class Thresholds:
     "Below which no loss on text is believed."
     max_loss_to_uniform: float
     "Largest ratio of a step's loss to that of a uniform guess; a new model is slightly above one."
-    min_wall_to_median: float
-    "Smallest ratio of a step's time to the median of those before."
+    min_wall_to_fastest: float
+    "Smallest ratio of a step's time to the shortest of those before."
     min_mfu: float
     "Smallest mean model FLOPs utilisation of an epoch, convention C1, on a device of known peak."
     max_mfu: float

@@ -157,10 +157,10 @@ STEP_GATES = (
     ),
     Gate(
         id="train.wall",
-        sentence="no step takes a fraction of the usual time",
-        measured="wall_to_median",
+        sentence="no step takes a fraction of the time of the fastest before it",
+        measured="wall_to_fastest",
         operator=">=",
-        threshold="thresholds.min_wall_to_median",
+        threshold="thresholds.min_wall_to_fastest",
         if_measured=True,
     ),
     Gate(

@@ -24,6 +24,7 @@ _OF_ERROR = {
     "NonFiniteError": NUMERICAL_INSTABILITY,
     "LossSpikeError": LOSS_SPIKE,
     "StreamExhaustedError": STREAM_EXHAUSTED,
+    "DeviceUnavailableError": DEVICE_UNAVAILABLE,
 }
 OF_GATE = {
     "train.device": DEVICE_UNPROVEN,

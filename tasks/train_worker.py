@@ -115,7 +115,11 @@ def _begin(
     directory, shards = Path(job.directory), Path(job.shards)
     index = TypeAdapter(ShardsIndex).validate_python(job.shards_index)
     validation = Validation.open(
-        shards, index, batch_rows=job.evaluate_batch_rows, device=own_device(job)
+        shards,
+        index,
+        batch_rows=job.evaluate_batch_rows,
+        device=own_device(job),
+        document_end=job.train.document_end(index.end_of_text_id),
     )
     places = Surroundings(
         directory=directory,
@@ -180,7 +184,14 @@ def _follow(session: Session, stream: Iterator[np.ndarray[Any, Any]]) -> None:
     """
     state, judge, last = session.state, session.judge, time.perf_counter()
     with (session.directory / TRAIN_LOG if judge else Path(os.devnull)).open("a") as log:
-        for report in train(state, stream, session.job.train, session.ranks):
+        facts = train(
+            state,
+            stream,
+            session.job.train,
+            session.ranks,
+            document_end=session.validation.document_end,
+        )
+        for report in facts:
             now = time.perf_counter()
             session.beat("training")
             session.writer.check()

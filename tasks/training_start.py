@@ -6,8 +6,7 @@ what it scored when it was saved.
 
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,10 @@ from data.rows import Rows
 from data.shard import ShardsIndex
 from evidence.canonical import read_object
 from model.flops import peak_flops_per_second
+from model.plain_llama import Array
 from model.precision import in_precision
 from model.ranks import Ranks
-from model.self_check import forward_error, gradient_error, measure_spread
+from model.self_check import forward_error, measure_spread, read_gradients, slope_error
 from model.train import TrainSettings, accumulate
 from model.training_state import TrainingState, whole_model
 from tasks.gpu import device_name, gpu_meter
@@ -79,35 +79,43 @@ def _num_misplaced(state: TrainingState, device: torch.device) -> int:
     return sum(tensor.device.type != device.type for tensor in tensors)
 
 
-def _model(
-    state: TrainingState, settings: TrainSettings, places: Surroundings
-) -> Mapping[str, float]:
+def _model(state: TrainingState, settings: TrainSettings, places: Surroundings) -> dict[str, float]:
+    """Hold the model to what it should be; the first rank alone compares."""
     ids_BS = _plain_rows(places)
-    # One row at a time: what is checked is also how micro-batches add up.
+    gradients = _gradients(state, settings, places, ids_BS)
+    model = whole_model(state.model)
+    if places.ranks.rank:
+        return {}
+    measured = {
+        "forward_error": forward_error(model, ids_BS),
+        "gradient_error": slope_error(model, gradients, ids_BS),
+    }
+    if state.step == 0:
+        return measured | asdict(measure_spread(model))
+    if saved := latest_snapshot(places.directory):
+        now = probe_loss(model, probe_ids(places.validation))
+        measured["resume_drift"] = abs(now - read_probe_loss(saved.state))
+    return measured
+
+
+def _gradients(
+    state: TrainingState,
+    settings: TrainSettings,
+    places: Surroundings,
+    ids_BS: NDArray[np.int64],
+) -> dict[str, Array]:
+    """Run the loop's own forward and backward passes, and drop what they leave.
+
+    One row at a time: what is looked at is also how micro-batches add up. Twice: a gradient that
+    was not dropped in between has twice its size.
+    """
     apart = replace(settings, micro_batch_rows=1)
     module = places.ranks.distribute(in_precision(state.model, settings.precision))
-
-    def gradients(ids_BS: NDArray[np.int64]) -> None:
+    for _ in range(2):
         accumulate(state, ids_BS, apart, module, places.ranks)
-
-    measured = {
-        "forward_error": forward_error(whole_model(state.model), ids_BS),
-        "gradient_error": gradient_error(state.model, ids_BS, gradients),
-    }
+    gradients = read_gradients(state.model)
     state.optimizer.zero_grad()
-    if state.step == 0:
-        spread = measure_spread(state.model)
-        return {
-            **measured,
-            "spread_error": spread.spread_error,
-            "kurtosis_error": spread.kurtosis_error,
-        }
-    saved = latest_snapshot(places.directory)
-    if saved is not None:
-        before = read_probe_loss(saved.state)
-        now = probe_loss(whole_model(state.model), probe_ids(places.validation))
-        measured["resume_drift"] = abs(now - before)
-    return measured
+    return gradients
 
 
 def _plain_rows(places: Surroundings) -> NDArray[np.int64]:

@@ -31,10 +31,18 @@ class Validation:
     "Of the text that the target tokens stand for."
     tokenizer_json: str
     device: str
+    document_end: int | None
+    "As in the training of what is scored."
 
     @classmethod
     def open(
-        cls, shards: Path, index: ShardsIndex, *, batch_rows: int, device: str
+        cls,
+        shards: Path,
+        index: ShardsIndex,
+        *,
+        batch_rows: int,
+        device: str,
+        document_end: int | None,
     ) -> "Validation":
         """Open the validation rows of a shards directory.
 
@@ -43,7 +51,8 @@ class Validation:
         rows = open_rows(shards, index, "val")
         num_bytes = target_bytes(rows, Tokenizer.load(shards / TOKENIZER).token_bytes())
         tokenizer_json = (shards / TOKENIZER).read_text()
-        return cls(rows, batch_rows, index.val.num_documents, num_bytes, tokenizer_json, device)
+        num_documents = index.val.num_documents
+        return cls(rows, batch_rows, num_documents, num_bytes, tokenizer_json, device, document_end)
 
     def count(
         self, model: Llama, ranks: Ranks | None = None, beat: Callable[[], None] = lambda: None
@@ -66,7 +75,8 @@ class Validation:
         return counter
 
     def _score(self, model: Llama, chunk: NDArray[np.int64]) -> NDArray[np.float32]:
-        (losses_BT,) = evaluate(model, [self.rows.take(chunk)], torch.device(self.device))
+        device, ids_BS = torch.device(self.device), self.rows.take(chunk)
+        (losses_BT,) = evaluate(model, [ids_BS], device, document_end=self.document_end)
         return losses_BT
 
     def _add(

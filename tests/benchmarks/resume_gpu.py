@@ -26,7 +26,7 @@ import torch
 
 from model.apr_file import open_apr, write_apr
 from model.llama import LlamaSettings, num_parameters
-from model.loss import token_losses
+from model.loss import row_losses
 from model.memory import row_bytes
 from model.ranks import RankGroup, Ranks
 from model.state_copy import Staging, StateCopy, require_same
@@ -279,7 +279,7 @@ def _measure_memory(work: Work) -> dict[str, float]:
     _, total = torch.cuda.mem_get_info()
     limit = int(MEMORY_SHARE * total)
     torch.cuda.set_per_process_memory_fraction(MEMORY_SHARE)
-    of_a_row = row_bytes(state.model, CONTEXT, learning=True)
+    of_a_row = row_bytes(state.model, CONTEXT, learning=True, document_end=None)
     weights = sum(p.nbytes for p in state.model.parameters())
     # Gradients come back with the first rows.
     fits = (limit - torch.cuda.memory_allocated() - weights) // of_a_row
@@ -288,7 +288,7 @@ def _measure_memory(work: Work) -> dict[str, float]:
         torch.cuda.empty_cache()
         ids_BS = torch.zeros((num_rows, CONTEXT + 1), dtype=torch.int64, device="cuda")
         try:
-            loss = token_losses(state.model(ids_BS[:, :-1]), ids_BS[:, 1:]).sum()
+            loss = row_losses(state.model, ids_BS, None).sum()
             torch.autograd.grad(loss, list(state.model.parameters()))
         except torch.OutOfMemoryError:
             return 0.0

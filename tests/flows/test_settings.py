@@ -62,7 +62,7 @@ def test_an_unknown_key_is_refused_with_the_closest_one() -> None:
         ("train.num_steps=true", "train.num_steps"),
         ("train.peak_lr='fast'", "train.peak_lr"),
         ("source.include=3", "source.include"),
-        ("runtime.device=tpu", "runtime.device"),
+        ("runtime.device=3", "runtime.device"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused(override: str, key: str) -> None:

@@ -17,6 +17,8 @@ ALBOR = LlamaSettings(
     rope_theta=10_000.0,
     rms_norm_eps=1e-5,
     initializer_std=0.02,
+    attention_bias=False,
+    tie_embeddings=False,
 )
 
 

@@ -8,9 +8,13 @@ from model.memory import is_out_of_memory, promised_bytes, row_bytes
 from tests.model import tiny
 
 
+def bytes_of(model: Llama, length: int, *, learning: bool) -> int:
+    return row_bytes(model, length, learning=learning, document_end=None)
+
+
 def test_a_row_takes_what_its_backward_pass_keeps_and_more_with_more_positions() -> None:
     model = Llama(tiny.LLAMA)
-    short, long = (row_bytes(model, length, learning=True) for length in (8, 16))
+    short, long = (bytes_of(model, length, learning=True) for length in (8, 16))
     logits = 16 * tiny.LLAMA.vocab_size * 4
     assert long > 2 * logits
     assert 1.8 * short < long < 2.2 * short
@@ -19,13 +23,13 @@ def test_a_row_takes_what_its_backward_pass_keeps_and_more_with_more_positions()
 
 def test_a_row_that_is_only_scored_takes_less() -> None:
     model = Llama(tiny.LLAMA)
-    scored, learnt = (row_bytes(model, 16, learning=learning) for learning in (False, True))
+    scored, learnt = (bytes_of(model, 16, learning=learning) for learning in (False, True))
     assert 0 < scored < learnt
 
 
 def test_a_deeper_model_takes_more_for_a_row() -> None:
     deeper = Llama(replace(tiny.LLAMA, num_layers=4))
-    assert row_bytes(deeper, 16, learning=True) > row_bytes(Llama(tiny.LLAMA), 16, learning=True)
+    assert bytes_of(deeper, 16, learning=True) > bytes_of(Llama(tiny.LLAMA), 16, learning=True)
 
 
 def test_gradients_and_moments_are_three_times_the_weights() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model.errors import LossSpikeError, NonFiniteError, StreamExhaustedError, WrongSettingError
-from model.loss import PADDING, token_losses
+from model.loss import PADDING, row_losses, token_losses
 from model.schedule import learning_rate
 from model.train import EpochReport, Report, SpikeReport, StepReport, TrainSettings, train
 from model.training_state import TrainingState, weights
@@ -223,7 +223,7 @@ def with_a_spike(
     for number, batch in enumerate(tiny.rows(num_batches), start=1):
         with monkeypatch.context() as patch:
             if number == at:
-                patch.setattr("model.train.token_losses", lambda *given: 10 * token_losses(*given))
+                patch.setattr("model.train.row_losses", lambda *given: 10 * row_losses(*given))
             yield batch
 
 
@@ -286,7 +286,7 @@ def test_a_loss_that_is_not_finite_never_reaches_the_optimizer(value: float) -> 
     following = train(state, iter(tiny.rows(10)), tiny.TRAIN)
     next(following)
     with torch.no_grad():
-        state.model.lm_head.weight[0, 0] = value
+        state.model.get_parameter("lm_head.weight")[0, 0] = value
     before = snapshot(state)
 
     with pytest.raises(NonFiniteError) as caught:

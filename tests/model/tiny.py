@@ -21,7 +21,11 @@ LLAMA = LlamaSettings(
     rope_theta=10_000.0,
     rms_norm_eps=1e-5,
     initializer_std=0.1,
+    attention_bias=False,
+    tie_embeddings=False,
 )
+
+QWEN2 = replace(LLAMA, attention_bias=True, tie_embeddings=True)
 
 TRAIN = TrainSettings(
     seed=1,
@@ -51,6 +55,7 @@ TRAIN = TrainSettings(
     early_stop_min_epochs=3,
     early_stop_errors=1.0,
     target_val_loss=2.0,
+    document_masking=False,
 )
 
 MUON = replace(TRAIN, optimizer="muon")

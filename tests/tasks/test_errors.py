@@ -14,6 +14,7 @@ from tasks.errors import (
     AmbiguousError,
     ArtefactDamagedError,
     BusyError,
+    DeviceUnavailableError,
     FeatureError,
     MirrorError,
     NoRunsError,
@@ -86,6 +87,10 @@ EXAMPLES: list[tuple[TaskError, str]] = [
     (
         BusyError("this recipe", Path("/s/lock")),
         "/s/lock: this recipe is held by another process, should be free",
+    ),
+    (
+        DeviceUnavailableError("cuda:3", 2),
+        "runtime.device is cuda:3, should be one of the 2 GPUs here",
     ),
     (
         PreflightError("train.num_steps", 9, "at most 8"),

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import model.train
 from flows.exit_codes import exit_code
-from model.loss import token_losses
+from model.loss import row_losses
 from tasks.train_errors import MemoryFullError
 from tasks.train_worker import work
 from tests.tasks.test_train_worker import job_of
@@ -22,14 +22,14 @@ def test_a_step_that_needs_too_much_memory_says_what_would_fit(
 ) -> None:
     steps: list[int] = []
 
-    def allocate_more_than_there_is(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+    def allocate_more_than_there_is(module: nn.Module, ids_BS: Tensor, end: int | None) -> Tensor:
         # The check before the first step takes rows one by one.
-        steps.extend([1] if len(targets_BT) == 8 else [])
-        if len(steps) >= first_step and len(targets_BT) == 8:
+        steps.extend([1] if len(ids_BS) == 8 else [])
+        if len(steps) >= first_step and len(ids_BS) == 8:
             torch.empty(2**60, dtype=torch.uint8)
-        return token_losses(logits_BTV, targets_BT)
+        return row_losses(module, ids_BS, end)
 
-    monkeypatch.setattr(model.train, "token_losses", allocate_more_than_there_is)
+    monkeypatch.setattr(model.train, "row_losses", allocate_more_than_there_is)
     with pytest.raises(MemoryFullError) as caught:
         work(job_of(finished, tmp_path))
     error: Any = caught.value

@@ -16,9 +16,8 @@ import psutil
 import pytest
 import torch
 
-from model.errors import WrongSettingError
 from tasks import places
-from tasks.errors import BusyError, PreflightError
+from tasks.errors import BusyError, DeviceUnavailableError, PreflightError
 from tasks.live import announce, training_directory
 from tasks.snapshots import complete_snapshots
 from tasks.store import Store
@@ -219,9 +218,9 @@ def test_what_the_shards_cannot_serve_is_refused_before_any_compute(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_an_explicit_cuda_device_is_refused_where_there_is_none(alone: Finished) -> None:
     settings = tiny_settings(alone.home, ['runtime.device="cuda"'])
-    with pytest.raises(WrongSettingError) as caught:
+    with pytest.raises(DeviceUnavailableError) as caught:
         train_again(begin(settings), alone.refs.shards, settings)
-    assert (caught.value.setting, caught.value.found) == ("runtime.device", "cuda")
+    assert (caught.value.device, caught.value.num_gpus) == ("cuda", 0)
 
 
 def test_two_processes_do_not_train_the_same_recipe(alone: Finished) -> None:
