@@ -15,7 +15,6 @@ from model.state_copy import StateCopy
 from model.train import EpochReport
 from model.training_state import OPTIMIZER_FILE, whole_model
 from tasks.directories import sync_directory
-from tasks.errors import StoppedError
 from tasks.probe import Fingerprint, probe_ids
 from tasks.session import Session
 from tasks.snapshots import (
@@ -27,6 +26,7 @@ from tasks.snapshots import (
     stopped_snapshots,
     write_snapshot,
 )
+from tasks.train_errors import StoppedError
 from tasks.train_job import Job
 from tasks.training_log import TRAIN_LOG, read_rows
 from tasks.val_losses import ValLosses

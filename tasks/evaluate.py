@@ -22,6 +22,7 @@ from model.train_settings import TrainSettings
 from tasks.device import choose_device, num_threads
 from tasks.models import load_apr
 from tasks.prefect_task import publish, stage_task, tracking
+from tasks.preflight import check_tokenizer
 from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
 from tasks.snapshots import SNAPSHOTS, Snapshot
@@ -141,6 +142,7 @@ def score(
     torch.set_num_threads(num_threads(runtime))
     device = choose_device(runtime)
     snapshot = best_snapshot(training)
+    check_tokenizer(snapshot.weights, shards.directory)
     model = load_apr(snapshot.weights, device)
     index = shards.read_index(ShardsIndex)
     validation = Validation.open(

@@ -11,9 +11,10 @@ import psutil
 import pytest
 
 from tasks import rank_processes
-from tasks.errors import StoppedError, TaskError, WorkerDiedError, WorkerHungError
+from tasks.errors import TaskError
 from tasks.rank_processes import run_ranks
 from tasks.snapshots import complete_snapshots, stopped_snapshots
+from tasks.train_errors import StoppedError, WorkerDiedError, WorkerHungError
 from tasks.train_job import Job
 from tasks.train_worker import work
 from tasks.training_log import read_lines, read_rows
