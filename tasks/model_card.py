@@ -23,7 +23,7 @@ library_name: transformers
 
 # {settings["name"]}
 
-A Llama of {llama["num_layers"]} layers trained from scratch on {settings["data_source"]}
+A {"Qwen2" if llama["attention_bias"] else "Llama"} of {llama["num_layers"]} layers trained from scratch on {settings["data_source"]}
 ({settings["data_licence"]}). It completes Python; it has not been tuned to follow instructions.
 
 | measured | nats per token |
