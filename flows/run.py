@@ -13,12 +13,12 @@ from prefect.states import Failed
 from flows.environment import service_addresses
 from flows.settings import PipelineSettings
 from tasks import places
-from tasks.errors import StoppedError
 from tasks.known_errors import KNOWN_ERRORS
 from tasks.mirror_state import Sent
 from tasks.mirroring import mirrored
 from tasks.prefect_task import gate_rows
 from tasks.run_record import Run, finish_run, start_run
+from tasks.train_errors import StoppedError
 
 Body = Callable[[Run], object]
 DEFAULT_MLFLOW = "http://127.0.0.1:5000"

@@ -168,6 +168,11 @@ def shard(model: nn.Module, dtype: torch.dtype) -> None:
     fully_shard(model, mp_policy=policy)
 
 
+def is_sharded(model: nn.Module) -> bool:
+    """Tell whether ranks hold the model in parts."""
+    return any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
+
+
 def whole(tensor: Tensor) -> Tensor:
     """Put together what ranks hold in parts; all of them must ask.
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from model.errors import CorruptFileError, ModelFormatError, WrongTensorsError
 from model.llama import Llama, LlamaSettings, initialise
 from model.optimizer import TrainOptimizer, new_optimizer
-from model.ranks import Ranks, own_part, whole
+from model.ranks import Ranks, is_sharded, whole
 from model.spikes import RecentUpdates
 from model.train_settings import TrainSettings
 
@@ -101,12 +101,11 @@ def state_text(state: TrainingState) -> str:
 
 def whole_model(model: Llama) -> Llama:
     """Return a model of which this rank holds everything: itself, unless it is in parts."""
-    tensors = {name: p.detach() for name, p in model.named_parameters()}
-    if all(own_part(tensor) is tensor for tensor in tensors.values()):
+    if not is_sharded(model):
         return model
     with torch.device(next(model.parameters()).device):
         together = Llama(model.settings)
-    together.load_state_dict({name: whole(tensor) for name, tensor in tensors.items()})
+    together.load_state_dict({name: whole(p.detach()) for name, p in model.named_parameters()})
     return together
 
 

@@ -15,7 +15,6 @@ from model.state_copy import StateCopy
 from model.train import EpochReport
 from model.training_state import OPTIMIZER_FILE, whole_model
 from tasks.directories import sync_directory
-from tasks.errors import StoppedError
 from tasks.probe import Fingerprint, probe_ids
 from tasks.session import Session
 from tasks.snapshots import (
@@ -27,6 +26,7 @@ from tasks.snapshots import (
     stopped_snapshots,
     write_snapshot,
 )
+from tasks.train_errors import StoppedError
 from tasks.train_job import Job
 from tasks.training_log import TRAIN_LOG, read_rows
 from tasks.val_losses import ValLosses
@@ -48,7 +48,7 @@ def end_epoch(session: Session, report: EpochReport) -> None:
     model = whole_model(state.model)
     losses = ValLosses.of(session.validation.count(model, session.ranks, session.beat))
     fingerprint = Fingerprint.of(model, probe_ids(session.validation.rows))
-    measured = {
+    measured: dict[str, Any] = {
         "cursor_rows": state.cursor_rows,
         "corpus_passes": state.cursor_rows / len(session.train_rows),
         "validation_seconds": time.perf_counter() - begin,

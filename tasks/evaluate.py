@@ -1,5 +1,6 @@
 """Evaluate: score the best snapshot on every validation row, beside models that only count."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from model.train_settings import TrainSettings
 from tasks.device import choose_device, num_threads
 from tasks.models import load_apr
 from tasks.prefect_task import publish, stage_task, tracking
+from tasks.preflight import check_tokenizer
 from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
 from tasks.snapshots import SNAPSHOTS, Snapshot
@@ -140,6 +142,7 @@ def score(
     torch.set_num_threads(num_threads(runtime))
     device = choose_device(runtime)
     snapshot = best_snapshot(training)
+    check_tokenizer(snapshot.weights, shards.directory)
     model = load_apr(snapshot.weights, device)
     index = shards.read_index(ShardsIndex)
     validation = Validation.open(
@@ -168,7 +171,8 @@ def best_snapshot(training: Artefact) -> Snapshot:
 
 
 def _train_settings(training: Artefact) -> TrainSettings:
-    return TrainSettings(**read_object(training.directory / SETTINGS)["train"])
+    settings: dict[str, Any] = json.loads((training.directory / SETTINGS).read_text())
+    return TrainSettings(**settings["train"])
 
 
 def _write_losses(path: Path, shards: Path, index: ShardsIndex, counter: LossCounter) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from model.ranks import RankGroup, Ranks
+from tasks.determinism import repeat_every_bit
 from tasks.pulse import Heart
 from tasks.train_job import Job
 from tasks.train_outcome import failure
@@ -100,7 +101,7 @@ def joined(job: Job, heart: Heart, is_asked_to_stop: Callable[[], bool]) -> Iter
     torch.set_num_threads(job.num_threads)
     _seed(job, own_rank())
     if job.deterministic:
-        _repeat_every_bit()
+        repeat_every_bit()
     if job.num_ranks == 1:
         yield Ranks(is_asked_to_stop)
         return
@@ -122,18 +123,6 @@ def _seed(job: Job, rank: int) -> None:
     Whatever decides the result draws from generators of its own.
     """
     torch.manual_seed(int(np.random.SeedSequence([job.train.seed, rank]).generate_state(1)[0]))
-
-
-def _repeat_every_bit() -> None:
-    """Have torch refuse or replace what does not give the same bits twice on a GPU.
-
-    Source: https://docs.pytorch.org/docs/stable/notes/randomness.html
-    """
-    # Read by cuBLAS when it is first used.
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    torch.use_deterministic_algorithms(mode=True)
-    # Memory is always written before it is read here; filling it first would only cost time.
-    torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 def group_facts(job: Job, ranks: Ranks) -> dict[str, Any]:

@@ -7,15 +7,10 @@ from pathlib import Path
 
 import psutil
 
-from tasks.errors import (
-    StoppedError,
-    TaskError,
-    WorkerDiedError,
-    WorkerFailedError,
-    WorkerHungError,
-)
+from tasks.errors import TaskError
 from tasks.pulse import Pulse, read_pulse
 from tasks.rank import Words, read_words, statuses_file
+from tasks.train_errors import StoppedError, WorkerDiedError, WorkerFailedError, WorkerHungError
 from tasks.train_job import Job
 
 GONE = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)

@@ -30,6 +30,7 @@ class Session:
     staging: Staging = field(default_factory=Staging)
     steps: list[tuple[float, float]] = field(default_factory=list)
     "When each step ended, on the performance counter, and how long it took."
+    doing: Doing = "starting"
     ended: bool = False
     "Whether training has brought all that it will; all ranks agree."
 
@@ -44,5 +45,6 @@ class Session:
 
     def beat(self, doing: Doing | None = None) -> None:
         """Say that this rank lives."""
+        self.doing = doing or self.doing
         if self.heart is not None:
             self.heart.beat(self.state.step, doing)

@@ -18,7 +18,7 @@ from model.apr_model import read_model, write_model
 from model.llama import LlamaSettings
 from model.state_copy import StateCopy, require_same
 from tasks.directories import sync, sync_directory
-from tasks.errors import SnapshotDamagedError
+from tasks.train_errors import SnapshotDamagedError
 
 SNAPSHOTS = "ckpt"
 MAX_EPOCHS = 1000

@@ -17,14 +17,14 @@ from evidence.refs import ShardsRef, TrainingRef
 from model.llama import LlamaSettings
 from model.train import TrainSettings
 from tasks.device import choose_device, num_ranks, num_threads
-from tasks.errors import PreflightError
 from tasks.live import announce
 from tasks.prefect_task import publish, stage_task, tracking
+from tasks.preflight import check_fits
 from tasks.progress import ProgressArtifact, progress_bars
 from tasks.rank_processes import run_ranks
 from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
-from tasks.snapshots import MAX_EPOCHS, best_record, complete_snapshots
+from tasks.snapshots import best_record, complete_snapshots
 from tasks.stage import Done, perform
 from tasks.store import Artefact, open_store
 from tasks.thresholds import Thresholds
@@ -72,39 +72,6 @@ def train_task(
     _copy_epoch_records(run, done)
     publish(run, STAGE, done.record)
     return TrainingRef(done.ref.digest)
-
-
-def check_fits(
-    index: ShardsIndex, model: LlamaSettings, settings: TrainSettings, num_ranks: int
-) -> None:
-    """Refuse a model or a budget that these shards cannot serve, before any compute.
-
-    Raises: PreflightError.
-    """
-    if model.vocab_size != index.vocab_size:
-        expected = f"the tokenizer's {index.vocab_size}"
-        raise PreflightError("model.vocab_size", model.vocab_size, expected)
-    if model.max_position_embeddings < index.context_length:
-        found = model.max_position_embeddings
-        expected = f"at least shard.context_length ({index.context_length})"
-        raise PreflightError("model.max_position_embeddings", found, expected)
-    num_epochs = -(-settings.num_steps // settings.steps_per_epoch)
-    if num_epochs > MAX_EPOCHS:
-        expected = f"at least {-(-settings.num_steps // MAX_EPOCHS)}: at most {MAX_EPOCHS} epochs"
-        raise PreflightError("train.steps_per_epoch", settings.steps_per_epoch, expected)
-    if settings.batch_rows > index.train.num_rows:
-        expected = f"at most the {index.train.num_rows} training rows"
-        raise PreflightError("train.batch_rows", settings.batch_rows, expected)
-    if settings.batch_rows % num_ranks:
-        expected = f"a multiple of the {num_ranks} ranks, each of which takes as many rows"
-        raise PreflightError("train.batch_rows", settings.batch_rows, expected)
-    available = settings.max_passes * (index.train.num_rows // settings.batch_rows)
-    if settings.num_steps > available:
-        expected = (
-            f"at most {available}: {index.train.num_rows} rows in batches of "
-            f"{settings.batch_rows}, {settings.max_passes} passes"
-        )
-        raise PreflightError("train.num_steps", settings.num_steps, expected)
 
 
 def _job(

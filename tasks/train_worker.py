@@ -22,6 +22,7 @@ from data.rows import open_rows
 from data.shard import ShardsIndex
 from model.apr_model import read_model
 from model.errors import ModelFormatError
+from model.memory import is_out_of_memory
 from model.ranks import Ranks
 from model.train import SpikeReport, StepReport, train
 from model.training_state import (
@@ -30,8 +31,9 @@ from model.training_state import (
     new_state,
 )
 from tasks.epoch_end import end_epoch, stop
-from tasks.errors import StoppedError, storage_error
+from tasks.errors import storage_error
 from tasks.known_errors import KNOWN_ERRORS
+from tasks.memory import memory_error
 from tasks.processes import die_with_parent
 from tasks.pulse import Heart
 from tasks.rank import asked_to_stop, group_facts, joined, own_device, own_rank, say
@@ -44,6 +46,7 @@ from tasks.snapshots import (
     drop_incomplete,
     latest_snapshot,
 )
+from tasks.train_errors import StoppedError
 from tasks.train_job import Job, read_job
 from tasks.train_judge import TrainJudge, is_finished
 from tasks.training_log import TRAIN_LOG, truncate
@@ -98,7 +101,7 @@ def work(job: Job, ranks: Ranks | None = None, heart: Heart | None = None) -> No
         session = _begin(job, ranks, heart, state, writer)
         stream = _until_stopped(session, _stream(session))
         while not session.ended and session.state.step < job.train.num_steps:
-            _follow(session, stream)
+            _follow_in_memory(session, stream)
         writer.wait(session.beat)
 
 
@@ -156,6 +159,22 @@ def _stream(session: Session) -> Iterator[np.ndarray[Any, Any]]:
         cursor=session.state.cursor_rows,
     )
     return session.judge.leaks.watching(stream) if session.judge else stream
+
+
+def _follow_in_memory(session: Session, stream: Iterator[np.ndarray[Any, Any]]) -> None:
+    """Follow; where memory runs out, say what would have fitted.
+
+    Raises: MemoryFullError.
+    """
+    try:
+        return _follow(session, stream)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        # Its frames hold what the failed step had allocated.
+        error.__traceback__ = None
+        del error
+    raise memory_error(session)
 
 
 def _follow(session: Session, stream: Iterator[np.ndarray[Any, Any]]) -> None:

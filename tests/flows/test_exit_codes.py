@@ -12,7 +12,8 @@ from flows import errors as flow_errors
 from flows.exit_codes import EXIT_CODES, UNEXPECTED, exit_code
 from model import errors as model_errors
 from tasks import errors as task_errors
-from tasks.errors import WorkerFailedError
+from tasks import train_errors
+from tasks.train_errors import WorkerFailedError
 
 MODULES: tuple[ModuleType, ...] = (
     data_errors,
@@ -21,6 +22,7 @@ MODULES: tuple[ModuleType, ...] = (
     flow_errors,
     model_errors,
     task_errors,
+    train_errors,
 )
 LEAVES = [
     kind

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from tasks import errors
+from tasks import errors, train_errors
 from tasks.errors import (
     AmbiguousError,
     ArtefactDamagedError,
@@ -21,8 +21,6 @@ from tasks.errors import (
     NotFoundError,
     PreflightError,
     SchedulerError,
-    SnapshotDamagedError,
-    StoppedError,
     StorageError,
     StoreRefusedError,
     StoreUnreachableError,
@@ -31,11 +29,16 @@ from tasks.errors import (
     UnitFailedError,
     UnsharedStoreError,
     UnsupportedStoreError,
+    WrongNameError,
+    storage_error,
+)
+from tasks.train_errors import (
+    MemoryFullError,
+    SnapshotDamagedError,
+    StoppedError,
     WorkerDiedError,
     WorkerFailedError,
     WorkerHungError,
-    WrongNameError,
-    storage_error,
 )
 from tests.model.small_llama import small_tokenizer
 from tests.tasks.full_disk import full_disk
@@ -138,6 +141,21 @@ EXAMPLES: list[tuple[TaskError, str]] = [
         "ckpt/step-00000007.apr: no file, should be sha256 abc",
     ),
     (
+        MemoryFullError(
+            device="cuda:1",
+            step=7,
+            setting="train.micro_batch_rows",
+            found=64,
+            fits=24,
+            row_bytes=1_500_000_000,
+            free_bytes=36_000_000_000,
+        ),
+        (
+            "after step 7: cuda:1 is out of memory, train.micro_batch_rows is 64 "
+            "(about 1,500.0 MB a row, 36,000 MB free for rows), should be at most 24"
+        ),
+    ),
+    (
         UnitDiedError("take in", 3),
         "take in: a worker was killed 3 times, should end its unit",
     ),
@@ -165,7 +183,7 @@ def test_every_error_of_the_package_is_shown_here_and_in_the_tree() -> None:
     classes = set(TaskError.__subclasses__())
     assert {type(error) for error, _ in EXAMPLES} == classes
     for each in classes:
-        assert each.__name__ in (errors.__doc__ or "")
+        assert each.__name__ in f"{errors.__doc__}{train_errors.__doc__}"
 
 
 def test_the_hint_of_a_failed_worker_is_the_workers_own() -> None:

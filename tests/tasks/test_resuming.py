@@ -12,8 +12,8 @@ from evidence.errors import BrokenSealError
 from evidence.records import write_record
 from model.errors import CorruptFileError, ModelFormatError
 from model.ranks import Ranks
-from tasks.errors import SnapshotDamagedError, StoppedError
 from tasks.snapshots import Snapshot, complete_snapshots, latest_snapshot, stopped_snapshots
+from tasks.train_errors import SnapshotDamagedError, StoppedError
 from tasks.train_job import Job
 from tasks.train_worker import work
 from tasks.training_log import read_rows

@@ -17,16 +17,11 @@ import pytest
 import torch
 
 from tasks import places
-from tasks.errors import (
-    BusyError,
-    DeviceUnavailableError,
-    PreflightError,
-    WorkerDiedError,
-    WorkerFailedError,
-)
+from tasks.errors import BusyError, DeviceUnavailableError, PreflightError
 from tasks.live import announce, training_directory
 from tasks.snapshots import complete_snapshots
 from tasks.store import Store
+from tasks.train_errors import WorkerDiedError, WorkerFailedError
 from tasks.train_worker import work
 from tasks.training_log import read_rows
 from tests.tasks.full_disk import full_disk
