@@ -9,7 +9,6 @@ Legend: D documents, N tokens, V vocabulary, P permutations of MinHash.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from data.candidates import Source, SourceUnit
 from data.checked_encoder import CheckedEncoder
-from data.digests import digests_of, file_sha256
+from data.digests import digests_of
 from data.documents import DOCUMENTS, REJECTED, TableWriter, read_pieces
 from data.errors import RoundTripError
 from data.filter_settings import FilterSettings
@@ -64,7 +63,7 @@ def take_in(
     Raises: whatever reading the source raises, EncoderMismatchError, DegenerateTokensError,
         TokenOutOfRangeError, RoundTripError.
     """
-    tokenizer = _tokenizer(vocabulary / TOKENIZER, settings.tokenizer.specials[0])
+    tokenizer = Tokenizer.load(vocabulary / TOKENIZER, settings.tokenizer.specials[0])
     width = LITTLE_ENDIAN[dtype_of(tokenizer.vocab_size)]
     where = f"unit {unit.number} ({unit.files[0].path})"
     counter = TokenCounter(tokenizer.vocab_size, where)
@@ -101,20 +100,6 @@ def take_in(
 
 
 _NOTHING = pa.array([], pa.large_string())
-
-
-def _tokenizer(path: Path, end_of_text: str) -> Tokenizer:
-    """Load a tokenizer, or return the one that this process has loaded from the same bytes.
-
-    Checking half a million merges takes as long as encoding a unit.
-    """
-    return _loaded(path, file_sha256(path), end_of_text)
-
-
-@lru_cache(maxsize=1)
-def _loaded(path: Path, sha256: str, end_of_text: str) -> Tokenizer:
-    del sha256
-    return Tokenizer.load(path, end_of_text)
 
 
 def _with_lengths(batch: pa.RecordBatch, length_D: NDArray[np.int64]) -> pa.RecordBatch:

@@ -25,7 +25,6 @@ from data.tokenizer_file import (
     END_OF_TEXT,
     NUM_BYTES,
     TokenizerFile,
-    engine_definition,
     read_tokenizer_file,
 )
 
@@ -100,7 +99,7 @@ class Tokenizer:
         self.end_of_text_id = file.reserved[file.end_of_text]
         self.reserved = file.reserved
         self.unk_id = file.unk_id
-        self.engine_definition = engine_definition(file.definition)
+        self.engine_definition = file.engine_definition
         self._pieces = file.pieces
 
     @classmethod
