@@ -116,7 +116,7 @@ def _hash_lines(
     num_lines_D: NDArray[np.int64],
 ) -> None:
     """Hash every line that is not empty, and count the lines of each document."""
-    line = 0
+    line = np.int64(0)
     for number in range(len(num_lines_D)):
         before = line
         sum_, scale, place, done = np.uint64(0), np.uint64(1), np.int64(0), np.uint64(0)
