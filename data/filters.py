@@ -155,40 +155,42 @@ def long_on_average(texts: Texts, most: float) -> Objections:
 
 def long_line(texts: Texts, most: int) -> Objections:
     """Object to a text with a line of more characters, its end left out."""
-    found = {}
-    for number in _with_a_long_line(texts, most):
-        longest = max(len(line) for line in texts.text(number).split("\n"))
-        if longest > most:
-            found[number] = f"longest line {longest:,} characters, at most {most:,}"
-    return found
-
-
-def _with_a_long_line(texts: Texts, most: int) -> list[int]:
-    """Find the documents that may have a line of more than so many bytes.
-
-    So long a line covers a whole block of half its length, wherever blocks begin.
-    """
-    may_have_one_D = np.zeros(texts.buffer.num_documents, np.bool_)
-    _find_blocks_without_end(
-        texts.buffer.data, texts.buffer.offsets, (most + 2) // 2, may_have_one_D
-    )
-    return np.flatnonzero(may_have_one_D).tolist()
+    longest_D = np.zeros(texts.buffer.num_documents, np.int64)
+    _measure_long_lines(texts.buffer.data, texts.buffer.offsets, most, longest_D)
+    return {
+        number: f"longest line {longest_D[number]:,} characters, at most {most:,}"
+        for number in np.flatnonzero(longest_D > most).tolist()
+    }
 
 
 @compiled
-def _find_blocks_without_end(
-    data_N: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
-    width: int,
-    has_one_D: NDArray[np.bool_],
+def _measure_long_lines(
+    data_N: NDArray[np.uint8], offsets: NDArray[np.int64], most: int, longest_D: NDArray[np.int64]
 ) -> None:
-    """Mark the documents that have a block of so many bytes in which no line ends."""
-    for number in range(len(has_one_D)):
-        for begin in range(offsets[number], offsets[number + 1] - width + 1, width):
+    """Measure the longest line of each document that may have one of more characters."""
+    # So long a line covers a whole block of half its length, wherever blocks begin.
+    width = (most + 2) // 2
+    for number in range(len(longest_D)):
+        first, end = offsets[number], offsets[number + 1]
+        may_have_one = False
+        for begin in range(first, end - width + 1, width):
             newlines = 0
             for byte in data_N[begin : begin + width]:
                 newlines += byte == _NEWLINE
-            has_one_D[number] |= newlines == 0
+            may_have_one |= newlines == 0
+        if may_have_one:
+            longest_D[number] = _longest_line(data_N[first:end])
+
+
+@compiled
+def _longest_line(text_N: NDArray[np.uint8]) -> int:
+    """Count the characters of the longest line, its end left out."""
+    longest = length = 0
+    for byte in text_N:
+        # Every byte begins a character but those that go on with one: 10xxxxxx.
+        length = 0 if byte == _NEWLINE else length + (byte & 0xC0 != 0x80)
+        longest = max(longest, length)
+    return longest
 
 
 def few_letters(texts: Texts, least: float) -> Objections:

@@ -131,4 +131,6 @@ class DegenerateBounds:
 def _entropy_bits(counts: list[int]) -> float:
     """Exactly rounded summation: the index this goes into must not depend on the machine."""
     total = sum(counts)
-    return math.fsum(-count / total * math.log2(count / total) for count in counts)
+    # Many ids share a count, and so a term.
+    terms = {count: -count / total * math.log2(count / total) for count in set(counts)}
+    return math.fsum(map(terms.__getitem__, counts))

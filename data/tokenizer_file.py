@@ -22,7 +22,8 @@ class TokenizerFile:
     """A checked `tokenizer.json`."""
 
     engine_definition: str
-    end_of_text: str
+    specials: tuple[str, ...]
+    """Those of the added tokens that are declared special."""
     reserved: Mapping[str, int]
     """Added tokens by their text: ids that no text becomes."""
     unk_id: int | None
@@ -30,13 +31,13 @@ class TokenizerFile:
     """The bytes that each id stands for; none for a reserved one."""
 
 
-def read_tokenizer_file(path: Path, end_of_text: str | None) -> TokenizerFile:
-    """Read and check a file; without a name, the end of text is the usual or the only special.
+def read_tokenizer_file(path: Path) -> TokenizerFile:
+    """Read and check a file.
 
     Raises: WrongTokenizerError.
     """
     try:
-        return _read(_File(path.read_bytes(), path), end_of_text)
+        return _read(_File(path.read_bytes(), path))
     except (OSError, ValueError) as error:
         found = f"cannot be read ({error})"
         raise WrongTokenizerError(path, found, "a tokenizer.json") from error
@@ -53,12 +54,12 @@ class _File:
 
 
 @lru_cache(maxsize=2)
-def _read(file: _File, end_of_text: str | None) -> TokenizerFile:
+def _read(file: _File) -> TokenizerFile:
     """Check a file, or return what was found when this process met the same content before.
 
     Checking takes as long as encoding twenty megabytes, and every stage and unit asks for it.
     """
-    return _checked(file.path, json.loads(file.content), end_of_text)
+    return _checked(file.path, json.loads(file.content))
 
 
 def engine_definition(definition: Mapping[str, Any]) -> str:
@@ -83,7 +84,7 @@ def byte_characters() -> list[str]:
     return [character_of[byte] for byte in range(NUM_BYTES)]
 
 
-def _checked(path: Path, definition: Mapping[str, Any], end_of_text: str | None) -> TokenizerFile:
+def _checked(path: Path, definition: Mapping[str, Any]) -> TokenizerFile:
     model, added = definition["model"], definition["added_tokens"]
     _require_plain_bpe(path, model, definition["normalizer"])
     _require_lossless(path, definition["pre_tokenizer"])
@@ -100,7 +101,7 @@ def _checked(path: Path, definition: Mapping[str, Any], end_of_text: str | None)
     _require_merges(path, model["merges"], vocab)
     return TokenizerFile(
         engine_definition=engine_definition(definition),
-        end_of_text=_end_of_text(path, added, end_of_text),
+        specials=tuple(str(token["content"]) for token in added if token.get("special")),
         reserved=reserved,
         unk_id=vocab.get(model.get("unk_token")),
         pieces=_pieces(path, vocab, reserved),
@@ -150,8 +151,11 @@ def _reserved(path: Path, added: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return {token["content"]: token["id"] for token in added}
 
 
-def _end_of_text(path: Path, added: Iterable[Mapping[str, Any]], name: str | None) -> str:
-    specials = [str(token["content"]) for token in added if token.get("special")]
+def end_of_text(path: Path, specials: Sequence[str], name: str | None) -> str:
+    """Return the special token of this name; without one, the usual or the only special token.
+
+    Raises: WrongTokenizerError.
+    """
     wanted = name or (END_OF_TEXT if END_OF_TEXT in specials or len(specials) != 1 else specials[0])
     if wanted not in specials:
         found = f"special tokens are {', '.join(specials) or 'none'}"
