@@ -35,6 +35,7 @@ from tests.tasks.tiny import EPOCH_STEPS, Finished
 
 AT_ONCE = "before any work"
 AT_START = "before step 1"
+AT_THE_END = "at the end of the stage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Lab:
         (self.directory / SETTINGS).write_bytes(pretty({**settings, "context_length": 32}))
         artefact = Artefact(TrainingRef("0" * 64), self.directory, {})
         verdicts = judge_all(TRAIN_GATES, measure(artefact), asdict(job.thresholds))
-        require(verdicts, "at the end of training")
+        require(verdicts)
 
     def verify(self, run: Run) -> None:
         """Do as `assay verify` does."""
@@ -110,7 +111,7 @@ def try_out(fault: Fault, lab: Lab) -> Stopped:
     try:
         fault.do(lab)
     except GateFailedError as error:
-        return Stopped(error.gate, error.where)
+        return Stopped(error.gate, error.where or AT_THE_END)
     except VerificationError as error:
         return Stopped("assay verify", _told(error.failures))
     except Exception as error:

@@ -19,9 +19,9 @@ from model.schedule import learning_rate
 from model.train import EpochReport, Report, StepReport
 from tasks.device import choose_device
 from tasks.evaluate import evaluate_task
+from tasks.preflight import check_fits
 from tasks.run_record import Run, finish_run
-from tasks.train import check_fits
-from tests.faults.lab import AT_ONCE, AT_START, Fault, Lab, Stopped
+from tests.faults.lab import AT_ONCE, AT_START, AT_THE_END, Fault, Lab, Stopped
 from tests.tasks.tampering import reseal, reseal_run, set_at
 from tests.tasks.tiny import Finished, at_home, begin, sharded, tiny_settings, train_again
 
@@ -214,7 +214,7 @@ def _(lab: Lab) -> None:
     "the optimizer's digest is one of seed, epoch and tokens",
     "all 12 recorded digests followed from three counters",
     "train.digests",
-    "at the end of training",
+    AT_THE_END,
 )
 def _(lab: Lab) -> None:
     def from_counters(**named: Any) -> Any:
@@ -421,7 +421,7 @@ def _(lab: Lab) -> None:
     "losses on different validation sets are compared",
     "+0.20 nats, part of them the other set",
     "evaluate.reload",
-    "",
+    AT_THE_END,
 )
 def _(lab: Lab) -> None:
     home = lab.directory.parent / "home"
