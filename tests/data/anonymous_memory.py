@@ -1,0 +1,56 @@
+"""How much memory this process has allocated, and the most of it while something ran.
+
+Mapped pages of files do not count: the kernel takes them back whenever it needs them.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+INTERVAL_SECONDS = 0.003
+
+
+def anonymous_bytes() -> int:
+    """Read what this process has allocated and touched."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
+
+
+class Peaks:
+    """The most that was allocated at once, by what was done at the time."""
+
+    def __init__(self) -> None:
+        self.bytes: dict[str, int] = {}
+        self._doing = "start"
+        self._ended = threading.Event()
+
+    @contextmanager
+    def watching(self) -> Iterator["Peaks"]:
+        """Look every so often, as long as the context lasts."""
+        thread = threading.Thread(target=self._watch, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._ended.set()
+            thread.join()
+
+    @contextmanager
+    def of(self, doing: str) -> Iterator[None]:
+        """Name what is done as long as the context lasts."""
+        before, self._doing = self._doing, doing
+        self._look()
+        try:
+            yield
+        finally:
+            self._look()
+            self._doing = before
+
+    def _watch(self) -> None:
+        while not self._ended.wait(INTERVAL_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        found = anonymous_bytes()
+        self.bytes[self._doing] = max(self.bytes.get(self._doing, 0), found)
