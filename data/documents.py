@@ -80,6 +80,20 @@ def read_pieces(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa
         yield from file.iter_batches(batch_size=1 << 16, columns=columns)
 
 
+def read_beside(left: Path, right: Path) -> Iterator[pa.Table]:
+    """Read two tables of equally many rows side by side, a bounded number of rows at a time."""
+    others = read_pieces(right)
+    rest = pq.read_schema(right).empty_table()
+    for piece in read_pieces(left):
+        while rest.num_rows < piece.num_rows:
+            rest = pa.concat_tables([rest, pa.Table.from_batches([next(others)])])
+        both = pa.Table.from_batches([piece])
+        for name in rest.column_names:
+            both = both.append_column(rest.schema.field(name), rest[name][: piece.num_rows])
+        yield both
+        rest = rest.slice(piece.num_rows)
+
+
 def join(
     parts: Sequence[Path], path: Path, schema: pa.Schema, look: Callable[[pa.RecordBatch], None]
 ) -> None:
