@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data.documents import (
-    DOCUMENT_SCHEMA,
     DOCUMENTS,
+    DROPPED_SCHEMA,
+    KEPT_SCHEMA,
     REJECTED,
-    REJECTION_SCHEMA,
     TableWriter,
     read_beside,
     read_pieces,
@@ -26,7 +26,7 @@ from data.settlement import decisions_file
 from data.split import Holdout
 from data.token_files import LITTLE_ENDIAN, TOKENS, DtypeName, adopt
 
-VERSION = 2
+VERSION = 3
 COUNTED_TOKENS = 2**21
 """Tokens that are counted at a time."""
 
@@ -49,15 +49,15 @@ def compact(
     decisions = settled / decisions_file(number)
     counts_V = _copy_tokens(taken, out, decisions, dtype, vocab_size)
     with (
-        TableWriter(out / DOCUMENTS, DOCUMENT_SCHEMA) as documents,
-        TableWriter(out / REJECTED, REJECTION_SCHEMA) as rejected,
+        TableWriter(out / DOCUMENTS, KEPT_SCHEMA) as documents,
+        TableWriter(out / REJECTED, DROPPED_SCHEMA) as rejected,
     ):
         for piece in read_pieces(taken / REJECTED):
-            rejected.write(_numbered(pa.Table.from_batches([piece]), number))
+            rejected.write(piece)
         for decided in read_beside(taken / DOCUMENTS, decisions):
-            whole, is_kept_D = _numbered(decided, number), pc.equal(decided["filter"], "")
-            documents.write(_sided(whole.filter(is_kept_D), holdout))
-            rejected.write(whole.filter(pc.invert(is_kept_D)))
+            is_kept_D = pc.equal(decided["filter"], "")
+            documents.write(_sided(decided.filter(is_kept_D), holdout))
+            rejected.write(decided.filter(pc.invert(is_kept_D)))
     np.save(out / COUNTS, counts_V)
 
 
@@ -84,10 +84,6 @@ def _copy_tokens(
                     piece = run[at : at + COUNTED_TOKENS]
                     counts_V -= np.bincount(piece, minlength=vocab_size)
     return counts_V
-
-
-def _numbered(piece: pa.Table, number: int) -> pa.Table:
-    return piece.append_column("unit", pa.array(np.full(piece.num_rows, number, np.int64)))
 
 
 def _sided(documents: pa.Table, holdout: Holdout) -> pa.Table:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -15,12 +16,8 @@ from data.candidates import CANDIDATES
 DOCUMENTS = "documents.parquet"
 REJECTED = "rejected.parquet"
 
-_IDENTITY = [
-    # The unit of the source that holds the file, and its place there.
-    pa.field("unit", pa.int64(), nullable=False),
-    *map(CANDIDATES.field, ("row", "path", "repository", "blob_id")),
-]
-DOCUMENT_SCHEMA = pa.schema(
+_IDENTITY = [CANDIDATES.field(name) for name in ("row", "path", "repository", "blob_id")]
+KEPT_SCHEMA = pa.schema(
     [
         *_IDENTITY,
         *map(CANDIDATES.field, ("revision", "content_id", "licences")),
@@ -33,13 +30,19 @@ DOCUMENT_SCHEMA = pa.schema(
         pa.field("split", pa.string(), nullable=False),
     ]
 )
-REJECTION_SCHEMA = pa.schema(
+DROPPED_SCHEMA = pa.schema(
     [
         *_IDENTITY,
         pa.field("num_bytes", pa.int64(), nullable=False),
         pa.field("filter", pa.string(), nullable=False),
         pa.field("detail", pa.string(), nullable=False),
     ]
+)
+"""Both of one unit, which does not know its number: files that come before it change that."""
+# The unit of the source that holds the file, in which it has its row.
+_UNIT = pa.field("unit", pa.int64(), nullable=False)
+DOCUMENT_SCHEMA, REJECTION_SCHEMA = (
+    schema.insert(0, _UNIT) for schema in (KEPT_SCHEMA, DROPPED_SCHEMA)
 )
 ROW_DOCUMENT_SCHEMA = pa.schema(
     [
@@ -95,11 +98,16 @@ def read_beside(left: Path, right: Path) -> Iterator[pa.Table]:
 
 
 def join(
-    parts: Sequence[Path], path: Path, schema: pa.Schema, look: Callable[[pa.RecordBatch], None]
+    units: Sequence[Path], path: Path, schema: pa.Schema, look: Callable[[pa.RecordBatch], None]
 ) -> None:
-    """Write the rows of several tables, in order, to one; `look` sees every piece."""
+    """Write the rows of the units' tables, in order, to one that numbers the units.
+
+    `look` sees every piece.
+    """
     with TableWriter(path, schema) as writer:
-        for part in parts:
-            for piece in read_pieces(part):
-                look(piece)
-                writer.write(piece)
+        for number, unit in enumerate(units):
+            for piece in read_pieces(unit):
+                numbers = pa.array(np.full(piece.num_rows, number, np.int64))
+                whole = piece.append_column("unit", numbers)
+                look(whole)
+                writer.write(whole)

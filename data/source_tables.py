@@ -6,7 +6,7 @@ Files elsewhere are copied to a temporary directory for as long as they are read
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -48,6 +48,16 @@ class TableSource:
     def sha256(self) -> str:
         """Digest of revision, paths and contents."""
         return pins_sha256(self.revision, self.files)
+
+    @property
+    def bare(self) -> "TableSource":
+        """The source without its list."""
+        return replace(self, files=())
+
+    @property
+    def max_missing_share(self) -> float:
+        """What a cell lacks is for the filters to count."""
+        return 1.0
 
     def inputs(self, unit: SourceUnit) -> tuple[Unit, ...]:
         """Nothing has to be fetched beforehand."""
