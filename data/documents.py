@@ -79,7 +79,8 @@ class TableWriter:
 
 def read_pieces(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """Read a table a bounded number of rows at a time."""
-    with pq.ParquetFile(path) as file:
+    # Buffering ahead would hold on to all that was read until the end.
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         yield from file.iter_batches(batch_size=1 << 16, columns=columns)
 
 

@@ -100,7 +100,9 @@ def open_parquet(source: Path | IO[bytes], where: str) -> Iterator[pq.ParquetFil
     Raises: CorruptSourceError.
     """
     try:
-        with pq.ParquetFile(source, memory_map=isinstance(source, Path)) as file:
+        is_local = isinstance(source, Path)
+        # Buffering ahead saves questions to a server, and holds on to all that was read.
+        with pq.ParquetFile(source, memory_map=is_local, pre_buffer=not is_local) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
         if getattr(error, "errno", None):
