@@ -20,26 +20,12 @@ from data.baselines import cross_entropies
 from data.pretokenize import pretokenize
 from data.rows import open_rows
 from data.shard import shard
-from data.units import Given, Unit
+from data.units import Given
 from tests.benchmarks.harness import MEGABYTE, ROOT, Contender, print_header, report, timed
 from tests.benchmarks.pretokenize import SHARDING, asked
-from tests.data.anonymous_memory import Peaks
-from tests.data.inline import InlineUnits
+from tests.data.anonymous_memory import Peaks, WatchedUnits
 
 MODULE = "tests.benchmarks.memory"
-
-
-class WatchedUnits(InlineUnits):
-    """Units made inline, and the most that was allocated while those of a kind were made."""
-
-    def __init__(self, root: Path, peaks: Peaks) -> None:
-        super().__init__(root)
-        self.peaks = peaks
-
-    def __call__(self, what: str, units: Sequence[Unit]) -> list[Path]:
-        """Make units of one kind."""
-        with self.peaks.of(what):
-            return super().__call__(what, units)
 
 
 def contend(corpus: Path, scratch: Path) -> None:

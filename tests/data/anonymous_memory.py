@@ -4,9 +4,12 @@ Mapped pages of files do not count: the kernel takes them back whenever it needs
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from data.units import Unit
+from tests.data.inline import InlineUnits
 
 INTERVAL_SECONDS = 0.003
 
@@ -54,3 +57,16 @@ class Peaks:
     def _look(self) -> None:
         found = anonymous_bytes()
         self.bytes[self._doing] = max(self.bytes.get(self._doing, 0), found)
+
+
+class WatchedUnits(InlineUnits):
+    """Units made inline, and the most that was allocated while those of a kind were made."""
+
+    def __init__(self, root: Path, peaks: Peaks) -> None:
+        super().__init__(root)
+        self.peaks = peaks
+
+    def __call__(self, what: str, units: Sequence[Unit]) -> list[Path]:
+        """Make units of one kind."""
+        with self.peaks.of(what):
+            return super().__call__(what, units)

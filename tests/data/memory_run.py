@@ -6,6 +6,7 @@ A process of its own for each size: what one has freed another might use again. 
 fixed size are made small, for what is looked for is what grows.
 """
 
+import json
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
@@ -16,22 +17,33 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from tokenizers import Tokenizer as HuggingFace
 
-from data import plan, settlement
+from data import (
+    checked_encoder,
+    compaction,
+    cut,
+    plan,
+    settlement,
+    source_columns,
+    source_tables,
+    tokenizer_sample,
+)
 from data.array_file import ArrayWriter
 from data.documents import DOCUMENTS, TableWriter
 from data.duplicates import exact_duplicates, near_duplicates
+from data.encoders import Encoded
 from data.intake import DIGESTS, SIGNATURES
 from data.minhash import NUM_PERMUTATIONS
 from data.pretokenize import pretokenize
 from data.removals import FIELDS, Removals
 from data.shard import shard
 from data.split import Holdout
+from data.text_buffer import TextBuffer
 from data.units import Given
-from tests.data.anonymous_memory import Peaks, anonymous_bytes
+from tests.data.anonymous_memory import Peaks, WatchedUnits
 from tests.data.candidates import filter_settings
 from tests.data.corpus import bounds, corpus_of, shard_settings
-from tests.data.inline import InlineUnits
 
 PIECE = 20_000
 """Documents that are made up at a time."""
@@ -69,14 +81,13 @@ def taken_in(num_documents: int, directory: Path) -> list[Path]:
     return units
 
 
-def settle(num_documents: int, directory: Path) -> Callable[[], object]:
+def settle(num_documents: int, directory: Path) -> Callable[[Peaks], object]:
     """Settle two units, one document of which was opted out."""
     for search in (exact_duplicates, near_duplicates):
         setattr(settlement, search.__name__, partial(search, memory_bytes=WORKING_BYTES))
     units = taken_in(num_documents, directory)
     (directory / "out").mkdir()
-    return partial(
-        settlement.settle_units,
+    return lambda _: settlement.settle_units(
         directory / "out",
         *units,
         filters=filter_settings(),
@@ -85,7 +96,7 @@ def settle(num_documents: int, directory: Path) -> Callable[[], object]:
     )
 
 
-def make_plan(num_documents: int, directory: Path) -> Callable[[], object]:
+def make_plan(num_documents: int, directory: Path) -> Callable[[Peaks], object]:
     """Spread documents over shards."""
     plan.PIECE_DOCUMENTS = PIECE
     names = ("sha256", "group", "split")
@@ -97,8 +108,7 @@ def make_plan(num_documents: int, directory: Path) -> Callable[[], object]:
             columns = {"sha256": own, "group": own, "split": sides, "num_tokens": [9] * PIECE}
             table.write(pa.table(columns, schema=schema))
     (directory / "out").mkdir()
-    return partial(
-        plan.make_plan,
+    return lambda _: plan.make_plan(
         directory / "out",
         directory,
         num_documents=num_documents,
@@ -108,8 +118,26 @@ def make_plan(num_documents: int, directory: Path) -> Callable[[], object]:
     )
 
 
-def both_stages(num_bytes: int, directory: Path) -> Callable[[], object]:
+class CharacterEncoder:
+    """An engine of ASCII without a merge; what the real ones remember hides what grows."""
+
+    def __init__(self, definition: str) -> None:
+        self.name = "characters"
+        engine = HuggingFace.from_str(definition)
+        self.ids_128 = np.array([engine.encode(chr(code)).ids[0] for code in range(128)], np.uint32)
+
+    def encode(self, texts: pa.LargeStringArray) -> Encoded:
+        """Encode texts."""
+        buffer = TextBuffer.of(texts)
+        return Encoded(self.ids_128[buffer.data], buffer.lengths)
+
+
+def both_stages(num_bytes: int, directory: Path) -> Callable[[Peaks], object]:
     """Pretokenize and shard one file; shards are all of one size."""
+    vars(checked_encoder)["opened"] = lambda _, definition: CharacterEncoder(definition)
+    for module in (source_columns, source_tables, tokenizer_sample):
+        vars(module)["BATCH_BYTES"] = WORKING_BYTES // 4
+    cut.BLOCK_TOKENS = compaction.COUNTED_TOKENS = WORKING_BYTES // 8
     text = pa.schema([("path", pa.string()), ("text", pa.large_string())])
     (directory / "source").mkdir()
     with pq.ParquetWriter(directory / "source" / "one.parquet", text) as writer:
@@ -120,17 +148,16 @@ def both_stages(num_bytes: int, directory: Path) -> Callable[[], object]:
         directory / "source",
         source={**source, "unit_bytes": 0, "licence": ""},
         filters={"max_file_bytes": 10**6, "near_duplicates": "together"},
-        tokenizer={"vocab_size": 2000, "sample_bytes": 10**6, "engine": "gigatoken"}
-        | {"checked_share": 0.0005},
+        tokenizer={"vocab_size": 257, "sample_bytes": 10**6},
         validation_fraction=0.01,
         round_trip_share=0.01,
     )
     settings = shard_settings(
         context_length=255, train_shards=max(num_bytes // 2**22, 1), baseline_tokens=10**5
     )
-    units = InlineUnits(directory / "units")
 
-    def run() -> None:
+    def run(peaks: Peaks) -> None:
+        units = WatchedUnits(directory / "units", peaks)
         for name in ("tokens", "shards"):
             (directory / name).mkdir()
         index = pretokenize(corpus, units, out=directory / "tokens")
@@ -141,13 +168,9 @@ def both_stages(num_bytes: int, directory: Path) -> Callable[[], object]:
 
 
 def pieces_of_text(num_bytes: int) -> Iterator[list[dict[str, str]]]:
-    """Yield the standard library again and again, each time with another word in every file.
-
-    The words are the same each time but one, so that no engine has to remember more. Every tenth
-    file is a copy.
-    """
+    """Yield the standard library's ASCII again and again; a tenth of the files are copies."""
     paths = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-    contents = [path.read_bytes().decode("utf-8", "ignore") for path in paths]
+    contents = [path.read_bytes().decode("ascii", "ignore") for path in paths]
     turn, done = 0, 0
     while True:
         rows = []
@@ -163,7 +186,7 @@ def pieces_of_text(num_bytes: int) -> Iterator[list[dict[str, str]]]:
         turn += 1
 
 
-PARTS: dict[str, Callable[[int, Path], Callable[[], object]]] = {
+PARTS: dict[str, Callable[[int, Path], Callable[[Peaks], object]]] = {
     "settle": settle,
     "plan": make_plan,
     "both stages": both_stages,
@@ -171,12 +194,11 @@ PARTS: dict[str, Callable[[int, Path], Callable[[], object]]] = {
 
 
 def main(what: str, size: int, directory: Path) -> None:
-    """Print how many bytes are allocated at most, beyond what was before."""
-    run = PARTS[what](size, directory)
-    before, peaks = anonymous_bytes(), Peaks()
+    """Print as JSON how many bytes are allocated at most, by what is done."""
+    run, peaks = PARTS[what](size, directory), Peaks()
     with peaks.watching(), peaks.of(what):
-        run()
-    print(max(peaks.bytes.values()) - before)
+        run(peaks)
+    print(json.dumps(peaks.bytes))
 
 
 if __name__ == "__main__":
