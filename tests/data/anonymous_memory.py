@@ -25,7 +25,7 @@ class Peaks:
 
     def __init__(self) -> None:
         self.bytes: dict[str, int] = {}
-        self._doing = "start"
+        self._doing = ""
         self._ended = threading.Event()
 
     @contextmanager
@@ -55,8 +55,9 @@ class Peaks:
             self._look()
 
     def _look(self) -> None:
-        found = anonymous_bytes()
-        self.bytes[self._doing] = max(self.bytes.get(self._doing, 0), found)
+        doing, found = self._doing, anonymous_bytes()
+        if doing:
+            self.bytes[doing] = max(self.bytes.get(doing, 0), found)
 
 
 class WatchedUnits(InlineUnits):

@@ -147,7 +147,7 @@ def both_stages(num_bytes: int, directory: Path) -> Callable[[Peaks], object]:
     corpus = corpus_of(
         directory / "source",
         source={**source, "unit_bytes": 0, "licence": ""},
-        filters={"max_file_bytes": 10**6, "near_duplicates": "together"},
+        filters={"max_file_bytes": 10**6, "max_lines": 10**6},
         tokenizer={"vocab_size": 257, "sample_bytes": 10**6},
         validation_fraction=0.01,
         round_trip_share=0.01,
@@ -168,16 +168,19 @@ def both_stages(num_bytes: int, directory: Path) -> Callable[[Peaks], object]:
 
 
 def pieces_of_text(num_bytes: int) -> Iterator[list[dict[str, str]]]:
-    """Yield the standard library's ASCII again and again; a tenth of the files are copies."""
+    """Yield the standard library's ASCII again and again, its lines in another order each time.
+
+    A tenth of the files are copies.
+    """
     paths = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     contents = [path.read_bytes().decode("ascii", "ignore") for path in paths]
-    turn, done = 0, 0
+    turn, done, drawn = 0, 0, np.random.default_rng(0)
     while True:
         rows = []
         for number, content in enumerate(contents):
-            is_copy = number % 10 == 0
-            head = "" if is_copy else f"# turn {turn}\n"
-            rows.append({"path": f"{turn}/{paths[number].name}", "text": head + content})
+            lines = content.splitlines(keepends=True)
+            text = "".join(drawn.permuted(lines)) if number % 10 else content
+            rows.append({"path": f"{turn}/{paths[number].name}", "text": text})
             done += len(content)
             if done >= num_bytes:
                 yield rows
