@@ -82,11 +82,11 @@ def pretokenize(corpus: Corpus, make_units: MakeUnits, *, out: Path) -> TokensIn
     vocabulary = vocabulary_unit(corpus, make_units)
     engine = engine_unit(corpus, vocabulary)
     (vocabulary_directory,) = make_units("vocabulary", [vocabulary])
-    make_units("engine", [engine])
+    make_units.somewhere("engine", [engine])
     adopt(vocabulary_directory / TOKENIZER, out / TOKENIZER)
     tokenizer = Tokenizer.load(out / TOKENIZER)
     taken = [intake_unit(corpus, unit, vocabulary, engine) for unit in corpus.source.units]
-    make_units("take in", taken)
+    make_units.somewhere("take in", taken)
     settled = settlement_unit(corpus, taken)
     (settled_directory,) = make_units("settle", [settled])
     digests = (settled_directory / DIGESTS_OF_DECISIONS).read_text().split()
