@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -17,12 +18,8 @@ REJECTED = "rejected.parquet"
 GROUP_ROWS = 1 << 14
 """Rows after which a table writes down what waits; a piece more at most."""
 
-_IDENTITY = [
-    # The unit of the source that holds the file, and its place there.
-    pa.field("unit", pa.int64(), nullable=False),
-    *map(CANDIDATES.field, ("row", "path", "repository", "blob_id")),
-]
-DOCUMENT_SCHEMA = pa.schema(
+_IDENTITY = [CANDIDATES.field(name) for name in ("row", "path", "repository", "blob_id")]
+KEPT_SCHEMA = pa.schema(
     [
         *_IDENTITY,
         *map(CANDIDATES.field, ("revision", "content_id", "licences")),
@@ -35,13 +32,19 @@ DOCUMENT_SCHEMA = pa.schema(
         pa.field("split", pa.string(), nullable=False),
     ]
 )
-REJECTION_SCHEMA = pa.schema(
+DROPPED_SCHEMA = pa.schema(
     [
         *_IDENTITY,
         pa.field("num_bytes", pa.int64(), nullable=False),
         pa.field("filter", pa.string(), nullable=False),
         pa.field("detail", pa.string(), nullable=False),
     ]
+)
+"""Both of one unit, which does not know its number: files that come before it change that."""
+# The unit of the source that holds the file, in which it has its row.
+_UNIT = pa.field("unit", pa.int64(), nullable=False)
+DOCUMENT_SCHEMA, REJECTION_SCHEMA = (
+    schema.insert(0, _UNIT) for schema in (KEPT_SCHEMA, DROPPED_SCHEMA)
 )
 ROW_DOCUMENT_SCHEMA = pa.schema(
     [
@@ -89,16 +92,36 @@ class TableWriter:
 
 def read_pieces(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """Read a table a bounded number of rows at a time."""
-    with pq.ParquetFile(path) as file:
+    # Buffering ahead would hold on to all that was read until the end.
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         yield from file.iter_batches(batch_size=1 << 16, columns=columns)
 
 
+def read_beside(left: Path, right: Path) -> Iterator[pa.Table]:
+    """Read two tables of equally many rows side by side, a bounded number of rows at a time."""
+    others = read_pieces(right)
+    rest = pq.read_schema(right).empty_table()
+    for piece in read_pieces(left):
+        while rest.num_rows < piece.num_rows:
+            rest = pa.concat_tables([rest, pa.Table.from_batches([next(others)])])
+        both = pa.Table.from_batches([piece])
+        for name in rest.column_names:
+            both = both.append_column(rest.schema.field(name), rest[name][: piece.num_rows])
+        yield both
+        rest = rest.slice(piece.num_rows)
+
+
 def join(
-    parts: Sequence[Path], path: Path, schema: pa.Schema, look: Callable[[pa.RecordBatch], None]
+    units: Sequence[Path], path: Path, schema: pa.Schema, look: Callable[[pa.RecordBatch], None]
 ) -> None:
-    """Write the rows of several tables, in order, to one; `look` sees every piece."""
+    """Write the rows of the units' tables, in order, to one that numbers the units.
+
+    `look` sees every piece.
+    """
     with TableWriter(path, schema) as writer:
-        for part in parts:
-            for piece in read_pieces(part):
-                look(piece)
-                writer.write(piece)
+        for number, unit in enumerate(units):
+            for piece in read_pieces(unit):
+                numbers = pa.array(np.full(piece.num_rows, number, np.int64))
+                whole = piece.append_column("unit", numbers)
+                look(whole)
+                writer.write(whole)
