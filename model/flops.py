@@ -2,7 +2,7 @@
 
 Convention C1: a multiplication and an addition for every matrix parameter that a token passes, the
 backward pass twice the forward pass, attention only over positions that causality lets through.
-Embedding look-ups, norms and recomputation count nothing.
+Embedding look-ups, norms and recomputation count nothing. Masking documents is not subtracted.
 """
 
 from collections.abc import Mapping

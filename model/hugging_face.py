@@ -195,8 +195,8 @@ def _require_family(path: Path, config: Mapping[str, object]) -> str:
     """Refuse whatever is neither a plain Llama nor a plain Qwen2, and name which it is."""
     name = config.get("model_type")
     if name not in list(HUGGING_FACE_CLASSES):
-        expected = f"one of {', '.join(HUGGING_FACE_CLASSES)}"
-        raise ModelFormatError(path, f"model_type is {name!r:.60}", expected)
+        known = f"one of {', '.join(HUGGING_FACE_CLASSES)}"
+        raise ModelFormatError(path, f"model_type is {name!r:.60}", known)
     constants = CONSTANTS[str(name)]
     for key in config:
         if key not in {*constants, *CONFIG_KEYS.values(), *OTHER_KEYS}:

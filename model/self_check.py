@@ -6,7 +6,8 @@ Shapes: B rows, T positions, S = T + 1 ids of a row, V vocabulary.
 import math
 import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,8 @@ from model.llama import Llama, LlamaSettings, planned_std
 from model.plain_llama import Array, Weights, plain_logits, plain_loss
 from model.ranks import whole
 
+SCORE_STD = 2.0
+"""Of attention scores while a model is checked: neither all alike nor all but one negligible."""
 NUDGE = 1e-4
 """Relative step of the finite difference: its own error is below that of float32 by far."""
 
@@ -42,6 +45,31 @@ def measure_spread(model: Llama) -> Spread:
             spreads.append(abs(std / planned_std(name, model.settings) - 1))
             tails.append(abs(float((values / std).pow(4).mean()) - 3))
     return Spread(spread_error=max(spreads), kurtosis_error=max(tails))
+
+
+@contextmanager
+def attentive(model: Llama) -> Iterator[None]:
+    """Widen queries and keys for the length of a block, then put back what they were to the bit.
+
+    A new model attends to every position alike: what is wrong with positions would hardly show.
+    """
+    before = {
+        name: parameter.detach().clone()
+        for name, parameter in model.named_parameters()
+        if name.endswith(("q_proj.weight", "k_proj.weight"))
+    }
+    with torch.no_grad():
+        for name, weight in before.items():
+            # Of vectors of unit channels, the products then have a deviation of SCORE_STD.
+            wanted = math.sqrt(SCORE_STD / model.settings.hidden_size)
+            std = float(whole(weight).double().square().mean().sqrt())
+            model.get_parameter(name).mul_(wanted / std)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, weight in before.items():
+                model.get_parameter(name).copy_(weight)
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from tasks.stage import Stage, perform
 from tasks.store import Artefact, open_store
 from tasks.thresholds import Thresholds
 
-VERSION = 1
+VERSION = 2
 CARD = "README.md"
 
 

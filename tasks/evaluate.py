@@ -1,5 +1,6 @@
 """Evaluate: score the best snapshot on every validation row, beside models that only count."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -170,7 +171,8 @@ def best_snapshot(training: Artefact) -> Snapshot:
 
 
 def _train_settings(training: Artefact) -> TrainSettings:
-    return TrainSettings(**read_object(training.directory / SETTINGS)["train"])
+    settings: dict[str, Any] = json.loads((training.directory / SETTINGS).read_text())
+    return TrainSettings(**settings["train"])
 
 
 def _write_losses(path: Path, shards: Path, index: ShardsIndex, counter: LossCounter) -> None:

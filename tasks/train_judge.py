@@ -14,6 +14,7 @@ from model.flops import training_flops_per_token
 from model.train import SpikeReport, StepReport, TrainSettings
 from model.training_state import TrainingState
 from tasks.epoch_watch import EpochPlan, EpochWatch
+from tasks.errors import ArtefactDamagedError
 from tasks.gpu import gpu_meter
 from tasks.leaks import LeakCount
 from tasks.snapshots import Snapshot, complete_snapshots
@@ -62,14 +63,21 @@ def is_finished(directory: Path, settings: TrainSettings) -> bool:
 
 
 def rows_of(snapshot: Snapshot, rows: Sequence[Row]) -> list[Row]:
-    """Return the steps of a complete snapshot's epoch."""
+    """Return the steps of a complete snapshot's epoch.
+
+    Raises: ArtefactDamagedError if the log has none of them.
+    """
     earlier = [
         each.read()["step"]
         for each in complete_snapshots(snapshot.directory.parent)
         if each.epoch < snapshot.epoch
     ]
     first, last = max(earlier, default=0), snapshot.read()["step"]
-    return [row for row in rows if first < row["step"] <= last]
+    found = [row for row in rows if first < row["step"] <= last]
+    if not found:
+        log = snapshot.directory.parent / TRAIN_LOG
+        raise ArtefactDamagedError(log, f"no step of epoch {snapshot.epoch}", f"{last - first}")
+    return found
 
 
 class TrainJudge:

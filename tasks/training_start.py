@@ -22,7 +22,13 @@ from model.flops import peak_flops_per_second
 from model.plain_llama import Array
 from model.precision import in_precision
 from model.ranks import Ranks
-from model.self_check import forward_error, measure_spread, read_gradients, slope_error
+from model.self_check import (
+    attentive,
+    forward_error,
+    measure_spread,
+    read_gradients,
+    slope_error,
+)
 from model.train import TrainSettings, accumulate
 from model.training_state import TrainingState, whole_model
 from tasks.gpu import device_name, gpu_meter
@@ -82,14 +88,16 @@ def _num_misplaced(state: TrainingState, device: torch.device) -> int:
 def _model(state: TrainingState, settings: TrainSettings, places: Surroundings) -> dict[str, float]:
     """Hold the model to what it should be; the first rank alone compares."""
     ids_BS = _plain_rows(places)
-    gradients = _gradients(state, settings, places, ids_BS)
+    measured = {}
+    with attentive(state.model):
+        gradients = _gradients(state, settings, places, ids_BS)
+        model = whole_model(state.model)
+        if places.ranks.rank == 0:
+            measured["forward_error"] = forward_error(model, ids_BS)
+            measured["gradient_error"] = slope_error(model, gradients, ids_BS)
     model = whole_model(state.model)
     if places.ranks.rank:
         return {}
-    measured = {
-        "forward_error": forward_error(model, ids_BS),
-        "gradient_error": slope_error(model, gradients, ids_BS),
-    }
     if state.step == 0:
         return measured | asdict(measure_spread(model))
     if saved := latest_snapshot(places.directory):

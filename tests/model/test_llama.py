@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -204,7 +205,7 @@ def test_the_gradient_of_a_part_is_its_slope(part: str) -> None:
     ],
 )
 def test_an_impossible_architecture_is_refused(
-    changes: dict[str, int], setting: str, found: float
+    changes: dict[str, Any], setting: str, found: float
 ) -> None:
     with pytest.raises(WrongSettingError) as caught:
         replace(tiny.LLAMA, **changes)

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from model.architecture import expected_tensors
 from model.errors import LossSpikeError, NonFiniteError, StreamExhaustedError, WrongSettingError
 from model.loss import PADDING, row_losses, token_losses
 from model.schedule import learning_rate
 from model.train import EpochReport, Report, SpikeReport, StepReport, TrainSettings, train
-from model.training_state import TrainingState, weights
+from model.training_state import TrainingState, new_state, weights
 from tests.model import tiny
 
 BOTH = pytest.mark.parametrize("settings", [tiny.TRAIN, tiny.MUON], ids=["adamw", "muon"])
@@ -350,3 +351,19 @@ def test_padding_is_neither_learnt_from_nor_counted() -> None:
     assert padded.tokens_seen == 3 * 8
     assert found.train_loss == pytest.approx(expected.train_loss, rel=1e-6)
     assert found.grad_norm == pytest.approx(expected.grad_norm, rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@BOTH
+def test_biases_and_a_tied_head_learn_in_every_precision(
+    settings: TrainSettings, precision: Any
+) -> None:
+    settings = replace(settings, num_steps=30, precision=precision)
+    state = new_state(tiny.QWEN2, settings, "cpu")
+    before = {name: weight.clone() for name, weight in weights(state).items()}
+
+    found = steps(reports(state, settings, np.repeat(tiny.rows(1), 30, axis=0)))
+
+    assert found[-1].train_loss < 0.6 * found[0].train_loss
+    assert [name for name, old in before.items() if torch.equal(weights(state)[name], old)] == []
+    assert before.keys() == expected_tensors(tiny.QWEN2).keys()

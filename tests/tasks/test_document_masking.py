@@ -72,7 +72,7 @@ def test_the_evaluation_keeps_documents_apart_as_the_training_did(corpus_home: P
     evaluation = evaluate_task.fn(run, training, shards, settings.thresholds, settings.runtime)
 
     store = Store(corpus_home / "store")
-    assert measure(store.open(evaluation))["reload_drift"] < 1e-6
+    assert measure(store.open(evaluation))["reload_drift"] == pytest.approx(0.0, abs=1e-6)
     directory, index = opened(corpus_home, shards)
     snapshot = best_snapshot(store.open(training))
     model = load_apr(snapshot.weights, "cpu")

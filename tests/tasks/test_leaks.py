@@ -15,7 +15,8 @@ class SomeRows:
         return len(self.ids_NS)
 
     def take(self, indices: Any) -> np.ndarray:
-        return self.ids_NS[indices]
+        taken: np.ndarray = self.ids_NS[indices]
+        return taken
 
 
 def test_validation_rows_in_a_batch_are_counted_and_batches_pass_unchanged() -> None:

@@ -361,7 +361,7 @@ def test_a_forged_validation_loss_disagrees_with_that_of_its_documents(copied: F
         ),
         (lambda rows: rows.pop(20), "train.metadata.json: gate train.budget is FAIL now"),
         (lambda rows: rows.reverse(), "train.metadata.json: gate train.order is FAIL now"),
-        (lambda rows: rows.clear(), "train.metadata.json: cannot be checked: "),
+        (lambda rows: rows.clear(), "train.metadata.json: cannot be measured again: "),
     ],
 )
 def test_a_forged_step_log_is_found_out(copied: Finished, edit: Any, expected: str) -> None:
