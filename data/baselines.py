@@ -6,7 +6,7 @@ Legend: N rows, S tokens in a row, P distinct pairs of neighbours, V vocabulary.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ from data.rows import PADDING, Rows, blocks
 BASELINES = "baselines.json"
 "The file of a shards directory that holds them."
 READ_TOKENS = 4_000_000
+_PAIRS = 2**20
+"""Pairs that are scored at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,10 @@ class Baselines:
 
 
 class PairCounts(NamedTuple):
-    """Neighbours within rows, sorted, and how often each pair occurs."""
+    """Neighbours within rows, and how often each pair occurs."""
 
-    histories: NDArray[np.int64]
-    targets: NDArray[np.int64]
+    codes: NDArray[np.int64]
+    """The history times the size of the vocabulary, plus the target; sorted."""
     counts: NDArray[np.int64]
 
 
@@ -56,16 +58,19 @@ def cross_entropies(train: Rows, val: Rows, vocab_size: int, *, max_train_tokens
     scored = count_pairs(val, vocab_size, np.arange(len(val)))
     count_V = count_tokens(train, vocab_size, chosen)
     unigram_V = unigram(count_V)
-    bigram_P = bigram(seen, unigram_V, scored.histories, scored.targets)
     num_target_tokens = int(scored.counts.sum())
 
-    def mean_nats(probability_P: NDArray[np.float64]) -> float:
-        return float(-(scored.counts * np.log(probability_P)).sum() / num_target_tokens)
+    def mean_nats(probability: Callable[[NDArray[np.int64]], NDArray[np.float64]]) -> float:
+        nats_P = np.empty(len(scored.codes))
+        for begin in range(0, len(nats_P), _PAIRS):
+            piece = slice(begin, begin + _PAIRS)
+            nats_P[piece] = scored.counts[piece] * np.log(probability(scored.codes[piece]))
+        return float(-nats_P.sum() / num_target_tokens)
 
     return Baselines(
         uniform_nats=math.log(vocab_size),
-        unigram_nats=mean_nats(unigram_V[scored.targets]),
-        bigram_nats=mean_nats(bigram_P),
+        unigram_nats=mean_nats(lambda code_P: unigram_V[code_P % vocab_size]),
+        bigram_nats=mean_nats(bigram(seen, unigram_V)),
         num_target_tokens=num_target_tokens,
         num_counted_tokens=int(count_V.sum()),
     )
@@ -88,27 +93,31 @@ def unigram(count_V: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def bigram(
-    seen: PairCounts,
-    unigram_V: NDArray[np.float64],
-    history_P: NDArray[np.int64],
-    target_P: NDArray[np.int64],
-) -> NDArray[np.float64]:
-    """Estimate the probability of targets after histories, interpolated with the unigram.
+    seen: PairCounts, unigram_V: NDArray[np.float64]
+) -> Callable[[NDArray[np.int64]], NDArray[np.float64]]:
+    """Estimate the probability of a pair's target after its history, interpolated with the unigram.
 
     (c(h, w) + n(h) p(w)) / (c(h) + n(h)), where n(h) counts the distinct successors of h; p(w)
-    after a history never seen.
+    after a history never seen. The function that is returned takes the codes of pairs.
 
-    Shapes: (P,), (P,) -> (P,).
+    Shapes: (P,) -> (P,).
     Source: Witten and Bell 1991, in Chen and Goodman 1998, section 2.4.
     """
     vocab_size = len(unigram_V)
-    total_V = np.bincount(seen.histories, weights=seen.counts, minlength=vocab_size)
-    distinct_V = np.bincount(seen.histories, minlength=vocab_size)
-    pair_count_P = _lookup(seen, history_P * vocab_size + target_P, vocab_size)
-    total_P, distinct_P = total_V[history_P], distinct_V[history_P]
-    interpolated_P = pair_count_P + distinct_P * unigram_V[target_P]
-    weight_P = np.maximum(total_P + distinct_P, 1)
-    return np.where(total_P > 0, interpolated_P / weight_P, unigram_V[target_P])
+    begins_V = np.searchsorted(seen.codes, np.arange(vocab_size) * vocab_size)
+    distinct_V = np.diff(begins_V, append=len(seen.codes))
+    total_V = np.zeros(vocab_size, np.int64)
+    is_history_V = distinct_V > 0
+    total_V[is_history_V] = np.add.reduceat(seen.counts, begins_V[is_history_V])
+
+    def probability(code_P: NDArray[np.int64]) -> NDArray[np.float64]:
+        history_P, target_P = np.divmod(code_P, vocab_size)
+        total_P, distinct_P = total_V[history_P], distinct_V[history_P]
+        interpolated_P = _lookup(seen, code_P) + distinct_P * unigram_V[target_P]
+        weight_P = np.maximum(total_P + distinct_P, 1)
+        return np.where(total_P > 0, interpolated_P / weight_P, unigram_V[target_P])
+
+    return probability
 
 
 def count_tokens(rows: Rows, vocab_size: int, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -128,17 +137,22 @@ def count_pairs(rows: Rows, vocab_size: int, chosen: NDArray[np.int64]) -> PairC
     Shapes: (N,).
     Raises: TokenOutOfRangeError.
     """
-    codes = np.zeros(0, dtype=np.int64)
-    counts = np.zeros(0, dtype=np.int64)
+    seen = PairCounts(np.zeros(0, np.int64), np.zeros(0, np.int64))
     for ids_NS in _read(rows, vocab_size, chosen):
-        pairs_NT = ids_NS[:, :-1] * vocab_size + ids_NS[:, 1:]
+        codes_NT = ids_NS[:, :-1] * vocab_size + ids_NS[:, 1:]
         # Padding comes last in a row: what is before a target is a token.
-        new = pairs_NT[ids_NS[:, 1:] != PADDING]
-        new_codes, new_counts = np.unique(new, return_counts=True)
-        codes, place = np.unique(np.concatenate([codes, new_codes]), return_inverse=True)
-        weights = np.concatenate([counts, new_counts])
-        counts = np.bincount(place, weights=weights, minlength=len(codes)).astype(np.int64)
-    return PairCounts(codes // vocab_size, codes % vocab_size, counts)
+        is_pair_NT = ids_NS[:, 1:] != PADDING
+        seen = _merged(seen, *np.unique(codes_NT[is_pair_NT], return_counts=True))
+    return seen
+
+
+def _merged(seen: PairCounts, codes: NDArray[np.int64], counts: NDArray[np.int64]) -> PairCounts:
+    """Add the counts of other pairs, sorted too; sorting all of them again would take most time."""
+    place = np.searchsorted(seen.codes, codes)
+    is_known = _found(seen, codes, place)
+    seen.counts[place[is_known]] += counts[is_known]
+    place, codes, counts = place[~is_known], codes[~is_known], counts[~is_known]
+    return PairCounts(np.insert(seen.codes, place, codes), np.insert(seen.counts, place, counts))
 
 
 def target_bytes(val: Rows, token_bytes: NDArray[np.integer[Any]]) -> int:
@@ -157,8 +171,19 @@ def _read(rows: Rows, vocab_size: int, chosen: NDArray[np.int64]) -> Iterator[ND
         yield ids_NS
 
 
-def _lookup(seen: PairCounts, codes: NDArray[np.int64], vocab_size: int) -> NDArray[np.int64]:
+def _lookup(seen: PairCounts, codes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Count of each pair among those seen, zero where it was not."""
-    known = seen.histories * vocab_size + seen.targets
-    place = np.minimum(np.searchsorted(known, codes), len(known) - 1)
-    return np.where(known[place] == codes, seen.counts[place], 0)
+    place = np.searchsorted(seen.codes, codes)
+    is_known = _found(seen, codes, place)
+    found = np.zeros(len(codes), np.int64)
+    found[is_known] = seen.counts[place[is_known]]
+    return found
+
+
+def _found(
+    seen: PairCounts, codes: NDArray[np.int64], place: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Tell which pairs stand at the places where they would have to be inserted."""
+    is_known = place < len(seen.codes)
+    is_known[is_known] = seen.codes[place[is_known]] == codes[is_known]
+    return is_known

@@ -69,6 +69,14 @@ class Source(Protocol):
     def sha256(self) -> str:
         """Digest of all that is pinned: revision, and path and sha256 of every file."""
 
+    @property
+    def bare(self) -> "Source":
+        """A source that reads units as this one does and lists none: it travels light."""
+
+    @property
+    def max_missing_share(self) -> float:
+        """The share of a unit's candidates that may be without content."""
+
     def inputs(self, unit: SourceUnit) -> tuple[Unit, ...]:
         """Units of work that must be done before this one can be read: what has to be fetched."""
 

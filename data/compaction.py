@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data.documents import (
-    DOCUMENT_SCHEMA,
     DOCUMENTS,
+    DROPPED_SCHEMA,
+    KEPT_SCHEMA,
     REJECTED,
-    REJECTION_SCHEMA,
     TableWriter,
+    read_beside,
     read_pieces,
 )
 from data.intake import COUNTS
@@ -25,7 +26,9 @@ from data.settlement import decisions_file
 from data.split import Holdout
 from data.token_files import LITTLE_ENDIAN, TOKENS, DtypeName, adopt
 
-VERSION = 2
+VERSION = 3
+COUNTED_TOKENS = 2**21
+"""Tokens that are counted at a time."""
 
 
 def compact(
@@ -43,34 +46,30 @@ def compact(
     `taken` is the unit of this number as it was taken in; `settled` holds what was decided about
     each of its documents.
     """
-    decisions = pq.read_table(settled / decisions_file(number))
-    counts_V = _copy_tokens(taken, out, pc.equal(decisions["filter"], ""), dtype, vocab_size)
-    row = 0
+    decisions = settled / decisions_file(number)
+    counts_V = _copy_tokens(taken, out, decisions, dtype, vocab_size)
     with (
-        TableWriter(out / DOCUMENTS, DOCUMENT_SCHEMA) as documents,
-        TableWriter(out / REJECTED, REJECTION_SCHEMA) as rejected,
+        TableWriter(out / DOCUMENTS, KEPT_SCHEMA) as documents,
+        TableWriter(out / REJECTED, DROPPED_SCHEMA) as rejected,
     ):
         for piece in read_pieces(taken / REJECTED):
-            rejected.write(_numbered(piece, number))
-        for piece in read_pieces(taken / DOCUMENTS):
-            decided = decisions.slice(row, piece.num_rows)
-            kept_D = pc.equal(decided["filter"], "").to_numpy()
-            whole = _beside(_numbered(piece, number), decided)
-            documents.write(_sided(whole.filter(kept_D), holdout))
-            rejected.write(whole.filter(~kept_D))
-            row += piece.num_rows
+            rejected.write(piece)
+        for decided in read_beside(taken / DOCUMENTS, decisions):
+            is_kept_D = pc.equal(decided["filter"], "")
+            documents.write(_sided(decided.filter(is_kept_D), holdout))
+            rejected.write(decided.filter(pc.invert(is_kept_D)))
     np.save(out / COUNTS, counts_V)
 
 
 def _copy_tokens(
-    taken: Path, out: Path, is_kept_D: pa.ChunkedArray, dtype: DtypeName, vocab_size: int
+    taken: Path, out: Path, decisions: Path, dtype: DtypeName, vocab_size: int
 ) -> NDArray[np.int64]:
     """Copy runs of documents that stay, or nothing where all do; count what there is then.
 
     Shapes: (V,).
     """
     counts_V: NDArray[np.int64] = np.load(taken / COUNTS)
-    kept_D = is_kept_D.to_numpy()
+    kept_D = pc.equal(pq.read_table(decisions, columns=["filter"])["filter"], "").to_numpy()
     if kept_D.all():
         adopt(taken / TOKENS, out / TOKENS)
         return counts_V
@@ -81,19 +80,10 @@ def _copy_tokens(
             if is_kept:
                 file.write(run.data)
             else:
-                counts_V -= np.bincount(run, minlength=vocab_size)
+                for at in range(0, len(run), COUNTED_TOKENS):
+                    piece = run[at : at + COUNTED_TOKENS]
+                    counts_V -= np.bincount(piece, minlength=vocab_size)
     return counts_V
-
-
-def _numbered(piece: pa.RecordBatch, number: int) -> pa.Table:
-    unit = pa.array(np.full(piece.num_rows, number, np.int64))
-    return pa.Table.from_batches([piece]).append_column("unit", unit)
-
-
-def _beside(left: pa.Table, right: pa.Table) -> pa.Table:
-    for name in right.column_names:
-        left = left.append_column(name, right[name])
-    return left
 
 
 def _sided(documents: pa.Table, holdout: Holdout) -> pa.Table:

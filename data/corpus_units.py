@@ -1,5 +1,7 @@
 """The units of work that a corpus is pretokenized in, each with all that determines it."""
 
+import platform
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -18,58 +20,97 @@ from data.settlement import VERSION as SETTLEMENT_VERSION
 from data.settlement import settle_units
 from data.token_files import dtype_of
 from data.tokenizer import Tokenizer, TokenizerSettings
-from data.units import Unit
+from data.tokenizer_sample import VERSION as SAMPLE_VERSION
+from data.tokenizer_sample import draw_sample, name_sample, removed_digests, visits
+from data.units import MakeUnits, Unit
 from data.vocabulary import VERSION as VOCABULARY_VERSION
-from data.vocabulary import (
-    engine_versions,
-    import_vocabulary,
-    prove_engine,
-    train_vocabulary,
-    visits,
-)
+from data.vocabulary import engine_versions, import_vocabulary, prove_engine, train_vocabulary
 
 OF_COPIES = ("near_duplicates", "near_duplicate_jaccard", "minhash_seed")
 """Filter settings that say nothing about a document by itself."""
-TRAINING = ("vocab_size", "min_merge_frequency", "sample_bytes", "sample_seed", "specials")
-"""Tokenizer settings that decide what is learnt."""
+OF_VERDICTS = ("max_missing_share",)
+"""Source settings that refuse what was read, and change nothing of it."""
+SAMPLING = ("sample_bytes", "sample_seed")
+"""Tokenizer settings that decide which documents it is trained on."""
+LEARNING = ("vocab_size", "min_merge_frequency", "specials")
+"""Tokenizer settings that decide what is learnt from them."""
 
 
-def vocabulary_unit(corpus: Corpus) -> Unit:
-    """Say how the tokenizer comes about."""
-    settings, source = corpus.tokenizer, corpus.source
-    if settings.kind == "import":
-        digest = _file_sha256("tokenizer.path", settings.path)
-        return Unit(
-            recipe={
-                "kind": "import vocabulary",
-                "version": VOCABULARY_VERSION,
-                "sha256": digest,
-                "vocab_size": settings.vocab_size,
-                "end_of_text": settings.specials[0],
-            },
-            label=f"import {settings.path}",
-            make=partial(import_vocabulary, settings=settings),
-        )
-    units = visits(source.units, settings)
+def vocabulary_unit(corpus: Corpus, make_units: MakeUnits) -> Unit:
+    """Say how the tokenizer comes about; the sample that it is trained on is drawn for that."""
+    if corpus.tokenizer.kind == "import":
+        return _imported_vocabulary(corpus.tokenizer)
+    sample = sample_unit(corpus)
+    (named,) = make_units("sample", [_named_sample(sample)])
+    removed = removed_digests(named, corpus.removals)
+    return _trained_vocabulary(corpus, sample, removed)
+
+
+def sample_unit(corpus: Corpus) -> Unit:
+    """Say how the sample is drawn, whatever is opted out of it."""
+    source, settings = corpus.source, corpus.tokenizer
+    inputs = {unit: source.inputs(unit) for unit in visits(source.units, settings)}
     return Unit(
         recipe={
-            "kind": "train vocabulary",
-            "version": VOCABULARY_VERSION,
-            "units": [_reading(corpus, unit) for unit in units],
+            "kind": "draw sample",
+            "version": SAMPLE_VERSION,
+            "units": [_reading(corpus, unit) for unit in inputs],
             "filters": _per_document(corpus.filters),
-            "tokenizer": _training(settings),
+            "tokenizer": _chosen(settings, SAMPLING),
             "holdout": asdict(corpus.settings.holdout),
         },
-        label="train the tokenizer",
+        label="draw the tokenizer's sample",
         make=partial(
-            train_vocabulary,
-            source=source,
-            units=units,
+            draw_sample,
+            source=source.bare,
+            visited=[(unit, len(needs)) for unit, needs in inputs.items()],
             filters=corpus.filters,
             settings=settings,
             holdout=corpus.settings.holdout,
         ),
-        inputs=tuple(each for unit in units for each in source.inputs(unit)),
+        inputs=tuple(each for needs in inputs.values() for each in needs),
+    )
+
+
+def _named_sample(sample: Unit) -> Unit:
+    return Unit(
+        recipe={"kind": "name sample", "version": SAMPLE_VERSION},
+        label="name the tokenizer's sample",
+        make=name_sample,
+        inputs=(sample,),
+    )
+
+
+def _trained_vocabulary(corpus: Corpus, sample: Unit, removed: list[str]) -> Unit:
+    return Unit(
+        recipe={
+            "kind": "train vocabulary",
+            "version": VOCABULARY_VERSION,
+            "removed": removed,
+            "tokenizer": _chosen(corpus.tokenizer, LEARNING),
+        },
+        label="train the tokenizer",
+        make=partial(
+            train_vocabulary,
+            settings=corpus.tokenizer,
+            removals=corpus.removals,
+            holdout=corpus.settings.holdout,
+        ),
+        inputs=(sample,),
+    )
+
+
+def _imported_vocabulary(settings: TokenizerSettings) -> Unit:
+    return Unit(
+        recipe={
+            "kind": "import vocabulary",
+            "version": VOCABULARY_VERSION,
+            "sha256": _file_sha256("tokenizer.path", settings.path),
+            "vocab_size": settings.vocab_size,
+            "end_of_text": settings.specials[0],
+        },
+        label=f"import {settings.path}",
+        make=partial(import_vocabulary, settings=settings),
     )
 
 
@@ -109,7 +150,7 @@ def intake_unit(corpus: Corpus, unit: SourceUnit, vocabulary: Unit, engine: Unit
             "round_trip_share": settings.round_trip_share,
         },
         label=f"take in {unit.files[0].path}",
-        make=partial(take_in, source=corpus.source, unit=unit, settings=settings),
+        make=partial(take_in, source=corpus.source.bare, unit=unit, settings=settings),
         inputs=(vocabulary, engine, *corpus.source.inputs(unit)),
     )
 
@@ -141,7 +182,6 @@ def compaction_unit(
         recipe={
             "kind": "compact",
             "version": COMPACTION_VERSION,
-            "number": number,
             "decisions": decided,
             "holdout": asdict(holdout),
         },
@@ -159,18 +199,21 @@ def compaction_unit(
 
 
 def _per_document(filters: FilterSettings) -> dict[str, object]:
-    """Name the settings that decide about a document by itself."""
-    return {name: value for name, value in asdict(filters).items() if name not in OF_COPIES}
+    """Name all that decides about a document by itself: settings, and what Python brings along."""
+    found = {name: value for name, value in asdict(filters).items() if name not in OF_COPIES}
+    found["unicode"] = unicodedata.unidata_version
+    if filters.must_parse:
+        found["python"] = platform.python_version()
+    return found
 
 
-def _training(settings: TokenizerSettings) -> dict[str, object]:
-    """Name the settings that decide what is learnt."""
-    return {name: value for name, value in asdict(settings).items() if name in TRAINING}
+def _chosen(settings: TokenizerSettings, names: Sequence[str]) -> dict[str, object]:
+    return {name: value for name, value in asdict(settings).items() if name in names}
 
 
 def _encoding(settings: TokenizerSettings) -> dict[str, object]:
     """Name the settings that decide how documents are encoded, the vocabulary given."""
-    elsewhere = {*TRAINING, "kind", "path"}
+    elsewhere = {*SAMPLING, *LEARNING, "kind", "path"}
     return {name: value for name, value in asdict(settings).items() if name not in elsewhere}
 
 
@@ -185,6 +228,7 @@ def _file_sha256(setting: str, path: str) -> str:
 
 
 def _reading(corpus: Corpus, unit: SourceUnit) -> dict[str, object]:
-    """Name all that determines what reading a unit yields."""
+    """Name all that determines what reading a unit yields, its inputs given."""
     files = [[file.path, file.sha256] for file in unit.files]
-    return {"files": files, "number": unit.number, "settings": dict(corpus.reading)}
+    settings = {name: v for name, v in corpus.reading.items() if name not in OF_VERDICTS}
+    return {"files": files, "settings": settings}

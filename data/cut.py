@@ -3,6 +3,7 @@
 Legend: M documents of the shard in the order of its stream, N rows, S tokens in a row.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -24,7 +25,8 @@ VERSION = 1
 ROWS, FIRST_DOCUMENTS = "rows.bin", "first.bin"
 COUNTS, SIZES = "counts.npy", "sizes.npy"
 FIRST_DOCUMENT_DTYPE = np.dtype("<u4")
-BLOCK_ROWS = 1024
+BLOCK_TOKENS = 2**21
+"""Tokens that are looked at, written or read back at a time."""
 
 Packing: TypeAlias = Literal["concatenate", "whole"]
 SPLIT_KEYS: dict[SplitName, int] = {"train": 0, "val": 1}
@@ -82,21 +84,27 @@ def cut(
     """
     tokenizer = Tokenizer.load(tokens / TOKENIZER)
     planned = ShardPlan.read(plan, split, number)
-    stream = _gather(tokens, files, planned, tokenizer.end_of_text_id)
-    layout = _lay_out(stream, planned.lengths_M, settings, tokenizer.end_of_text_id)
+    layout = _lay_out(
+        _gather(tokens, files, planned, tokenizer.end_of_text_id),
+        planned.lengths_M,
+        settings,
+        tokenizer.end_of_text_id,
+    )
     shuffle = np.random.default_rng([settings.seed, SPLIT_KEYS[split], number])
     shuffled_N = shuffle.permutation(len(layout.rows_NS))
     _write_rows(out / ROWS, layout.rows_NS, shuffled_N)
     layout.first_N[shuffled_N].astype(FIRST_DOCUMENT_DTYPE).tofile(out / FIRST_DOCUMENTS)
-    _write_documents(out / DOCUMENTS, planned, layout.order_M)
+    order_M, dropped_tokens = layout.order_M, layout.dropped_tokens
+    del layout
+    _write_documents(out / DOCUMENTS, planned, order_M)
     counter = TokenCounter(tokenizer.vocab_size, f"{split} shard {number}")
     written = Written(out, files.width, settings.row_tokens, shuffled_N, tokenizer.end_of_text_id)
-    content = written.read()
-    counter.add(content)
+    for block in written.blocks():
+        counter.add(block)
     np.save(out / COUNTS, counter.counts_V)
-    np.save(out / SIZES, [len(shuffled_N), layout.dropped_tokens])
+    np.save(out / SIZES, [len(shuffled_N), dropped_tokens])
     settings.bounds.refuse(counter.statistics(tokenizer.unk_id), counter.where)
-    check_documents(content, planned, layout.order_M, tokenizer, settings.round_trip_share)
+    check_documents(written.blocks(), planned, order_M, tokenizer, settings.round_trip_share)
 
 
 def _gather(
@@ -111,9 +119,10 @@ def _gather(
         stream[end_M[place] - length : end_M[place]] = reader.read(
             int(planned.starts_M[place]), length
         )
-    ends = np.flatnonzero(stream == end_of_text_id)
-    if not np.array_equal(ends, end_M - 1):
-        found = f"{len(ends)} ends of text in {len(end_M)} documents, or not at their ends"
+    pieces = (stream[at : at + BLOCK_TOKENS] for at in range(0, len(stream), BLOCK_TOKENS))
+    num_ends = sum(int(np.count_nonzero(piece == end_of_text_id)) for piece in pieces)
+    if num_ends != len(end_M) or (stream[end_M - 1] != end_of_text_id).any():
+        found = f"{num_ends} ends of text in {len(end_M)} documents, or not at their ends"
         raise CorruptTokensError(tokens, found, "one at the end of each document")
     return stream
 
@@ -138,8 +147,14 @@ def _write_rows(
     path: Path, rows_NS: NDArray[np.integer[Any]], shuffled_N: NDArray[np.int64]
 ) -> None:
     with path.open("xb") as file:
-        for first in range(0, len(shuffled_N), BLOCK_ROWS):
-            file.write(rows_NS[shuffled_N[first : first + BLOCK_ROWS]].tobytes())
+        for block in _blocks(shuffled_N, rows_NS.shape[1]):
+            file.write(rows_NS[block].tobytes())
+
+
+def _blocks(rows_N: NDArray[np.int64], row_tokens: int) -> Iterator[NDArray[np.int64]]:
+    """Yield as many rows at a time as a block of tokens has."""
+    step = max(BLOCK_TOKENS // row_tokens, 1)
+    return (rows_N[first : first + step] for first in range(0, len(rows_N), step))
 
 
 def _write_documents(path: Path, planned: ShardPlan, order_M: NDArray[np.int64]) -> None:
@@ -159,38 +174,54 @@ class Written:
     shuffled_N: NDArray[np.int64]
     end_of_text_id: int
 
-    def read(self) -> NDArray[np.integer[Any]]:
-        """Put the rows back into the order in which they were laid out, without their padding."""
+    def blocks(self) -> Iterator[NDArray[np.integer[Any]]]:
+        """Yield the tokens in the order in which they were laid out, without the padding."""
+        if not len(self.shuffled_N):
+            return
         shape = (len(self.shuffled_N), self.row_tokens)
-        found_NS = np.fromfile(self.directory / ROWS, self.width).reshape(shape)
-        rows_NS = np.empty_like(found_NS)
-        rows_NS[self.shuffled_N] = found_NS
-        ids = rows_NS.reshape(-1)
-        is_end = ids == self.end_of_text_id
-        # An end of text after another is padding: without it, the documents follow each other.
-        return np.asarray(ids[~(is_end & np.append(False, is_end[:-1]))])
+        rows_NS = np.memmap(self.directory / ROWS, self.width, mode="r", shape=shape)
+        follows_end = False
+        for block in _blocks(np.argsort(self.shuffled_N), self.row_tokens):
+            ids = rows_NS[block].reshape(-1)
+            is_end = ids == self.end_of_text_id
+            # An end of text after another is padding: without it, the documents follow each other.
+            is_padding = is_end & np.append(follows_end, is_end[:-1])
+            follows_end = bool(is_end[-1])
+            yield np.asarray(ids[~is_padding])
 
 
 def check_documents(
-    content: NDArray[np.integer[Any]],
+    content: Iterator[NDArray[np.integer[Any]]],
     planned: ShardPlan,
     order_M: NDArray[np.int64],
     tokenizer: Tokenizer,
     share: float,
 ) -> int:
-    """Decode documents of what was read back and compare with their digests; count them.
+    """Decode documents of what is read back and compare with their digests; count them.
 
     Raises: RoundTripError.
     """
-    stop, checked = 0, 0
-    for place in order_M.tolist():
-        start, stop = stop, stop + int(planned.lengths_M[place])
+    checked = 0
+    documents = _documents(content, planned.lengths_M[order_M])
+    for place, ids in zip(order_M.tolist(), documents, strict=False):
         digest = planned.hex_digest(place)
-        if stop > len(content):
-            break
         if not checked or is_chosen(digest, share):
-            found = tokenizer.text_sha256(content[start:stop])
+            found = tokenizer.text_sha256(ids)
             if found != digest:
                 raise RoundTripError("a document of a shard", found, digest)
             checked += 1
     return checked
+
+
+def _documents(
+    content: Iterator[NDArray[np.integer[Any]]], length_M: NDArray[np.int64]
+) -> Iterator[NDArray[np.integer[Any]]]:
+    """Yield the whole documents of a stream that comes in blocks."""
+    rest = next(content, np.empty(0, np.uint16))
+    for length in length_M.tolist():
+        while len(rest) < length:
+            if (block := next(content, None)) is None:
+                return
+            rest = np.concatenate([rest, block])
+        yield rest[:length]
+        rest = rest[length:]

@@ -3,8 +3,8 @@
 Documents are numbered across units in order, and of documents that are alike the first one stays.
 Both searches are joins on a key. They go through the keys a range of values at a time, so many
 ranges that one of them fits the memory that is allowed, whatever the number of documents; beyond
-it there are only the results, some bytes a document. A key only nominates: digests are compared
-whole, near duplicates by their signatures.
+it there are only the results: of a document its number in 4 bytes, and 4 more for a similarity. A
+key only nominates: digests are compared whole, near duplicates by their signatures.
 
 Shape letters: D documents, K permutations, M members of a range or of buckets, P pairs.
 """
@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ _ROWS = 2**16
 _KEYS = 2**20
 """Keys that are read at a time."""
 
-Numbers: TypeAlias = NDArray[np.int64]
+Numbers: TypeAlias = NDArray[np.integer[Any]]
 Alike: TypeAlias = Callable[[Numbers, Numbers], NDArray[np.bool_]]
 
 
@@ -42,7 +42,7 @@ class Rows:
     units: Sequence[NDArray[np.uint8]] | Sequence[U32]
 
     @cached_property
-    def starts(self) -> Numbers:
+    def starts(self) -> NDArray[np.int64]:
         """The number of the first document of each unit, and of all documents at the end."""
         return np.cumsum([0, *(len(unit) for unit in self.units)], dtype=np.int64)
 
@@ -65,16 +65,25 @@ class Rows:
                 yield unit[begin : begin + num_rows]
 
 
+def everybody(num_documents: int) -> Numbers:
+    """Number documents, in the narrowest type that holds all numbers; shapes: (D,)."""
+    return np.arange(num_documents, dtype=np.min_scalar_type(num_documents))
+
+
 def exact_duplicates(
-    digests: Sequence[NDArray[np.uint8]], *, memory_bytes: int = MEMORY_BYTES
+    digests: Sequence[NDArray[np.uint8]],
+    candidates_D: NDArray[np.bool_],
+    *,
+    memory_bytes: int = MEMORY_BYTES,
 ) -> Numbers:
     """Return for each document the first one that has its digest, itself if there is none before.
+
+    Documents that are no candidates are alone.
 
     Shapes: each of `digests` (documents of the unit, bytes of the digest, at least 8); result (D,).
     """
     rows = Rows(digests)
-    first_D = np.arange(len(rows), dtype=np.int64)
-    everybody = np.ones(len(rows), np.bool_)
+    first_D = everybody(len(rows))
 
     def keys() -> Iterator[U64]:
         for piece in rows.pieces(_KEYS):
@@ -84,7 +93,7 @@ def exact_duplicates(
         equal_P: NDArray[np.bool_] = np.all(rows.take(left_P) == rows.take(right_P), axis=1)
         return equal_P
 
-    for members in _members(keys, everybody, memory_bytes):
+    for members in _members(keys, candidates_D, memory_bytes):
         for leaders_P, others_P in _alike_pairs(*members, alike):
             first_D[others_P] = leaders_P
     return first_D
@@ -109,7 +118,7 @@ def near_duplicates(
     Raises: WrongSettingError.
     """
     rows = Rows(signatures)
-    first_D = np.arange(len(rows), dtype=np.int64)
+    first_D = everybody(len(rows))
 
     def alike(left_P: Numbers, right_P: Numbers) -> NDArray[np.bool_]:
         # What an earlier band has joined needs no second look.

@@ -8,6 +8,7 @@ Legend: D documents, N tokens, V vocabulary, P permutations of MinHash.
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +16,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from data.array_file import ArrayWriter
 from data.candidates import Source, SourceUnit
 from data.checked_encoder import CheckedEncoder
-from data.digests import digests_of
+from data.digests import DIGEST_BYTES, digests_of
 from data.documents import DOCUMENTS, REJECTED, TableWriter, read_pieces
 from data.errors import RoundTripError
 from data.filter_settings import FilterSettings
-from data.minhash import signatures
+from data.minhash import NUM_PERMUTATIONS, signatures
 from data.screen import REJECTIONS, SCREENED, screen
 from data.token_files import LITTLE_ENDIAN, TOKENS, dtype_of
 from data.token_statistics import DegenerateBounds, TokenCounter
@@ -67,7 +69,6 @@ def take_in(
     where = f"unit {unit.number} ({unit.files[0].path})"
     counter = TokenCounter(tokenizer.vocab_size, where)
     signed = settings.filters.near_duplicates != "off"
-    digests, sketches = [digests_of(_NOTHING)], [signatures(_NOTHING, 0)]
     with (
         CheckedEncoder(
             tokenizer,
@@ -78,6 +79,8 @@ def take_in(
         ) as encoder,
         TableWriter(out / DOCUMENTS, ENCODED) as documents,
         (out / TOKENS).open("xb") as tokens,
+        ArrayWriter(out / DIGESTS, (DIGEST_BYTES,), np.uint8) as digests,
+        _sketches(out) if signed else nullcontext() as sketches,
     ):
         for batch in _screened(source.read(unit, *fetched), settings.filters, out):
             encoded = encoder.encode(batch["text"])
@@ -85,20 +88,18 @@ def take_in(
             counter.add(ids)
             tokens.write(ids.data)
             documents.write(_with_lengths(batch, encoded.lengths_D + 1))
-            digests.append(digests_of(batch["sha256"]))
-            if signed:
-                sketches.append(signatures(batch["text"], settings.filters.minhash_seed))
+            digests.write(digests_of(batch["sha256"]))
+            if sketches:
+                sketches.write(signatures(batch["text"], settings.filters.minhash_seed))
     ends = int(counter.counts_V[tokenizer.end_of_text_id])
     assert ends == documents.num_rows, "a forged end of text"
-    np.save(out / DIGESTS, np.concatenate(digests))
     np.save(out / COUNTS, counter.counts_V)
-    if signed:
-        np.save(out / SIGNATURES, np.concatenate(sketches))
     settings.bounds.refuse(counter.statistics(tokenizer.unk_id), where)
     check_round_trips(out, tokenizer, settings.round_trip_share)
 
 
-_NOTHING = pa.array([], pa.large_string())
+def _sketches(out: Path) -> ArrayWriter:
+    return ArrayWriter(out / SIGNATURES, (NUM_PERMUTATIONS,), np.uint32)
 
 
 def _with_lengths(batch: pa.RecordBatch, length_D: NDArray[np.int64]) -> pa.RecordBatch:

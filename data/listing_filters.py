@@ -13,6 +13,8 @@ from data.filters import Objections
 
 NO_LICENCE = "no_license"
 """The entry of the allowed licences that lets candidates pass of which none is known."""
+NO_CONTENT = "no_content"
+"""What a rejection is called of a file that the source could not give."""
 
 
 def no_content(candidates: Any) -> Objections:

@@ -15,12 +15,14 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from data.digests import DIGEST_BYTES, digests_of
+from data.digests import DIGEST_BYTES, digests_of, shared_digests
 from data.documents import DOCUMENTS, read_pieces
 from data.errors import CorruptTokensError, LeakError
 from data.split import SPLITS, SplitName
 
 VERSION = 1
+PIECE_DOCUMENTS = 2**22
+"""Documents that are sorted or compared at a time; of the others, some bytes are in memory."""
 STARTS, LENGTHS, DIGESTS = "starts.npy", "lengths.npy", "digests.npy"
 
 
@@ -56,13 +58,48 @@ def make_plan(
         found = f"{done} documents or more of {int(length_D.sum())} tokens"
         raise CorruptTokensError(tokens / DOCUMENTS, found, expected)
     _refuse_shared(tokens / DOCUMENTS, digest_D32, is_val_D)
-    start_D = open_memmap(out / STARTS, "w+", np.int64, (num_documents,))
-    start_D[:] = np.cumsum(length_D) - length_D
+    _write_starts(out / STARTS, length_D)
     for split in SPLITS:
-        mine_M = np.flatnonzero(is_val_D == (split == "val"))
-        order_M = mine_M[np.argsort(key_D[mine_M], kind="stable")]
-        np.save(out / order_file(split), order_M)
-        np.save(out / bounds_file(split), _bounds(key_D[order_M], num_shards[split]))
+        is_mine_D = is_val_D if split == "val" else ~is_val_D
+        order_M = open_memmap(out / order_file(split), "w+", np.int64, (int(is_mine_D.sum()),))
+        np.save(out / bounds_file(split), _sort(key_D, is_mine_D, num_shards[split], order_M))
+
+
+def _write_starts(path: Path, length_D: NDArray[np.int64]) -> None:
+    start_D = open_memmap(path, "w+", np.int64, length_D.shape)
+    total = 0
+    for first in range(0, len(length_D), PIECE_DOCUMENTS):
+        ends = total + np.cumsum(length_D[first : first + PIECE_DOCUMENTS])
+        start_D[first : first + len(ends)] = ends - length_D[first : first + len(ends)]
+        total = int(ends[-1])
+
+
+def _sort(
+    key_D: NDArray[np.uint64],
+    is_mine_D: NDArray[np.bool_],
+    num_shards: int,
+    order_M: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Order documents by key, then number; return where each shard begins, and the last one ends.
+
+    A shard has the keys of a range, all of equal width. Keys are hashes, so that ranges of them
+    hold about equally many documents: they are sorted one range after the other.
+    """
+    edges = np.array([number * 2**64 // num_shards for number in range(num_shards)], np.uint64)
+    bounds, done = np.zeros(num_shards + 1, np.int64), 0
+    num_ranges = -(-len(order_M) // PIECE_DOCUMENTS)
+    for number in range(num_ranges):
+        least, most = 2**64 * number // num_ranges, 2**64 * (number + 1) // num_ranges - 1
+        inside_D = (key_D >= np.uint64(least)) & is_mine_D
+        inside_D &= key_D <= np.uint64(most)
+        mine = np.flatnonzero(inside_D)
+        keys = key_D[mine]
+        order = np.argsort(keys, kind="stable")
+        order_M[done : done + len(mine)] = mine[order]
+        bounds[:-1] += np.searchsorted(keys[order], edges)
+        done += len(mine)
+    bounds[-1] = done
+    return bounds
 
 
 def order_file(split: SplitName) -> str:
@@ -109,20 +146,10 @@ def _key(seed: int, group: str) -> int:
     )
 
 
-def _bounds(key_M: NDArray[np.uint64], num_shards: int) -> NDArray[np.int64]:
-    """Divide sorted keys into ranges of keys of equal width."""
-    edges = [np.uint64(number * 2**64 // num_shards) for number in range(num_shards)]
-    return np.append(np.searchsorted(key_M, np.array(edges, np.uint64)), len(key_M))
-
-
 def _refuse_shared(path: Path, digest_D32: NDArray[np.uint8], is_val_D: NDArray[np.bool_]) -> None:
     """Refuse a table in which the same text is on both sides."""
-    first_D = np.ascontiguousarray(digest_D32[:, :8]).view(np.uint64)[:, 0]
-    suspects = np.intersect1d(first_D[is_val_D], first_D[~is_val_D])
-    is_suspect_D = np.isin(first_D, suspects)
-    held_out, trained_on = (
-        {digest_D32[place].tobytes() for place in np.flatnonzero(is_suspect_D & side_D)}
-        for side_D in (is_val_D, ~is_val_D)
-    )
-    if shared := held_out & trained_on:
+    pieces = range(0, len(digest_D32), PIECE_DOCUMENTS)
+    here = (slice(first, first + PIECE_DOCUMENTS) for first in pieces)
+    trained_on = (digest_D32[piece][~is_val_D[piece]] for piece in here)
+    if shared := shared_digests(digest_D32[is_val_D], trained_on):
         raise LeakError(path, len(shared), min(shared).hex())

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from data.accounting import Account
+from data.candidates import Source
 from data.corpus import Corpus
 from data.corpus_units import (
     compaction_unit,
@@ -20,9 +23,19 @@ from data.corpus_units import (
     settlement_unit,
     vocabulary_unit,
 )
-from data.documents import DOCUMENT_SCHEMA, DOCUMENTS, REJECTED, REJECTION_SCHEMA, join
+from data.documents import (
+    DOCUMENT_SCHEMA,
+    DOCUMENTS,
+    REJECTED,
+    REJECTION_SCHEMA,
+    join,
+    read_pieces,
+)
 from data.errors import NoTrainingDocumentsError, NoValidationDocumentsError
+from data.fetch import Account as Fetched
+from data.fetch import refuse_incomplete
 from data.intake import COUNTS
+from data.listing_filters import NO_CONTENT
 from data.settlement import DIGESTS_OF_DECISIONS
 from data.token_files import TOKENS, DtypeName, adopt, dtype_of, token_file
 from data.token_statistics import TokenCounter
@@ -66,14 +79,14 @@ def pretokenize(corpus: Corpus, make_units: MakeUnits, *, out: Path) -> TokensIn
     Raises: NoTrainingDocumentsError, NoValidationDocumentsError, DegenerateTokensError, and what
         making a vocabulary and taking in a unit raise.
     """
-    vocabulary = vocabulary_unit(corpus)
+    vocabulary = vocabulary_unit(corpus, make_units)
     engine = engine_unit(corpus, vocabulary)
     (vocabulary_directory,) = make_units("vocabulary", [vocabulary])
-    make_units("engine", [engine])
+    make_units.somewhere("engine", [engine])
     adopt(vocabulary_directory / TOKENIZER, out / TOKENIZER)
     tokenizer = Tokenizer.load(out / TOKENIZER)
     taken = [intake_unit(corpus, unit, vocabulary, engine) for unit in corpus.source.units]
-    make_units("take in", taken)
+    make_units.somewhere("take in", taken)
     settled = settlement_unit(corpus, taken)
     (settled_directory,) = make_units("settle", [settled])
     digests = (settled_directory / DIGESTS_OF_DECISIONS).read_text().split()
@@ -88,6 +101,7 @@ def _assemble(
     corpus: Corpus, tokenizer: Tokenizer, units: Sequence[Path], out: Path
 ) -> TokensIndex:
     """Bring the units together under one index."""
+    _refuse_incomplete(corpus.source, units)
     dtype = dtype_of(tokenizer.vocab_size)
     counter = TokenCounter(tokenizer.vocab_size, "tokens")
     token_files = []
@@ -128,3 +142,21 @@ def _assemble(
         source_sha256=corpus.source.sha256,
         token_files=tuple(token_files),
     )
+
+
+def _refuse_incomplete(source: Source, units: Sequence[Path]) -> None:
+    """Refuse a unit of which too much is missing, whatever was allowed when it was taken in.
+
+    Raises: FetchIncompleteError.
+    """
+    if source.max_missing_share == 1:
+        return
+    for unit, directory in zip(source.units, units, strict=True):
+        found = Fetched()
+        for piece in read_pieces(directory / REJECTED, ["filter", "detail"]):
+            missing = piece.filter(pc.equal(piece["filter"], NO_CONTENT))
+            found.missing.update(missing["detail"].to_pylist())
+        tables = (pq.read_metadata(directory / name) for name in (DOCUMENTS, REJECTED))
+        found.num_rows = sum(table.num_rows for table in tables)
+        label = f"{unit.files[0].path} (unit {unit.number})"
+        refuse_incomplete(found, source.max_missing_share, label)

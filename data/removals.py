@@ -28,7 +28,7 @@ class Removals:
         """Digest of the names."""
         return hashlib.sha256("\n".join(self.names).encode()).hexdigest()
 
-    def details(self, documents: pa.Table) -> list[str]:
+    def details(self, documents: pa.RecordBatch) -> list[str]:
         """Say for each document by which name it was removed; empty where it was not."""
         found = [""] * documents.num_rows
         if not self.names:

@@ -2,29 +2,28 @@
 
 Which documents were opted out, which are copies of an earlier one, and which stay together. Units
 are looked at in order, so that the survivor of several copies is the first of them, whatever made
-the units.
+the units. Memory holds some 20 bytes for each document of the corpus, and a working set.
 
 Legend: D documents of all units, in order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data.digests import file_sha256
-from data.documents import DOCUMENTS
-from data.duplicates import exact_duplicates, near_duplicates
+from data.documents import DOCUMENTS, TableWriter, read_pieces
+from data.duplicates import Numbers, everybody, exact_duplicates, near_duplicates
 from data.filter_settings import FilterSettings
 from data.intake import DIGESTS, SIGNATURES
 from data.removals import FIELDS, Removals
 from data.split import Holdout
 
-VERSION = 1
+VERSION = 2
 DIGESTS_OF_DECISIONS = "decisions.sha256"
 OPTED_OUT, EXACT, NEAR = "opted_out", "duplicate", "near_duplicate"
 DECISIONS = pa.schema(
@@ -43,8 +42,8 @@ class Settlement:
     """Which document each one is a copy of: itself where it is none."""
 
     removed_D: NDArray[np.bool_]
-    exact_D: NDArray[np.int64]
-    near_D: NDArray[np.int64]
+    exact_D: Numbers
+    near_D: Numbers
     jaccard_D: NDArray[np.float32]
     """Estimated Jaccard similarity with the document that `near_D` names."""
     start: int = 0
@@ -61,7 +60,7 @@ class Settlement:
             start,
         )
 
-    def copies(self, first_D: NDArray[np.int64]) -> NDArray[np.int64]:
+    def copies(self, first_D: Numbers) -> NDArray[np.int64]:
         """Find the documents that are a copy of another one, counted from the first."""
         return np.flatnonzero(first_D != np.arange(self.start, self.start + len(first_D)))
 
@@ -86,19 +85,17 @@ def settle(
 
     The directory `scratch` takes what does not fit into memory.
     """
-    digests = _digests(units)
     removed_D = np.concatenate([_removed(unit, removals) for unit in units])
-    itself_D = np.arange(len(removed_D))
-    exact_D, near_D = itself_D.copy(), itself_D
-    left_D = np.flatnonzero(~removed_D)
-    exact_D[left_D] = left_D[exact_duplicates(_only(digests, ~removed_D))]
-    jaccard_D = np.ones(len(itself_D), np.float32)
-    if filters.near_duplicates != "off":
-        sketches = [np.load(unit / SIGNATURES, mmap_mode="r") for unit in units]
-        alone_D = ~removed_D & (exact_D == itself_D)
-        near_D, jaccard_D = near_duplicates(
-            sketches, filters.near_duplicate_jaccard, alone_D, scratch=scratch
-        )
+    exact_D = exact_duplicates(_digests(units), ~removed_D)
+    itself_D = everybody(len(removed_D))
+    if filters.near_duplicates == "off":
+        return Settlement(removed_D, exact_D, itself_D, np.ones(len(itself_D), np.float32))
+    alone_D = ~removed_D & (exact_D == itself_D)
+    del itself_D
+    sketches = [np.load(unit / SIGNATURES, mmap_mode="r") for unit in units]
+    near_D, jaccard_D = near_duplicates(
+        sketches, filters.near_duplicate_jaccard, alone_D, scratch=scratch
+    )
     return Settlement(removed_D, exact_D, near_D, jaccard_D)
 
 
@@ -113,13 +110,14 @@ def settle_units(
     settled, start = settle(taken, filters, removals, scratch=out), 0
     leaders, digests = Leaders(taken), []
     for number, unit in enumerate(taken):
-        documents = _identities(unit)
-        part = settled.part(start, start + len(documents))
-        table = _decisions(documents, part, leaders, filters.near_duplicates, removals, holdout)
         path = out / decisions_file(number)
-        pq.write_table(table, path, compression="zstd")
+        with TableWriter(path, DECISIONS) as writer:
+            for documents in _identities(unit):
+                part = settled.part(start, start + len(documents))
+                near = filters.near_duplicates
+                writer.write(_decisions(documents, part, leaders, near, removals, holdout))
+                start += len(documents)
         digests.append(file_sha256(path))
-        start += len(documents)
     (out / DIGESTS_OF_DECISIONS).write_text("".join(f"{digest}\n" for digest in digests))
 
 
@@ -129,7 +127,7 @@ def decisions_file(number: int) -> str:
 
 
 def _decisions(
-    documents: pa.Table,
+    documents: pa.RecordBatch,
     part: Settlement,
     leaders: Leaders,
     near: str,
@@ -158,21 +156,13 @@ def _digests(units: Sequence[Path]) -> list[NDArray[np.uint8]]:
     return [np.load(unit / DIGESTS, mmap_mode="r") for unit in units]
 
 
-def _identities(unit: Path) -> pa.Table:
-    return pq.read_table(unit / DOCUMENTS, columns=list(FIELDS))
+def _identities(unit: Path) -> Iterator[pa.RecordBatch]:
+    return read_pieces(unit / DOCUMENTS, FIELDS)
 
 
 def _removed(unit: Path, removals: Removals) -> NDArray[np.bool_]:
     """Tell which documents of a unit were opted out; shapes: (D,)."""
     if not removals.names:
         return np.zeros(len(np.load(unit / DIGESTS, mmap_mode="r")), bool)
-    return np.array([bool(detail) for detail in removals.details(_identities(unit))], bool)
-
-
-def _only(
-    parts: Sequence[NDArray[np.uint8]], chosen_D: NDArray[np.bool_]
-) -> list[NDArray[np.uint8]]:
-    if chosen_D.all():
-        return list(parts)
-    ends = np.cumsum([len(part) for part in parts])
-    return [part[here] for part, here in zip(parts, np.split(chosen_D, ends[:-1]), strict=True)]
+    details = (removals.details(documents) for documents in _identities(unit))
+    return np.array([bool(detail) for piece in details for detail in piece], bool)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,6 +31,16 @@ class DirectorySource:
     def sha256(self) -> str:
         """Digest of paths and contents, as `sha256sum` of `sha256sum`'s own listing."""
         return pins_sha256("", self.files)
+
+    @property
+    def bare(self) -> "DirectorySource":
+        """The source without its list."""
+        return replace(self, files=())
+
+    @property
+    def max_missing_share(self) -> float:
+        """All: an empty file has content."""
+        return 1.0
 
     def inputs(self, unit: SourceUnit) -> tuple[Unit, ...]:
         """Nothing has to be fetched."""

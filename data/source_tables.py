@@ -6,7 +6,7 @@ Files elsewhere are copied to a temporary directory for as long as they are read
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -49,6 +49,16 @@ class TableSource:
         """Digest of revision, paths and contents."""
         return pins_sha256(self.revision, self.files)
 
+    @property
+    def bare(self) -> "TableSource":
+        """The source without its list."""
+        return replace(self, files=())
+
+    @property
+    def max_missing_share(self) -> float:
+        """What a cell lacks is for the filters to count."""
+        return 1.0
+
     def inputs(self, unit: SourceUnit) -> tuple[Unit, ...]:
         """Nothing has to be fetched beforehand."""
         del unit
@@ -90,7 +100,9 @@ def open_parquet(source: Path | IO[bytes], where: str) -> Iterator[pq.ParquetFil
     Raises: CorruptSourceError.
     """
     try:
-        with pq.ParquetFile(source, memory_map=isinstance(source, Path)) as file:
+        is_local = isinstance(source, Path)
+        # Buffering ahead saves questions to a server, and holds on to all that was read.
+        with pq.ParquetFile(source, memory_map=is_local, pre_buffer=not is_local) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
         if getattr(error, "errno", None):

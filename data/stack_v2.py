@@ -11,7 +11,7 @@ Shapes: R rows of an index file, F listed files.
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -78,6 +78,16 @@ class StackV2Source:
     def sha256(self) -> str:
         """Digest of revision, paths and contents of the index files."""
         return pins_sha256(self.revision, self.files)
+
+    @property
+    def bare(self) -> "StackV2Source":
+        """The source without its list."""
+        return replace(self, files=(), ranges=())
+
+    @property
+    def max_missing_share(self) -> float:
+        """That of the settings."""
+        return self.job.max_missing_share
 
     def inputs(self, unit: SourceUnit) -> tuple[Unit, ...]:
         """Return the fetch of the unit's blobs; an index from elsewhere is a unit of its own."""

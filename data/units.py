@@ -37,7 +37,10 @@ class Unit:
 
 
 class MakeUnits(Protocol):
-    """Makes those units that do not exist yet; returns the directories of all, in order."""
+    """Makes those units that do not exist yet; `what` is what a person would call the kind."""
 
     def __call__(self, what: str, units: Sequence[Unit]) -> list[Path]:
-        """Make units of one kind; `what` is what a person would call the kind."""
+        """Return the directories of all, in order."""
+
+    def somewhere(self, what: str, units: Sequence[Unit]) -> None:
+        """Make units that are needed by other units alone, wherever those are made."""

@@ -1,84 +1,44 @@
-"""The vocabulary of a corpus, and the engine that encodes with it: both proven before use.
-
-A tokenizer is trained on a seeded sample of training-side documents. Units are visited in an order
-that the seed decides, as many as a sample of this size needs: a small sample of a large corpus
-comes from many places and costs little reading.
-"""
+"""The vocabulary of a corpus, and the engine that encodes with it: both proven before use."""
 
 import json
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-
-from data.candidates import Source, SourceUnit
 from data.encoders import describe, differing_code_points
 from data.errors import NoTrainingDocumentsError, WrongTokenizerError
-from data.filter_settings import FilterSettings
-from data.screen import screen
+from data.removals import Removals
 from data.split import Holdout
-from data.text_sample import TextSample
 from data.tokenizer import TOKENIZER, Tokenizer, TokenizerSettings, train_tokenizer
 from data.tokenizer_gates import prove_tokenizer
+from data.tokenizer_sample import count_sample, sampled_texts
 
 VERSION = 1
 ENGINE = "engine.json"
-VISITS = 64
-"""Units that a sample comes from, more of them if it is large."""
-UNIT_SHARE_BYTES = 16 * 2**20
-"""What a unit gives to a large sample."""
-PROOF_BYTES = 32 * 2**20
-"""Held-out text that a tokenizer must give back byte for byte: some 10,000 documents."""
-
-
-def visits(units: Sequence[SourceUnit], settings: TokenizerSettings) -> tuple[SourceUnit, ...]:
-    """Choose the units that the sample comes from, in the order of the visit."""
-    order = np.random.default_rng(settings.sample_seed).permutation(len(units))
-    num_visits = max(VISITS, -(-settings.sample_bytes // UNIT_SHARE_BYTES))
-    return tuple(units[number] for number in order[:num_visits])
 
 
 def train_vocabulary(
     out: Path,
-    *fetched: Path,
-    source: Source,
-    units: Sequence[SourceUnit],
-    filters: FilterSettings,
+    sample: Path,
+    *,
     settings: TokenizerSettings,
+    removals: Removals,
     holdout: Holdout,
 ) -> None:
-    """Train a tokenizer on a sample of units; `fetched` are the inputs of all of them, in order.
+    """Train a tokenizer on what was not opted out of a sample, and prove it on the other side.
 
-    Raises: NoTrainingDocumentsError, VocabularyTooLargeError, TokenizerGateError, and what reading
-        the source raises.
+    Raises: NoTrainingDocumentsError, VocabularyTooLargeError, TokenizerGateError.
     """
-    samples = {
-        "train": TextSample(settings.sample_bytes, settings.sample_seed),
-        "val": TextSample(PROOF_BYTES, settings.sample_seed),
-    }
-    directories, seen = iter(fetched), set[str]()
-    for unit in units:
-        mine = [next(directories) for _ in source.inputs(unit)]
-        for batch in source.read(unit, *mine):
-            documents, _ = screen(batch, filters)
-            columns = (documents[name].to_pylist() for name in ("sha256", "repository", "text"))
-            for sha256, repository, text in zip(*columns, strict=True):
-                sample = samples[holdout.side(holdout.group(sha256, repository))]
-                if sha256 not in seen and sample.wants(sha256):
-                    sample.add(sha256, text)
-                seen.add(sha256)
-    texts = samples["train"].texts()
-    if not texts:
-        raise NoTrainingDocumentsError(len(seen), holdout.validation_fraction)
+    if next(sampled_texts(sample, "train", removals), None) is None:
+        raise NoTrainingDocumentsError(count_sample(sample), holdout.validation_fraction)
     definition = train_tokenizer(
-        texts,
+        sampled_texts(sample, "train", removals),
         vocab_size=settings.vocab_size,
         min_merge_frequency=settings.min_merge_frequency,
         specials=settings.specials,
     )
     (out / TOKENIZER).write_text(definition)
-    prove_tokenizer(Tokenizer.load(out / TOKENIZER), samples["val"].texts())
+    proof = list(sampled_texts(sample, "val", removals))
+    prove_tokenizer(Tokenizer.load(out / TOKENIZER), proof)
 
 
 def import_vocabulary(out: Path, *, settings: TokenizerSettings) -> None:

@@ -81,15 +81,17 @@ def count_tables(directory: Path) -> Account:
 
 def decode_documents(directory: Path, index: TokensIndex, tokenizer: Tokenizer) -> tuple[int, int]:
     """Decode documents spread evenly over the corpus; count them, and those that are not theirs."""
-    table = pq.read_table(directory / DOCUMENTS, columns=["sha256", "num_tokens"])
-    length = table["num_tokens"].to_numpy()
-    starts = np.cumsum(length) - length
     reader = TokenReader(directory, index.token_files, index.dtype)
-    chosen = np.unique(np.linspace(0, len(table) - 1, MAX_DECODED, dtype=np.int64))
-    mismatched = 0
-    for place in chosen.tolist():
-        found = tokenizer.text_sha256(reader.read(int(starts[place]), int(length[place])))
-        mismatched += found != table["sha256"][place].as_py()
+    num_documents = pq.read_metadata(directory / DOCUMENTS).num_rows
+    chosen = np.unique(np.linspace(0, num_documents - 1, MAX_DECODED, dtype=np.int64))
+    mismatched = row = start = 0
+    for piece in read_pieces(directory / DOCUMENTS, ["sha256", "num_tokens"]):
+        length_D = piece["num_tokens"].to_numpy()
+        start_D = start + np.cumsum(length_D) - length_D
+        for place in (chosen[(chosen >= row) & (chosen < row + len(length_D))] - row).tolist():
+            ids = reader.read(int(start_D[place]), int(length_D[place]))
+            mismatched += tokenizer.text_sha256(ids) != piece["sha256"][place].as_py()
+        row, start = row + len(length_D), start + int(length_D.sum())
     return len(chosen), mismatched
 
 

@@ -113,6 +113,15 @@ class UnitCache:
         self._send(key)
         return directory
 
+    def exists(self, key: str) -> bool:
+        """Tell whether a unit exists, here or else where the store is; it is not fetched.
+
+        Raises: StoreRefusedError, StoreUnreachableError.
+        """
+        if self.directory(key).is_dir() and self.find(key):
+            return True
+        return bool(self.store.remote and self.store.remote.has(f"{_name(key)}/{UNIT}"))
+
     def make(self, job: UnitJob) -> Path:
         """Make a unit that does not exist yet; return its directory.
 

@@ -8,7 +8,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from data.progress import Progress
 from data.units import Given, MakeUnits, Unit
@@ -17,43 +19,69 @@ from tasks.runtime import RuntimeSettings
 from tasks.store import open_store
 from tasks.unit_cache import Keys, UnitCache, UnitJob
 
+FoundT = TypeVar("FoundT")
 CHECK_THREADS = 8
 "Units checked at a time; hashing leaves the interpreter to others."
 
 
 def make_units(runtime: RuntimeSettings, on_progress: Progress | None = None) -> MakeUnits:
-    """Return a function that makes units with these resources, in this machine's store."""
+    """Return what makes units with these resources, in this machine's store."""
 
     def show(what: str, done: int, total: int) -> None:
         if on_progress is not None:
             on_progress(what, done, total)
 
-    def make(what: str, units: Sequence[Unit]) -> list[Path]:
-        return _make(UnitCache(open_store()), runtime, what, units, show)
-
-    return make
+    return Maker(runtime, show)
 
 
-def _make(
-    cache: UnitCache,
-    runtime: RuntimeSettings,
-    what: str,
-    units: Sequence[Unit],
-    on_progress: Progress,
-) -> list[Path]:
-    keys = Keys()
-    missing = _missing(cache, keys, units)
-    wanted = {keys.of(unit) for unit in units}
-    for wave in _waves(keys, missing):
-        own = [unit for unit in wave if keys.of(unit) in wanted]
-        others = [unit for unit in wave if keys.of(unit) not in wanted]
-        for name, some in ((f"{what}: inputs", others), (what, own)):
-            _make_all(runtime, name, [keys.job(unit) for unit in some], on_progress)
-    return [_made(cache, keys.of(unit)) for unit in units]
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """Makes units that do not exist yet, with some resources."""
+
+    runtime: RuntimeSettings
+    on_progress: Progress
+
+    def __call__(self, what: str, units: Sequence[Unit]) -> list[Path]:
+        """Return the directories of all, in order.
+
+        Raises: UnsharedStoreError, and what a unit raises.
+        """
+        cache, keys = UnitCache(open_store()), Keys()
+        self._make(cache, keys, what, units, cache.find)
+        return [_present(cache, keys.of(unit), cache.find) for unit in units]
+
+    def somewhere(self, what: str, units: Sequence[Unit]) -> None:
+        """Make units without having them here: where the store is elsewhere, there they stay.
+
+        Raises: UnsharedStoreError, and what a unit raises.
+        """
+        cache, keys = UnitCache(open_store()), Keys()
+        for key in self._make(cache, keys, what, units, cache.exists):
+            _present(cache, key, cache.exists)
+
+    def _make(
+        self,
+        cache: UnitCache,
+        keys: Keys,
+        what: str,
+        units: Sequence[Unit],
+        look: Callable[[str], object],
+    ) -> dict[str, Unit]:
+        """Make those that `look` does not find, and what they need; return them by key."""
+        missing = _missing(cache, keys, units, look)
+        wanted = {keys.of(unit) for unit in units}
+        for wave in _waves(keys, missing):
+            own = [unit for unit in wave if keys.of(unit) in wanted]
+            others = [unit for unit in wave if keys.of(unit) not in wanted]
+            for name, some in ((f"{what}: inputs", others), (what, own)):
+                _make_all(self.runtime, name, [keys.job(unit) for unit in some], self.on_progress)
+        return missing
 
 
-def _missing(cache: UnitCache, keys: Keys, units: Sequence[Unit]) -> dict[str, Unit]:
-    """Find what has to be made: units without a directory, and in turn what those need."""
+def _missing(
+    cache: UnitCache, keys: Keys, units: Sequence[Unit], look: Callable[[str], object]
+) -> dict[str, Unit]:
+    """Find what has to be made: units that `look` misses, and what they need that is nowhere."""
     missing: dict[str, Unit] = {}
     seen: set[str] = set()
     level = list(units)
@@ -64,10 +92,11 @@ def _missing(cache: UnitCache, keys: Keys, units: Sequence[Unit]) -> dict[str, U
                 if keys.of(unit) not in seen:
                     new.setdefault(keys.of(unit), unit)
             seen |= new.keys()
-            found = threads.map(cache.find, new)
-            lacking = [key for key, directory in zip(new, found, strict=True) if directory is None]
+            found = threads.map(look, new)
+            lacking = [key for key, each in zip(new, found, strict=True) if not each]
             missing |= {key: new[key] for key in lacking}
             level = [need for key in lacking for need in _units_of(new[key])]
+            look = cache.exists
     return missing
 
 
@@ -94,13 +123,13 @@ def _units_of(unit: Unit) -> list[Unit]:
     return [need for need in (*unit.inputs, *unit.aside) if not isinstance(need, Given)]
 
 
-def _made(cache: UnitCache, key: str) -> Path:
-    """Return a unit that was made; by a worker elsewhere, perhaps.
+def _present(cache: UnitCache, key: str, look: Callable[[str], FoundT | None]) -> FoundT:
+    """Return what `look` finds of a unit that was made; by a worker elsewhere, perhaps.
 
     Raises: UnsharedStoreError.
     """
-    if directory := cache.find(key):
-        return directory
+    if found := look(key):
+        return found
     raise UnsharedStoreError(f"unit {key[:12]}", cache.directory(key))
 
 
@@ -117,7 +146,8 @@ def _make_all(
 
     if jobs:
         on_progress(what, 0, len(jobs))
-    if not _is_shared(runtime) or len(jobs) < 2:
+    # A single one is made here, unless that would bring what it needs here too.
+    if not _is_shared(runtime) or (len(jobs) < 2 and not runtime.scheduler):
         _make_here(jobs, count)
         return
     from tasks.unit_flow import make_on_runner

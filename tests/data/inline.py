@@ -17,6 +17,9 @@ class InlineUnits:
         assert what
         return [self.directory(unit) for unit in units]
 
+    def somewhere(self, what: str, units: Sequence[Unit]) -> None:
+        self(what, units)
+
     def directory(self, unit: Unit) -> Path:
         directory = self.root / self.key(unit)
         if not directory.is_dir():

@@ -75,10 +75,8 @@ def test_the_probabilities_of_all_targets_sum_to_one(
 ) -> None:
     rows, _ = opened(tmp_path_factory.mktemp("rows"), train, train)
     unigram_V = unigram(count_tokens(rows, VOCAB_SIZE, np.arange(len(rows))))
-    histories, targets = np.divmod(np.arange(VOCAB_SIZE**2), VOCAB_SIZE)
-    bigram_P = bigram(
-        count_pairs(rows, VOCAB_SIZE, np.arange(len(rows))), unigram_V, histories, targets
-    )
+    probability = bigram(count_pairs(rows, VOCAB_SIZE, np.arange(len(rows))), unigram_V)
+    bigram_P = probability(np.arange(VOCAB_SIZE**2))
     assert unigram_V.sum() == pytest.approx(1)
     assert bigram_P.reshape(VOCAB_SIZE, VOCAB_SIZE).sum(axis=1) == pytest.approx(1)
 

@@ -30,24 +30,24 @@ def everybody(num_documents: int) -> NDArray[np.bool_]:
 
 def test_the_first_document_of_a_digest_stays_across_units() -> None:
     units = [digests([7, 8, 7]), digests([]), digests([9, 8, 7, 10])]
-    assert exact_duplicates(units).tolist() == [0, 1, 0, 3, 1, 0, 6]
-    assert exact_duplicates([]).tolist() == []
+    assert exact_duplicates(units, everybody(7)).tolist() == [0, 1, 0, 3, 1, 0, 6]
+    assert exact_duplicates([], everybody(0)).tolist() == []
 
 
 def test_digests_are_compared_whole() -> None:
     unit = digests([1, 2, 3, 4]).copy()
     unit[:, :31] = unit[0, :31]
     unit[3] = unit[1]
-    assert exact_duplicates([unit]).tolist() == [0, 1, 2, 1]
+    assert exact_duplicates([unit], everybody(4)).tolist() == [0, 1, 2, 1]
 
 
 def test_little_memory_finds_the_same_duplicates() -> None:
     drawn = np.random.default_rng(3)
     rows = digests(drawn.integers(0, 3000, 5000).tolist())
-    whole = exact_duplicates([rows])
+    whole = exact_duplicates([rows], everybody(len(rows)))
     expected = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     assert whole.tolist() == expected[1][expected[2].reshape(-1)].tolist()
-    few = exact_duplicates(np.array_split(rows, 5), memory_bytes=10_000)
+    few = exact_duplicates(np.array_split(rows, 5), everybody(len(rows)), memory_bytes=10_000)
     assert few.tolist() == whole.tolist()
 
 

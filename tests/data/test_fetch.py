@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -18,12 +19,15 @@ from data.candidates import CANDIDATES, Source
 from data.errors import DataError, MissingSourceError, WrongSettingError
 from data.fetch import ACCOUNT, CONTENTS, MISSING, git_sha1, inflated, is_sha1
 from data.fetch_cache import FetchCache
+from data.pretokenize import pretokenize
 from data.source import open_source
 from data.source_errors import (
     BucketRefusedError,
     FetchIncompleteError,
     UnreachableSourceError,
 )
+from tests.data.corpus import corpus_of
+from tests.data.inline import InlineUnits
 from tests.data.sources import (
     Blob,
     candidate_of,
@@ -207,9 +211,31 @@ def test_more_than_the_allowed_share_is_refused_when_fetched_and_when_read(
         next(source.read(source.units[0], directory))
 
 
+def test_another_allowed_share_takes_in_nothing_again_and_is_held_to(
+    stack: Stack, tmp_path: Path
+) -> None:
+    def made(share: float) -> list[str]:
+        units.made.clear()
+        settings = settings_of("the-stack-v2", stack.index, max_missing_share=share)
+        corpus = corpus_of(stack.index, source=asdict(settings), filters={"near_duplicates": "off"})
+        with TemporaryDirectory(dir=tmp_path) as out:
+            pretokenize(corpus, units, out=Path(out))
+        return units.made.copy()
+
+    units = InlineUnits(tmp_path / "units")
+    assert "settle copies" in made(0.2)
+    assert made(0.3) == []
+    with pytest.raises(FetchIncompleteError) as caught:
+        made(0.001)
+    assert (caught.value.num_missing, caught.value.num_rows) == (6, NUM_PYTHON)
+    assert caught.value.reasons == "2 bad gzip, 2 missing key, 1 sha1 mismatch, 1 too large"
+
+
 CHILD = """
 import sys
 from pathlib import Path
+from tests.data.corpus import corpus_of
+from tests.data.inline import InlineUnits
 from tests.data.sources import fetching_in, make, settings_of
 from data.source import open_source
 index, directory = map(Path, sys.argv[1:])

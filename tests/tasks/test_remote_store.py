@@ -254,6 +254,26 @@ def test_units_of_one_machine_are_units_of_another(
     assert (found["two"] / "text").read_text() == "abase"
 
 
+def test_a_unit_that_only_others_need_stays_where_the_store_is(
+    s3: LoopbackS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASSAY_STORE", f"s3://{BUCKET}/team")
+    marks = tmp_path / "marks"
+    base = unit("root", marks)
+    needing = [unit("x", marks, base), unit("y", marks, base)]
+    monkeypatch.setenv("ASSAY_HOME", str(tmp_path / "one"))
+    make_units(INLINE).somewhere("write", needing)
+    monkeypatch.setenv("ASSAY_HOME", str(tmp_path / "two"))
+    make_units(INLINE).somewhere("write", needing)
+    assert marked(marks) == ["root", "x", "y"]
+    assert [path for path in (tmp_path / "two").rglob("*") if path.is_file()] == []
+    # What is missing is made here, of what is needed for it alone.
+    make_units(INLINE).somewhere("write", [*needing, unit("z", marks, needing[0])])
+    assert marked(marks) == ["root", "x", "y", "z"]
+    held = [path.read_text() for path in (tmp_path / "two").rglob("text")]
+    assert sorted(held) == ["xroot", "zxroot"]
+
+
 def test_a_unit_that_was_not_sent_is_sent_when_it_is_found(
     s3: LoopbackS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
