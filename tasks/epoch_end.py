@@ -66,6 +66,7 @@ def end_epoch(session: Session, report: EpochReport) -> None:
     session.beat("saving")
     copy = session.staging.copy(state, session.ranks)
     measured["checkpoint_blocking_seconds"] = waited + time.perf_counter() - begin
+    session.steps.clear()
     if copy is not None:
         epoch = EpochData(copy, fingerprint, losses, rows, measured)
         session.writer.start(lambda: _save_epoch(session, snapshot, epoch))
@@ -131,14 +132,22 @@ def stop(session: Session) -> None:
         fingerprint = Fingerprint.of(model, probe_ids(session.validation.rows))
         copy = session.staging.copy(state, session.ranks)
         if copy is not None:
-            snapshot = Snapshot.of_step(session.directory / SNAPSHOTS, state.step)
-            files = _write(session, snapshot, copy, fingerprint.write)
-            reached = {"step": state.step, "cursor_rows": state.cursor_rows}
-            write_record(snapshot.record, {**reached, FILES: files})
-            sync_directory(snapshot.directory)
-            for earlier in stopped_snapshots(session.directory)[:-1]:
-                earlier.remove()
+            session.writer.start(lambda: _save_step(session, copy, fingerprint))
+            session.writer.wait(session.beat)
     raise StoppedError(state.step, session.job.train.num_steps)
+
+
+def _save_step(session: Session, copy: StateCopy, fingerprint: Fingerprint) -> None:
+    """Write a snapshot in the middle of an epoch; then drop an earlier one."""
+    state = session.state
+    snapshot = Snapshot.of_step(session.directory / SNAPSHOTS, state.step)
+    files = _write(session, snapshot, copy, fingerprint.write)
+    reached = {"step": state.step, "cursor_rows": state.cursor_rows}
+    write_record(snapshot.record, {**reached, FILES: files})
+    sync_directory(snapshot.directory)
+    for earlier in stopped_snapshots(session.directory):
+        if earlier != snapshot:
+            earlier.remove()
 
 
 def _write(

@@ -1,7 +1,9 @@
 """Watch the ranks of a training from outside: who is gone, who is silent, what they said last."""
 
 import json
+import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from tasks.train_errors import StoppedError, WorkerDiedError, WorkerFailedError,
 from tasks.train_job import Job
 
 GONE = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+GONE_SECONDS = 0.01
+"How often it is looked whether a rank that was ended is gone."
 
 
 @dataclass(slots=True)
@@ -49,31 +53,32 @@ class RankWatch:
 
         Raises: WorkerHungError.
         """
-        words, pulses = self.words(), self.pulses()
+        pulses = self.pulses()
+        dead = [rank for rank, pulse in pulses.items() if not _lives(pulse.pid)]
+        # Read after that: who is dead by now has left its words before.
+        words = self.words()
         failed = [rank for rank in words if words[rank].kind == "failed"]
-        gone = [rank for rank in pulses if rank not in words and not _lives(pulses[rank].pid)]
+        gone = [rank for rank in dead if rank not in words]
         crashed = [rank for rank in words if words[rank].kind == "crashed"]
         crashed.sort(key=lambda rank: words[rank].seconds)
-        for rank in (*failed, *gone, *crashed):
-            # Words come before the end: a rank that was found gone may have left some since.
-            return rank if rank not in gone or read_words(self.control, rank) is None else None
+        if culprits := (*failed, *gone, *crashed):
+            return culprits[0]
         self._require_signs({rank: pulses.get(rank) for rank in self.ranks if rank not in words})
         return None
 
     def ask_to_stop(self) -> None:
         """Ask every rank that can be asked by now, once."""
         for rank, pulse in self.pulses().items():
-            if rank not in self._asked and _lives(pulse.pid):
-                psutil.Process(pulse.pid).terminate()
+            if rank not in self._asked:
+                _send(pulse.pid, signal.SIGTERM)
                 self._asked.add(rank)
 
     def end(self) -> None:
         """End every rank that still runs, at once, and wait until it is gone."""
         for pulse in self.pulses().values():
-            if _lives(pulse.pid):
-                process = psutil.Process(pulse.pid)
-                process.kill()
-                process.wait()
+            _send(pulse.pid, signal.SIGKILL)
+            while _lives(pulse.pid):
+                time.sleep(GONE_SECONDS)
 
     def cause(self, rank: int | None, status: int, output: str) -> TaskError:
         """Say why the ranks ended: what one said, or that it said nothing.
@@ -143,6 +148,11 @@ def _most_suspect(pulse: Pulse | None) -> tuple[bool, bool, float]:
     if pulse is None:
         return False, False, 0.0
     return not _stopped(pulse.pid), pulse.doing == "waiting for other ranks", pulse.seconds
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).send_signal(number)
 
 
 def _lives(pid: int) -> bool:

@@ -95,15 +95,16 @@ def test_a_rank_that_is_killed_is_named_and_any_number_of_ranks_goes_on(
         work(job_of(finished, tmp_path), stop_after(24, tmp_path))
     assert len(stopped_snapshots(tmp_path)) == 1
 
-    run_ranks(job_of(finished, tmp_path, num_ranks=2, parallelism="fsdp"), nothing)
+    again = job_of(finished, tmp_path, num_ranks=2, parallelism="fsdp", deterministic=True)
+    run_ranks(again, nothing)
     assert_near(tmp_path, finished)
     assert stopped_snapshots(tmp_path) == []
     starts = read_lines(tmp_path / "starts.jsonl")
-    facts = ("num_ranks", "parallelism", "backend")
+    facts = ("num_ranks", "parallelism", "backend", "deterministic")
     assert [tuple(start[key] for key in facts) for start in starts] == [
-        (2, "ddp", "gloo"),
-        (1, "none", "none"),
-        (2, "fsdp", "gloo"),
+        (2, "ddp", "gloo", False),
+        (1, "none", "none", False),
+        (2, "fsdp", "gloo", True),
     ]
     seeds = [rank["seed"] for rank in starts[0]["ranks"]]
     assert len(set(seeds)) == 2
