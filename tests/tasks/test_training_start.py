@@ -1,11 +1,9 @@
 """What a worker finds out before its first step."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from evidence.errors import GateFailedError
 from tasks.step_watch import FIELDS
@@ -14,13 +12,7 @@ from tasks.training_start import STARTS
 from tests.faults.lab import Lab
 from tests.tasks.tiny import Finished
 
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """The worker sets the number of threads of its process, which here is the tests'."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("own_threads")
 
 
 def test_a_start_says_where_it_was_and_what_held(finished: Finished) -> None:
