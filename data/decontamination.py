@@ -2,9 +2,10 @@
 
 A word is a run of ASCII letters, digits, underscores and bytes above ASCII, in lower case; what
 stands between words does not count; numbers alone, counting or primes, are no benchmark's own.
-Hashes of all windows of a batch nominate, the words decide.
+A sieve nominates places by the heads of words: almost nowhere are there that many in a row whose
+heads a benchmark knows, and fewer still have the hash of one of its windows. The words decide.
 
-Shape letters: N bytes, R words, P places of windows.
+Shape letters: N bytes, E edges of words, P places of windows, T entries of a table.
 """
 
 import gzip
@@ -12,22 +13,27 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from importlib import resources
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data.compiled import compiled
 from data.filters import Objections, Texts
-from data.hashing import U64, mix, windows
+from data.hashing import BASE, U64, mix
 
 _WORD = re.compile(rb"[A-Za-z0-9_\x80-\xff]+")
-_WORDS_ONLY = bytes(
-    bytes([byte]).lower()[0] if _WORD.fullmatch(bytes([byte])) else 0 for byte in range(256)
+_IS_OF_WORD = np.array(
+    [_WORD.fullmatch(bytes([byte])) is not None for byte in range(256)], np.uint8
 )
-_FILTER_BITS = 22
-_HASHED_BYTES = 8
-_FIRST_BYTES = np.array([2 ** (8 * count) - 1 for count in range(_HASHED_BYTES + 1)], np.uint64)
+_HEAD_BYTES = 8
+_HEADS = np.array([2 ** (8 * count) - 1 for count in range(_HEAD_BYTES + 1)], np.uint64)
+_LOWER = np.uint64(0x2020202020202020)
+"""Makes capitals small; other bytes may become equal to each other, which nominates too much."""
+_KNOWN_BITS = 16
+_WINDOW_BITS = 22
 
 
 @dataclass(frozen=True)
@@ -35,10 +41,9 @@ class _Benchmark:
     """All windows of words of the tasks of some benchmarks."""
 
     task_of: Mapping[tuple[bytes, ...], str]
-    hashes: U64
-    """Sorted."""
-    may_be: NDArray[np.bool_]
-    """By the leading bits of a hash: whether it may be one of them."""
+    may_be_head_T: NDArray[np.bool_]
+    may_be_window_T: NDArray[np.bool_]
+    """By the leading bits of a hash: whether it may be one of theirs."""
 
 
 def contaminated(texts: Texts, benchmarks: tuple[str, ...], num_words: int) -> Objections:
@@ -46,66 +51,106 @@ def contaminated(texts: Texts, benchmarks: tuple[str, ...], num_words: int) -> O
     if not benchmarks:
         return {}
     known = _benchmark(benchmarks, num_words)
+    buffer = texts.buffer
     found: dict[int, str] = {}
-    starts_R, hashes_R = _words(texts.buffer.data, texts.buffer.offsets[:-1])
-    if len(hashes_R) < num_words:
-        return found
-    windows_P = windows(hashes_R, num_words)
-    hits_P = np.flatnonzero(known.may_be[windows_P >> np.uint64(64 - _FILTER_BITS)])
-    hits_P = hits_P[_are_known(windows_P[hits_P], known.hashes)]
-    numbers_P = texts.buffer.document_of(starts_R[hits_P])
-    for place, number in zip(starts_R[hits_P].tolist(), numbers_P.tolist(), strict=True):
-        first, end = texts.buffer.offsets[number : number + 2].tolist()
+    places_P = _windows(buffer.data, buffer.offsets, num_words, known)
+    for place, number in zip(places_P.tolist(), buffer.document_of(places_P).tolist(), strict=True):
         if number not in found:
-            task = known.task_of.get(_first_words(texts.buffer.whole[place:end], num_words))
+            first, end = buffer.offsets[number : number + 2].tolist()
+            task = known.task_of.get(_first_words(buffer.data[place:end], num_words))
             if task:
                 found[number] = f"{task}, {num_words} words from byte {place - first:,}"
     return found
 
 
-def _are_known(values_P: U64, sorted_hashes: U64) -> NDArray[np.bool_]:
-    places = np.searchsorted(sorted_hashes[:-1], values_P)
-    return np.equal(sorted_hashes[places], values_P)
+def _windows(
+    data_N: NDArray[np.uint8], offsets: NDArray[np.int64], num_words: int, known: _Benchmark
+) -> NDArray[np.int64]:
+    """Return where windows begin that may be a benchmark's."""
+    places_P = np.empty(len(data_N) // 2 + 1, np.int64)
+    edges_E = np.empty(int(np.diff(offsets).max(initial=0)) + 1, np.int64)
+    num_found = _nominate(
+        data_N,
+        _heads(data_N),
+        offsets,
+        edges_E,
+        num_words,
+        known.may_be_head_T,
+        known.may_be_window_T,
+        places_P,
+    )
+    return places_P[:num_found]
 
 
-def _words(data_N: NDArray[np.uint8], texts_D: NDArray[np.int64]) -> tuple[NDArray[np.int64], U64]:
-    """Return where the words of texts that begin at some places begin, and their hashes.
-
-    A hash is of the first bytes of a word, as many as a machine word has: what longer words have
-    more is left to the confirmation.
-    """
-    words = data_N.tobytes().translate(_WORDS_ONLY) + bytes(_HASHED_BYTES)
-    words_N = np.frombuffer(words, np.uint8)[: len(data_N)]
-    is_inside_N = words_N != 0
-    begins_N = is_inside_N.copy()
-    begins_N[1:] &= ~is_inside_N[:-1]
-    first_D = texts_D[texts_D < len(words_N)]
-    begins_N[first_D] = is_inside_N[first_D]
-    starts_R = np.flatnonzero(begins_N)
-    # Eight bytes from every place on, the first of them the least significant.
-    heads_N = np.ndarray((len(words_N),), np.dtype("<u8"), words, 0, (1,))
-    heads_R = heads_N[starts_R]
-    # A last word without anything behind it ends where the next text begins.
-    cut_D = first_D[(first_D > 0) & is_inside_N[first_D - 1]]
-    last_D = np.searchsorted(starts_R, cut_D) - 1
-    heads_R[last_D] &= _FIRST_BYTES[np.minimum(cut_D - starts_R[last_D], _HASHED_BYTES)]
-    return starts_R, mix(_up_to_zero(heads_R))
+def _heads(data_N: NDArray[np.uint8]) -> U64:
+    """View the eight bytes from every place on, the first of them the least significant."""
+    padded = data_N.tobytes() + bytes(_HEAD_BYTES)
+    return np.ndarray((len(data_N),), np.dtype("<u8"), padded, 0, (1,))
 
 
-def _up_to_zero(heads_R: U64) -> U64:
-    """Clear the first zero byte and all that follow it.
+@compiled
+def _nominate(
+    data_N: NDArray[np.uint8],
+    heads_N: U64,
+    offsets: NDArray[np.int64],
+    edges_E: NDArray[np.int64],
+    num_words: int,
+    may_be_head_T: NDArray[np.bool_],
+    may_be_window_T: NDArray[np.bool_],
+    places_P: NDArray[np.int64],
+) -> int:
+    """Write down where windows begin that may be known; return how many there are."""
+    num_found = 0
+    for number in range(len(offsets) - 1):
+        first, end = offsets[number], offsets[number + 1]
+        num_edges = _edges(data_N[first:end], edges_E)
+        in_a_row = 0
+        for edge in range(0, num_edges, 2):
+            head = _head(heads_N[first + edges_E[edge]], edges_E[edge + 1] - edges_E[edge])
+            in_a_row = (in_a_row + 1) * may_be_head_T[_head_key(head)]
+            if in_a_row >= num_words:
+                window = np.uint64(0)
+                for back in range(edge - 2 * (num_words - 1), edge + 1, 2):
+                    begin, length = edges_E[back], edges_E[back + 1] - edges_E[back]
+                    window = window * np.uint64(BASE) + _head(heads_N[first + begin], length)
+                if may_be_window_T[_window_key(window)]:
+                    places_P[num_found] = first + edges_E[edge - 2 * (num_words - 1)]
+                    num_found += 1
+    return num_found
 
-    Source: the test for a zero byte in Hacker's Delight, 6-1; its lowest bit is always right.
-    """
-    ones, highs = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
-    zeros_R = (heads_R - ones) & ~heads_R & highs
-    lowest_R = zeros_R & (~zeros_R + np.uint64(1))
-    return heads_R & ((lowest_R >> np.uint64(7)) - np.uint64(1))
+
+@compiled
+def _edges(text_N: NDArray[np.uint8], edges_E: NDArray[np.int64]) -> int:
+    """Write down where words begin and end, in turn; return how many edges there are."""
+    num_edges, before = np.int64(0), np.uint8(0)
+    for place, byte in enumerate(text_N):
+        # Always written, sometimes kept: a branch here would be guessed wrong too often.
+        edges_E[num_edges] = place
+        num_edges += before ^ _IS_OF_WORD[byte]
+        before = _IS_OF_WORD[byte]
+    edges_E[num_edges] = len(text_N)
+    return int(num_edges + before)
 
 
-def _first_words(text: bytes, num_words: int) -> tuple[bytes, ...]:
+@compiled
+def _head(bytes_ahead: Any, length: int) -> Any:
+    """Take the first bytes of a word, as many as a machine word has, in lower case."""
+    return (bytes_ahead | _LOWER) & _HEADS[min(length, _HEAD_BYTES)]
+
+
+@compiled
+def _head_key(head: Any) -> Any:
+    return (head * np.uint64(BASE)) >> np.uint64(64 - _KNOWN_BITS)
+
+
+@compiled
+def _window_key(window: Any) -> Any:
+    return mix(window) >> np.uint64(64 - _WINDOW_BITS)
+
+
+def _first_words(text_N: NDArray[np.uint8], num_words: int) -> tuple[bytes, ...]:
     found = []
-    for match in _WORD.finditer(text):
+    for match in _WORD.finditer(memoryview(text_N)):  # type: ignore[arg-type]
         found.append(match[0].lower())
         if len(found) == num_words:
             break
@@ -115,7 +160,6 @@ def _first_words(text: bytes, num_words: int) -> tuple[bytes, ...]:
 @cache
 def _benchmark(benchmarks: tuple[str, ...], num_words: int) -> _Benchmark:
     task_of: dict[tuple[bytes, ...], str] = {}
-    hashes = []
     for name in benchmarks:
         for task, text in _tasks(name):
             words = [word.lower() for word in _WORD.findall(text)]
@@ -123,12 +167,18 @@ def _benchmark(benchmarks: tuple[str, ...], num_words: int) -> _Benchmark:
                 window = tuple(words[place : place + num_words])
                 if not all(word.isdigit() for word in window):
                     task_of.setdefault(window, task)
-            _, hashes_R = _words(np.frombuffer(text, np.uint8), np.zeros(1, np.int64))
-            hashes.append(windows(hashes_R, num_words))
-    known = np.unique(np.concatenate(hashes))
-    may_be = np.zeros(2**_FILTER_BITS, np.bool_)
-    may_be[known >> np.uint64(64 - _FILTER_BITS)] = True
-    return _Benchmark(task_of, known, may_be)
+    may_be_head_T = np.zeros(2**_KNOWN_BITS, np.bool_)
+    may_be_window_T = np.zeros(2**_WINDOW_BITS, np.bool_)
+    for window in task_of:
+        heads = [_head_of(word) for word in window]
+        may_be_head_T[[_head_key(np.uint64(head)) for head in heads]] = True
+        hashed = reduce(lambda before, head: (before * BASE + head) % 2**64, heads)
+        may_be_window_T[_window_key(np.uint64(hashed))] = True
+    return _Benchmark(task_of, may_be_head_T, may_be_window_T)
+
+
+def _head_of(word: bytes) -> int:
+    return int(_head(_heads(np.frombuffer(word, np.uint8))[0], len(word)))
 
 
 def _tasks(benchmark: str) -> Iterator[tuple[str, bytes]]:

@@ -15,6 +15,8 @@ from data.candidates import CANDIDATES
 
 DOCUMENTS = "documents.parquet"
 REJECTED = "rejected.parquet"
+GROUP_ROWS = 1 << 14
+"""Rows after which a table writes down what waits; a piece more at most."""
 
 _IDENTITY = [CANDIDATES.field(name) for name in ("row", "path", "repository", "blob_id")]
 KEPT_SCHEMA = pa.schema(
@@ -54,10 +56,11 @@ ROW_DOCUMENT_SCHEMA = pa.schema(
 
 
 class TableWriter:
-    """Writes a parquet file piece by piece."""
+    """Writes a parquet file piece by piece, in row groups of many pieces."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._waiting: list[pa.Table] = []
         self.schema = schema
         self.num_rows = 0
 
@@ -67,14 +70,24 @@ class TableWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
+        if kind is None:
+            self._flush()
         self._writer.close()
 
     def write(self, piece: pa.Table | pa.RecordBatch) -> None:
         """Append rows; columns come in the order of the schema."""
         self.num_rows += piece.num_rows
-        if piece.num_rows:
-            columns = [piece[name].cast(self.schema.field(name).type) for name in self.schema.names]
-            self._writer.write_table(pa.table(columns, schema=self.schema))
+        columns = [piece[name].cast(self.schema.field(name).type) for name in self.schema.names]
+        self._waiting.append(pa.table(columns, schema=self.schema))
+        if sum(waiting.num_rows for waiting in self._waiting) >= GROUP_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        # A group costs milliseconds whatever is in it.
+        group = pa.concat_tables([self.schema.empty_table(), *self._waiting])
+        self._waiting.clear()
+        if group.num_rows:
+            self._writer.write_table(group)
 
 
 def read_pieces(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from data.compiled import compiled
 from data.filters import Objections, Texts
 from data.text_buffer import TextBuffer
 
@@ -45,11 +46,13 @@ ENCODINGS = (
 and the first escape of one is not part of it."""
 _WIDTH = 24
 """Of a block: half the length of the shortest run, which is hexadecimal and has 47 characters."""
-_CLASSES = bytes(
-    sum(1 << bit for bit, encoding in enumerate(ENCODINGS) if byte in encoding.members)
-    for byte in range(256)
+_CLASSES = np.array(
+    [
+        sum(1 << bit for bit, encoding in enumerate(ENCODINGS) if byte in encoding.members)
+        for byte in range(256)
+    ],
+    np.uint8,
 )
-_CLASSES_256 = np.frombuffer(_CLASSES, np.uint8)
 
 
 def encoded_data(texts: Texts, max_run: int, max_share: float) -> Objections:
@@ -57,11 +60,10 @@ def encoded_data(texts: Texts, max_run: int, max_share: float) -> Objections:
     found: dict[int, str] = {}
     begins_B, classes_B = _blocks(texts.buffer.data)
     for bit, encoding in enumerate(ENCODINGS):
-        of_class = begins_B[classes_B & (1 << bit) != 0]
-        for number in _suspects(texts.buffer, of_class, max_run, max_share):
-            text = texts.buffer.document(number)
-            lengths = [len(match[0]) for match in encoding.runs.finditer(text)]
-            share = sum(lengths) / len(text)
+        stretches = _stretches(texts.buffer, begins_B[classes_B & (1 << bit) != 0])
+        for number in stretches.suspects(max_run, max_share):
+            lengths = stretches.runs(number, encoding)
+            share = sum(lengths) / int(texts.buffer.lengths[number])
             if max(lengths, default=0) > max_run:
                 detail = f"{encoding.name} run of {max(lengths):,} characters, at most {max_run:,}"
                 found.setdefault(number, detail)
@@ -71,27 +73,57 @@ def encoded_data(texts: Texts, max_run: int, max_share: float) -> Objections:
     return found
 
 
-def _suspects(
-    buffer: TextBuffer, begins_B: NDArray[np.int64], max_run: int, max_share: float
-) -> list[int]:
-    """Find the documents whose blocks leave room for a longer run or a larger share.
+@dataclass(frozen=True)
+class _Stretches:
+    """Blocks of a class in a row within a document, with the blocks around them that are not.
 
-    Indentation of many blocks in a row suspects too much, and never too little.
+    Every run of the class that is long enough to count is inside exactly one of them, since it
+    covers a block and its ends cover none.
     """
-    first_B = buffer.document_of(begins_B)
-    inside = begins_B + _WIDTH <= buffer.offsets[first_B + 1]
-    begins_B, first_B = begins_B[inside], first_B[inside]
-    if not len(begins_B):
-        return []
-    is_new = np.diff(begins_B, prepend=-1) != _WIDTH
-    is_new |= np.diff(first_B, prepend=-1) != 0
-    heads = np.flatnonzero(is_new)
-    # The ends of a run fill no block: less than one block on either side.
-    longest = (np.diff(heads, append=len(begins_B)) + 2) * _WIDTH
-    total_D = np.bincount(first_B[heads], longest, buffer.num_documents)
-    suspect_D = total_D > max_share * buffer.lengths
-    suspect_D[first_B[heads][longest > max_run]] = True
-    return np.flatnonzero(suspect_D).tolist()
+
+    buffer: TextBuffer
+    begins_S: NDArray[np.int64]
+    ends_S: NDArray[np.int64]
+    documents_S: NDArray[np.int64]
+
+    def suspects(self, max_run: int, max_share: float) -> list[int]:
+        """List the documents that have room for a longer run or a larger share.
+
+        Indentation suspects too much, and nothing suspects too little.
+        """
+        lengths_S = self.ends_S - self.begins_S
+        total_D = np.bincount(self.documents_S, lengths_S, self.buffer.num_documents)
+        suspect_D = total_D > max_share * self.buffer.lengths
+        suspect_D[self.documents_S[lengths_S > max_run]] = True
+        return np.flatnonzero(suspect_D).tolist()
+
+    def runs(self, number: int, encoding: Encoding) -> list[int]:
+        """Measure the runs of a document."""
+        text, first = self.buffer.document(number), int(self.buffer.offsets[number])
+        mine_S = self.documents_S == number
+        begins, ends = (each[mine_S] - first for each in (self.begins_S, self.ends_S))
+        return [
+            len(match[0])
+            for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)
+            for match in encoding.runs.finditer(text, max(begin, 0), end)
+        ]
+
+
+def _stretches(buffer: TextBuffer, begins_B: NDArray[np.int64]) -> _Stretches:
+    """Put blocks in a row together, leaving out those that straddle two documents."""
+    documents_B = buffer.document_of(begins_B)
+    inside_B = begins_B + _WIDTH <= buffer.offsets[documents_B + 1]
+    begins_B, documents_B = begins_B[inside_B], documents_B[inside_B]
+    is_new_B = np.diff(begins_B, prepend=-1) != _WIDTH
+    is_new_B |= np.diff(documents_B, prepend=-1) != 0
+    heads_S = np.flatnonzero(is_new_B)
+    lasts_S = np.append(heads_S[1:], [len(begins_B)]) - 1 if len(heads_S) else heads_S
+    return _Stretches(
+        buffer,
+        begins_B[heads_S] - _WIDTH,
+        begins_B[lasts_S] + 2 * _WIDTH,
+        documents_B[heads_S],
+    )
 
 
 def _blocks(data_N: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
@@ -99,19 +131,30 @@ def _blocks(data_N: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.ui
 
     Shapes: (B,), (B,).
     """
-    num_blocks = len(data_N) // _WIDTH
-    blocks = data_N[: num_blocks * _WIDTH].reshape(num_blocks, _WIDTH)
+    begins_B = np.empty(len(data_N) // _WIDTH, np.int64)
+    classes_B = np.empty(len(data_N) // _WIDTH, np.uint8)
+    num_found = _sieve(data_N, _CLASSES, begins_B, classes_B)
+    return begins_B[:num_found], classes_B[:num_found]
 
-    def classes(column: int) -> NDArray[np.uint8]:
-        return np.frombuffer(blocks[:, column].tobytes().translate(_CLASSES), np.uint8)
 
-    common = classes(0)
-    for column in range(4, _WIDTH, 4):
-        common = common & classes(column)
-    places = np.flatnonzero(common)
-    common = common[places]
-    for column in range(2, _WIDTH, 4):
-        common &= _CLASSES_256.take(data_N.take(places * _WIDTH + column))
-        places, common = places[common != 0], common[common != 0]
-    common &= np.bitwise_and.reduce(_CLASSES_256.take(blocks[places]), axis=1)
-    return places[common != 0] * _WIDTH, common[common != 0]
+@compiled
+def _sieve(
+    data_N: NDArray[np.uint8],
+    class_of: NDArray[np.uint8],
+    begins_B: NDArray[np.int64],
+    classes_B: NDArray[np.uint8],
+) -> int:
+    """Write down the blocks that are all of a class; return how many there are."""
+    num_found = 0
+    for begin in range(0, len(data_N) - _WIDTH + 1, _WIDTH):
+        # Bytes far from each other first: neighbours are mostly of the same class.
+        common = class_of[data_N[begin]] & class_of[data_N[begin + _WIDTH // 2]]
+        common &= class_of[data_N[begin + _WIDTH - 1]] & class_of[data_N[begin + _WIDTH // 4]]
+        place = begin + 1
+        while common and place < begin + _WIDTH - 1:
+            common &= class_of[data_N[place]]
+            place += 1
+        if common:
+            begins_B[num_found], classes_B[num_found] = begin, common
+            num_found += 1
+    return num_found

@@ -9,16 +9,17 @@ Shape letters: D documents, N bytes, P positions.
 
 import ast
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from data.compiled import compiled
 from data.text_buffer import TextBuffer
 
 Objections: TypeAlias = Mapping[int, str]
@@ -34,6 +35,9 @@ GENERATED = (
 _HEAD_LINES = 5
 _GENERATED = rf"(?i)\A(?:.*\n){{0,{_HEAD_LINES - 1}}}.*(?:{'|'.join(GENERATED)})"
 _NEWLINE = ord("\n")
+_A = ord("a")
+_CASE = ord("a") ^ ord("A")
+_NUM_LETTERS = 26
 
 
 @dataclass(frozen=True)
@@ -53,43 +57,57 @@ class Texts:
         return self.buffer.document(number).decode()
 
     @cached_property
-    def is_newline(self) -> NDArray[np.bool_]:
-        """Which bytes end a line."""
-        return np.equal(self.buffer.data, _NEWLINE)
+    def _counts(self) -> NDArray[np.int64]:
+        counts_D3 = np.empty((self.buffer.num_documents, 3), np.int64)
+        _count(self.buffer.data, self.buffer.offsets, counts_D3)
+        return counts_D3
 
-    @cached_property
+    @property
     def num_newlines(self) -> NDArray[np.int64]:
         """Line ends of each document."""
-        return count_marks(self.is_newline, self.buffer)
+        return self._counts[:, 0]
+
+    @property
+    def num_letters(self) -> NDArray[np.int64]:
+        """Letters of each document, those of ASCII."""
+        return self._counts[:, 1]
+
+    @property
+    def num_nuls(self) -> NDArray[np.int64]:
+        """NUL bytes of each document."""
+        return self._counts[:, 2]
 
     @cached_property
     def num_lines(self) -> NDArray[np.int64]:
         """Lines of each document; a last one without an end counts."""
         counts = self.num_newlines.copy()
         filled = np.flatnonzero(self.buffer.lengths)
-        counts[filled] += ~self.is_newline[self.buffer.offsets[filled + 1] - 1]
+        counts[filled] += self.buffer.data[self.buffer.offsets[filled + 1] - 1] != _NEWLINE
         return counts
 
 
-def count_marks(is_marked_N: NDArray[np.bool_], buffer: TextBuffer) -> NDArray[np.int64]:
-    """Count the marked bytes of each document."""
-    # A call for each is faster than any prefix sum: it counts sixteen bytes an instruction.
-    ends = buffer.offsets.tolist()
-    counts = [np.count_nonzero(is_marked_N[first:end]) for first, end in pairwise(ends)]
-    return np.array(counts, np.int64)
+@compiled
+def _count(
+    data_N: NDArray[np.uint8], offsets: NDArray[np.int64], counts_D3: NDArray[np.int64]
+) -> None:
+    """Count line ends, ASCII letters and NULs of each document."""
+    for number in range(len(counts_D3)):
+        newlines, letters, nuls = np.int64(0), np.int64(0), np.int64(0)
+        for byte in data_N[offsets[number] : offsets[number + 1]]:
+            newlines += byte == _NEWLINE
+            letters += np.uint8((byte | _CASE) - _A) < _NUM_LETTERS
+            nuls += byte == 0
+        counts_D3[number, 0] = newlines
+        counts_D3[number, 1] = letters
+        counts_D3[number, 2] = nuls
 
 
 def nul_bytes(texts: Texts) -> Objections:
     """Object to a NUL byte, which no source file has."""
-    found: dict[int, str] = {}
-    # Almost never is there any, which the least of all bytes tells fastest.
-    if not len(texts.buffer.data) or texts.buffer.data.min():
-        return found
-    places = np.flatnonzero(texts.buffer.data == 0)
-    numbers = texts.buffer.document_of(places)
-    for place, number in zip(places.tolist(), numbers.tolist(), strict=True):
-        found.setdefault(number, f"NUL at byte {place - texts.buffer.offsets[number]:,}")
-    return found
+    return {
+        number: f"NUL at byte {texts.buffer.document(number).index(0):,}"
+        for number in np.flatnonzero(texts.num_nuls).tolist()
+    }
 
 
 def too_small(texts: Texts, least: int) -> Objections:
@@ -137,56 +155,61 @@ def long_on_average(texts: Texts, most: float) -> Objections:
 
 def long_line(texts: Texts, most: int) -> Objections:
     """Object to a text with a line of more characters, its end left out."""
-    found = {}
-    for number in _with_a_long_line(texts, most):
-        longest = max(len(line) for line in texts.text(number).split("\n"))
-        if longest > most:
-            found[number] = f"longest line {longest:,} characters, at most {most:,}"
-    return found
+    longest_D = np.zeros(texts.buffer.num_documents, np.int64)
+    _measure_long_lines(texts.buffer.data, texts.buffer.offsets, most, longest_D)
+    return {
+        number: f"longest line {longest_D[number]:,} characters, at most {most:,}"
+        for number in np.flatnonzero(longest_D > most).tolist()
+    }
 
 
-def _with_a_long_line(texts: Texts, most: int) -> list[int]:
-    """Find the documents that may have a line of more than so many bytes.
-
-    So long a line covers a whole block of half its length, wherever blocks begin.
-    """
+@compiled
+def _measure_long_lines(
+    data_N: NDArray[np.uint8], offsets: NDArray[np.int64], most: int, longest_D: NDArray[np.int64]
+) -> None:
+    """Measure the longest line of each document that may have one of more characters."""
+    # So long a line covers a whole block of half its length, wherever blocks begin.
     width = (most + 2) // 2
-    begins = np.arange(0, len(texts.is_newline) - width + 1, width)
-    if not len(begins):
-        return []
-    whole_blocks = texts.is_newline[: len(begins) * width].view(np.uint8)
-    has_end = np.maximum.reduceat(whole_blocks, begins)
-    blocks_P = begins[has_end == 0]
-    first_P = texts.buffer.document_of(blocks_P)
-    last_P = texts.buffer.document_of(blocks_P + width - 1)
-    return np.unique(first_P[first_P == last_P]).tolist()  # type: ignore[no-any-return]
+    for number in range(len(longest_D)):
+        first, end = offsets[number], offsets[number + 1]
+        may_have_one = False
+        for begin in range(first, end - width + 1, width):
+            newlines = 0
+            for byte in data_N[begin : begin + width]:
+                newlines += byte == _NEWLINE
+            may_have_one |= newlines == 0
+        if may_have_one:
+            longest_D[number] = _longest_line(data_N[first:end])
+
+
+@compiled
+def _longest_line(text_N: NDArray[np.uint8]) -> int:
+    """Count the characters of the longest line, its end left out."""
+    longest = length = 0
+    for byte in text_N:
+        # Every byte begins a character but those that go on with one: 10xxxxxx.
+        length = 0 if byte == _NEWLINE else length + (byte & 0xC0 != 0x80)
+        longest = max(longest, length)
+    return longest
 
 
 def few_letters(texts: Texts, least: float) -> Objections:
     """Object to a text of which letters are a smaller share of the characters."""
-    lower = texts.buffer.data - np.uint8(ord("a"))
-    np.less(lower, 26, out=lower.view(np.bool_))
-    # Neither capitals nor letters of several bytes are among them, so this is a lower bound.
-    share_at_least = count_marks(lower.view(np.bool_), texts.buffer) / np.maximum(
-        texts.buffer.lengths, 1
-    )
+    # Letters of several bytes are not among them, so this is a lower bound.
+    share_D = texts.num_letters / np.maximum(texts.buffer.lengths, 1)
     found = {}
-    for number in np.flatnonzero(share_at_least < least).tolist():
-        measured = _share_of_letters(texts.buffer.document(number))
-        if measured < least:
-            found[number] = f"{measured:.3f} of the characters are letters, at least {least:g}"
+    for number in np.flatnonzero(share_D < least).tolist():
+        share = max(share_D[number], _share_of_letters(texts.text(number)))
+        if share < least:
+            found[number] = f"{share:.3f} of the characters are letters, at least {least:g}"
     return found
 
 
-def _share_of_letters(text: bytes) -> float:
-    if text.isascii():
-        folded = np.frombuffer(text, np.uint8) | 32
-        return int(np.count_nonzero((folded - np.uint8(ord("a"))) < 26)) / max(len(text), 1)
-    points, counts = np.unique(
-        np.frombuffer(text.decode().encode("utf-32-le"), np.uint32), return_counts=True
-    )
-    is_letter = [chr(point).isalpha() for point in points.tolist()]
-    return int(counts[is_letter].sum()) / int(counts.sum())
+def _share_of_letters(text: str) -> float:
+    # Of ASCII the share is known already.
+    counts = Counter("" if text.isascii() else text)
+    letters = sum(count for character, count in counts.items() if character.isalpha())
+    return letters / max(counts.total(), 1)
 
 
 def unparsable(texts: Texts) -> Objections:

@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +19,12 @@ from numpy.typing import NDArray
 from data.array_file import ArrayWriter
 from data.candidates import Source, SourceUnit
 from data.checked_encoder import CheckedEncoder
-from data.digests import DIGEST_BYTES, digests_of, file_sha256
+from data.digests import DIGEST_BYTES, digests_of
 from data.documents import DOCUMENTS, REJECTED, TableWriter, read_pieces
 from data.errors import RoundTripError
 from data.filter_settings import FilterSettings
 from data.minhash import NUM_PERMUTATIONS, signatures
 from data.screen import REJECTIONS, SCREENED, screen
-from data.split import is_chosen
 from data.token_files import LITTLE_ENDIAN, TOKENS, dtype_of
 from data.token_statistics import DegenerateBounds, TokenCounter
 from data.tokenizer import TOKENIZER, Tokenizer, TokenizerSettings
@@ -66,7 +64,7 @@ def take_in(
     Raises: whatever reading the source raises, EncoderMismatchError, DegenerateTokensError,
         TokenOutOfRangeError, RoundTripError.
     """
-    tokenizer = _tokenizer(vocabulary / TOKENIZER, settings.tokenizer.specials[0])
+    tokenizer = Tokenizer.load(vocabulary / TOKENIZER, settings.tokenizer.specials[0])
     width = LITTLE_ENDIAN[dtype_of(tokenizer.vocab_size)]
     where = f"unit {unit.number} ({unit.files[0].path})"
     counter = TokenCounter(tokenizer.vocab_size, where)
@@ -104,20 +102,6 @@ def _sketches(out: Path) -> ArrayWriter:
     return ArrayWriter(out / SIGNATURES, (NUM_PERMUTATIONS,), np.uint32)
 
 
-def _tokenizer(path: Path, end_of_text: str) -> Tokenizer:
-    """Load a tokenizer, or return the one that this process has loaded from the same bytes.
-
-    Checking half a million merges takes as long as encoding a unit.
-    """
-    return _loaded(path, file_sha256(path), end_of_text)
-
-
-@lru_cache(maxsize=1)
-def _loaded(path: Path, sha256: str, end_of_text: str) -> Tokenizer:
-    del sha256
-    return Tokenizer.load(path, end_of_text)
-
-
 def _with_lengths(batch: pa.RecordBatch, length_D: NDArray[np.int64]) -> pa.RecordBatch:
     return batch.drop_columns(["text"]).append_column("num_tokens", pa.array(length_D))
 
@@ -137,7 +121,7 @@ def _screened(
 def check_round_trips(directory: Path, tokenizer: Tokenizer, share: float) -> int:
     """Decode documents from what is on disk and compare with their digests; count them.
 
-    The first document is always among them; the digest of each other one decides.
+    The first document is always among them; of the others those with the least digests.
 
     Raises: RoundTripError.
     """
@@ -146,7 +130,8 @@ def check_round_trips(directory: Path, tokenizer: Tokenizer, share: float) -> in
     for piece in read_pieces(directory / DOCUMENTS, ["path", "sha256", "num_tokens"]):
         ids = np.memmap(directory / TOKENS, dtype=dtype, mode="r")
         length_D = piece["num_tokens"].to_numpy()
-        is_checked_D = [is_chosen(sha256, share) for sha256 in piece["sha256"].to_pylist()]
+        first_D = np.ascontiguousarray(digests_of(piece["sha256"])[:, :8]).view(">u8")[:, 0]
+        is_checked_D = first_D < share * 2**64
         is_checked_D[0] |= start == 0
         ends_D = start + np.cumsum(length_D)
         for place in np.flatnonzero(is_checked_D).tolist():

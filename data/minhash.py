@@ -3,8 +3,7 @@
 White space does not count: it is taken out of every line, and lines that are empty without it are
 left out. A document of fewer lines than a shingle has one shingle of all it has.
 
-All documents of a batch are hashed at once. A permutation is a multiplication and an addition
-modulo 2**32 of all shingles of a block that fits the cache, followed by one segmented minimum.
+A permutation is a multiplication and an addition modulo 2**32.
 
 Shape letters: D documents, N bytes without white space, L lines, S shingles, K permutations,
 B bands, R rows of a band.
@@ -16,8 +15,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from data.compiled import compiled
 from data.errors import WrongSettingError
-from data.hashing import BASE, U64, mix, polynomials
+from data.hashing import BASE, U64, mix, powers
 from data.text_buffer import TextBuffer
 
 NUM_PERMUTATIONS = 128
@@ -26,8 +26,11 @@ RECALL = 0.95
 """Share of the pairs at the threshold that must share a band."""
 
 U32: TypeAlias = NDArray[np.uint32]
-_WHITE_SPACE = b" \t\r\v\f"
-_SHINGLE_BLOCK = 2**14
+_NEWLINE = ord("\n")
+_COUNTS = np.array([chr(byte) not in " \t\r\v\f" for byte in range(256)], np.int64)
+_VALUES = (np.arange(256) * _COUNTS).astype(np.uint64)
+_LINE_POWERS = powers(2**10 + 1)
+_SHINGLE_POWERS = powers(SHINGLE_LINES + 1)[1:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,8 @@ def band_keys(signatures_DK: U32, bands: Bands) -> U64:
     for row in range(bands.num_rows):
         keys_DB *= np.uint64(BASE)
         keys_DB += used_DBR[:, :, row]
-    return mix(keys_DB)
+    mixed_DB: U64 = mix(keys_DB)
+    return mixed_DB
 
 
 def shingle_hashes(texts: Any) -> tuple[U32, NDArray[np.int64]]:
@@ -92,69 +96,90 @@ def shingle_hashes(texts: Any) -> tuple[U32, NDArray[np.int64]]:
 
     Shapes: (S,), (D,).
     """
-    lines_L, num_lines_D = _line_hashes(TextBuffer.of(texts))
-    ends_D = np.cumsum(num_lines_D)
-    starts_D = ends_D - num_lines_D
-    end_L = np.repeat(ends_D, num_lines_D)
-    place_L = np.arange(len(lines_L))
-    sum_L = np.zeros(len(lines_L), np.uint64)
-    for ahead in range(SHINGLE_LINES):
-        here = max(len(lines_L) - ahead, 0)
-        inside = place_L[:here] + ahead < end_L[:here]
-        weight = np.uint64(pow(BASE, ahead + 1, 2**64))
-        sum_L[:here] += lines_L[ahead:] * weight * inside
-    begins_L = place_L + SHINGLE_LINES <= end_L
-    begins_L[starts_D[num_lines_D > 0]] = True
-    hashes_S = (mix(sum_L[begins_L]) >> np.uint64(32)).astype(np.uint32)
+    buffer = TextBuffer.of(texts)
+    # Every line but the last of a text has an end.
+    lines_L = np.empty(np.count_nonzero(buffer.data == _NEWLINE) + buffer.num_documents, np.uint64)
+    num_lines_D = np.empty(buffer.num_documents, np.int64)
+    _hash_lines(buffer.data, buffer.offsets, _LINE_POWERS, lines_L, num_lines_D)
     num_shingles_D = np.where(num_lines_D > 0, np.maximum(num_lines_D - SHINGLE_LINES + 1, 1), 0)
-    return hashes_S, num_shingles_D
+    shingles_S = np.empty(num_shingles_D.sum(), np.uint32)
+    _hash_shingles(lines_L, num_lines_D, _SHINGLE_POWERS, shingles_S)
+    return shingles_S, num_shingles_D
 
 
-def _line_hashes(buffer: TextBuffer) -> tuple[U64, NDArray[np.int64]]:
-    """Return the hash of every line that is not empty, and the number of lines of each document.
+@compiled
+def _hash_lines(
+    data_N: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    powers: U64,
+    lines_L: U64,
+    num_lines_D: NDArray[np.int64],
+) -> None:
+    """Hash every line that is not empty, and count the lines of each document."""
+    line = np.int64(0)
+    for number in range(len(num_lines_D)):
+        before = line
+        sum_, scale, place, done = np.uint64(0), np.uint64(1), np.int64(0), np.uint64(0)
+        for byte in data_N[offsets[number] : offsets[number + 1]]:
+            if byte == _NEWLINE:
+                length = done + np.uint64(place)
+                lines_L[line] = mix(sum_ + length)
+                line += length > 0
+                sum_, scale, place, done = np.uint64(0), np.uint64(1), np.int64(0), np.uint64(0)
+                continue
+            # White space is added as nothing: a branch would be guessed wrong too often.
+            sum_ += _VALUES[byte] * powers[place] * scale
+            place += _COUNTS[byte]
+            if place == len(powers) - 1:
+                scale, place, done = scale * powers[place], np.int64(0), done + np.uint64(place)
+        length = done + np.uint64(place)
+        lines_L[line] = mix(sum_ + length)
+        line += length > 0
+        num_lines_D[number] = line - before
 
-    Shapes: (L,), (D,).
-    """
-    if buffer.num_documents == 0:
-        return np.empty(0, np.uint64), np.empty(0, np.int64)
-    bare = [
-        buffer.document(number).translate(None, _WHITE_SPACE)
-        for number in range(buffer.num_documents)
-    ]
-    last_D = np.cumsum([len(text) + 1 for text in bare])
-    text_N = np.frombuffer(bytearray(b"\n".join((*bare, b""))), np.uint8)
-    ends = np.flatnonzero(text_N == ord("\n"))
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    text_N[ends] = 0
-    filled = ends > starts
-    filled_before = np.concatenate(([0], np.cumsum(filled)))
-    line_of_D = np.searchsorted(ends, last_D - 1) + 1
-    num_lines_D = np.diff(filled_before[line_of_D], prepend=0)
-    lengths_L = (ends - starts)[filled].astype(np.uint64)
-    return mix(polynomials(text_N, starts[filled]) + lengths_L), num_lines_D
+
+@compiled
+def _hash_shingles(
+    lines_L: U64, num_lines_D: NDArray[np.int64], powers: U64, shingles_S: U32
+) -> None:
+    """Hash the lines of every shingle; what has too few lines for one is one."""
+    first = shingle = 0
+    for num_lines in num_lines_D:
+        end = first + num_lines
+        for begin in range(first, max(end - len(powers) + 1, min(first + 1, end))):
+            total = np.uint64(0)
+            for place in range(begin, min(begin + len(powers), end)):
+                total += lines_L[place] * powers[place - begin]
+            shingles_S[shingle] = mix(total) >> np.uint64(32)
+            shingle += 1
+        first = end
 
 
 def _minima(shingles_S: U32, num_shingles_D: NDArray[np.int64], seed: int) -> U32:
     """Return the least value of every permutation over the shingles of each document."""
     factors_K, terms_K = _permutations(seed)
-    minima_KD = np.full((NUM_PERMUTATIONS, len(num_shingles_D)), 2**32 - 1, np.uint32)
-    documents = np.flatnonzero(num_shingles_D)
-    starts = np.cumsum(num_shingles_D)[documents] - num_shingles_D[documents]
-    minima = np.full((NUM_PERMUTATIONS, len(documents)), 2**32 - 1, np.uint32)
-    permuted = np.empty(_SHINGLE_BLOCK, np.uint32)
-    for begin in range(0, len(shingles_S), _SHINGLE_BLOCK):
-        block = shingles_S[begin : begin + _SHINGLE_BLOCK]
-        values = permuted[: len(block)]
-        first = int(np.searchsorted(starts, begin, side="right")) - 1
-        end = int(np.searchsorted(starts, begin + len(block)))
-        local = np.maximum(starts[first:end] - begin, 0)
-        for k in range(NUM_PERMUTATIONS):
-            np.multiply(block, factors_K[k], out=values)
-            np.add(values, terms_K[k], out=values)
-            known = minima[k, first:end]
-            np.minimum(known, np.minimum.reduceat(values, local), out=known)
-    minima_KD[:, documents] = minima
-    return np.ascontiguousarray(minima_KD.T)
+    minima_DK = np.full((len(num_shingles_D), NUM_PERMUTATIONS), 2**32 - 1, np.uint32)
+    _minimise(shingles_S, num_shingles_D, factors_K, terms_K, minima_DK)
+    return minima_DK
+
+
+@compiled
+def _minimise(
+    shingles_S: U32,
+    num_shingles_D: NDArray[np.int64],
+    factors_K: U32,
+    terms_K: U32,
+    minima_DK: U32,
+) -> None:
+    """Lower the minima to the least value of every permutation."""
+    first = 0
+    for number in range(len(num_shingles_D)):
+        minima_K = minima_DK[number]
+        for shingle in shingles_S[first : first + num_shingles_D[number]]:
+            for k in range(NUM_PERMUTATIONS):
+                value = np.uint32(shingle * factors_K[k] + terms_K[k])
+                minima_K[k] = min(minima_K[k], value)
+        first += num_shingles_D[number]
 
 
 def _permutations(seed: int) -> tuple[U32, U32]:

@@ -74,8 +74,8 @@ def screen(candidates: Batch, settings: FilterSettings) -> tuple[Batch, Batch]:
     everywhere = np.arange(len(candidates))
     _ask(asked_of_listing(candidates, settings), everywhere, reasons)
     places = _without(everywhere, reasons)
-    batch = _at(candidates, places)
-    texts, undecodable = decode(batch.column("content"), batch.column("encoding"))
+    content, encoding = (_at(candidates.column(name), places) for name in ("content", "encoding"))
+    texts, undecodable = decode(content, encoding)
     if settings.normalization == "nfc":
         texts = _normalized(texts)
     _ask((("undecodable", lambda: undecodable),), places, reasons)
@@ -91,7 +91,8 @@ def screen(candidates: Batch, settings: FilterSettings) -> tuple[Batch, Batch]:
         _ask((("unparsable", lambda: unparsable(parsed)),), places, reasons)
         kept = _without(places, reasons)
         texts, places = _at(texts, np.searchsorted(places, kept)), kept
-    return _documents(_at(candidates, places), texts), _rejections(candidates, reasons)
+    kept_rows = _at(candidates.select(OF_A_DOCUMENT), places)
+    return _documents(kept_rows, texts), _rejections(candidates, reasons)
 
 
 def _ask(filters: Iterable[Named], places_D: Places, reasons: dict[int, tuple[str, str]]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.compiled import compiled
 from data.errors import DegenerateTokensError, TokenOutOfRangeError
 
 NUM_TOP_IDS = 10
@@ -52,11 +53,9 @@ class TokenCounter:
 
         Raises: TokenOutOfRangeError.
         """
-        vocab_size = len(self.counts_V)
-        for outlier in (int(ids.max(initial=0)), int(ids.min(initial=0))):
-            if not 0 <= outlier < vocab_size:
-                raise TokenOutOfRangeError(self.where, outlier, vocab_size)
-        self.counts_V += np.bincount(ids.reshape(-1), minlength=vocab_size)
+        outlier = _count(ids.reshape(-1), self.counts_V)
+        if outlier is not None:
+            raise TokenOutOfRangeError(self.where, outlier, len(self.counts_V))
 
     def add_counts(self, counts_V: NDArray[np.int64]) -> None:
         """Add what was counted elsewhere.
@@ -79,6 +78,16 @@ class TokenCounter:
             max_id=int(present[-1]) if len(present) else -1,
             top_ids=tuple((int(token), int(counts_V[token])) for token in top),
         )
+
+
+@compiled
+def _count(ids_N: NDArray[np.integer[Any]], counts_V: NDArray[np.int64]) -> int | None:
+    """Count ids up to the first that is outside the vocabulary, which is returned."""
+    for token in ids_N:
+        if not 0 <= token < len(counts_V):
+            return int(token)
+        counts_V[token] += 1
+    return None
 
 
 def token_statistics(
@@ -122,4 +131,6 @@ class DegenerateBounds:
 def _entropy_bits(counts: list[int]) -> float:
     """Exactly rounded summation: the index this goes into must not depend on the machine."""
     total = sum(counts)
-    return math.fsum(-count / total * math.log2(count / total) for count in counts)
+    # Many ids share a count, and so a term.
+    terms = {count: -count / total * math.log2(count / total) for count in set(counts)}
+    return math.fsum(map(terms.__getitem__, counts))

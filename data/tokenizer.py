@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Engine
 
+from data import tokenizer_file
 from data.bounds import at_least, share
 from data.errors import TokenOutOfRangeError, VocabularyTooLargeError, WrongSettingError
 from data.tokenizer_file import (
     END_OF_TEXT,
     NUM_BYTES,
     TokenizerFile,
-    engine_definition,
     read_tokenizer_file,
 )
 
@@ -94,13 +94,13 @@ class TokenizerSettings:
 class Tokenizer:
     """Encodes text to ids and decodes ids to bytes."""
 
-    def __init__(self, path: Path, file: TokenizerFile) -> None:
+    def __init__(self, path: Path, file: TokenizerFile, end_of_text: str) -> None:
         self.path = path
-        self.end_of_text = file.end_of_text
-        self.end_of_text_id = file.reserved[file.end_of_text]
+        self.end_of_text = end_of_text
+        self.end_of_text_id = file.reserved[end_of_text]
         self.reserved = file.reserved
         self.unk_id = file.unk_id
-        self.engine_definition = engine_definition(file.definition)
+        self.engine_definition = file.engine_definition
         self._pieces = file.pieces
 
     @classmethod
@@ -109,7 +109,8 @@ class Tokenizer:
 
         Raises: WrongTokenizerError.
         """
-        return cls(path, read_tokenizer_file(path, end_of_text))
+        file = read_tokenizer_file(path)
+        return cls(path, file, tokenizer_file.end_of_text(path, file.specials, end_of_text))
 
     @property
     def vocab_size(self) -> int:

@@ -5,8 +5,9 @@ nothing, a token for each byte. Refused is what would encode silently otherwise 
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ NUM_BYTES = 256
 class TokenizerFile:
     """A checked `tokenizer.json`."""
 
-    definition: Mapping[str, Any]
-    end_of_text: str
+    engine_definition: str
+    specials: tuple[str, ...]
+    """Those of the added tokens that are declared special."""
     reserved: Mapping[str, int]
     """Added tokens by their text: ids that no text becomes."""
     unk_id: int | None
@@ -29,20 +31,35 @@ class TokenizerFile:
     """The bytes that each id stands for; none for a reserved one."""
 
 
-def read_tokenizer_file(path: Path, end_of_text: str | None) -> TokenizerFile:
-    """Read and check a file; without a name, the end of text is the usual or the only special.
+def read_tokenizer_file(path: Path) -> TokenizerFile:
+    """Read and check a file.
 
     Raises: WrongTokenizerError.
     """
     try:
-        definition = json.loads(path.read_bytes())
+        return _read(_File(path.read_bytes(), path))
     except (OSError, ValueError) as error:
         found = f"cannot be read ({error})"
         raise WrongTokenizerError(path, found, "a tokenizer.json") from error
-    try:
-        return _checked(path, definition, end_of_text)
     except (KeyError, TypeError, AttributeError) as error:
         raise WrongTokenizerError(path, f"no {error}", "a tokenizer.json") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """Content that may be at several places."""
+
+    content: bytes
+    path: Path = field(compare=False)
+
+
+@lru_cache(maxsize=2)
+def _read(file: _File) -> TokenizerFile:
+    """Check a file, or return what was found when this process met the same content before.
+
+    Checking takes as long as encoding twenty megabytes, and every stage and unit asks for it.
+    """
+    return _checked(file.path, json.loads(file.content))
 
 
 def engine_definition(definition: Mapping[str, Any]) -> str:
@@ -67,7 +84,7 @@ def byte_characters() -> list[str]:
     return [character_of[byte] for byte in range(NUM_BYTES)]
 
 
-def _checked(path: Path, definition: Mapping[str, Any], end_of_text: str | None) -> TokenizerFile:
+def _checked(path: Path, definition: Mapping[str, Any]) -> TokenizerFile:
     model, added = definition["model"], definition["added_tokens"]
     _require_plain_bpe(path, model, definition["normalizer"])
     _require_lossless(path, definition["pre_tokenizer"])
@@ -83,8 +100,8 @@ def _checked(path: Path, definition: Mapping[str, Any], end_of_text: str | None)
         raise WrongTokenizerError(path, found, f"each id from 0 to {len(ids) - 1} once")
     _require_merges(path, model["merges"], vocab)
     return TokenizerFile(
-        definition=definition,
-        end_of_text=_end_of_text(path, added, end_of_text),
+        engine_definition=engine_definition(definition),
+        specials=tuple(str(token["content"]) for token in added if token.get("special")),
         reserved=reserved,
         unk_id=vocab.get(model.get("unk_token")),
         pieces=_pieces(path, vocab, reserved),
@@ -134,8 +151,11 @@ def _reserved(path: Path, added: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return {token["content"]: token["id"] for token in added}
 
 
-def _end_of_text(path: Path, added: Iterable[Mapping[str, Any]], name: str | None) -> str:
-    specials = [str(token["content"]) for token in added if token.get("special")]
+def end_of_text(path: Path, specials: Sequence[str], name: str | None) -> str:
+    """Return the special token of this name; without one, the usual or the only special token.
+
+    Raises: WrongTokenizerError.
+    """
     wanted = name or (END_OF_TEXT if END_OF_TEXT in specials or len(specials) != 1 else specials[0])
     if wanted not in specials:
         found = f"special tokens are {', '.join(specials) or 'none'}"
@@ -143,10 +163,15 @@ def _end_of_text(path: Path, added: Iterable[Mapping[str, Any]], name: str | Non
     return wanted
 
 
-def _require_merges(path: Path, merges: Iterable[Any], vocab: Mapping[str, int]) -> None:
+def _require_merges(path: Path, merges: Sequence[Any], vocab: Mapping[str, int]) -> None:
+    pairs = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges]
+    # All at once, as there are as many as tokens; one by one only to name what is wrong.
+    used = {part for pair in pairs for part in pair} | set(map("".join, pairs))
+    are_pairs = all(len(pair) == 2 for pair in pairs)
+    if are_pairs and used <= vocab.keys() and len(set(pairs)) == len(pairs):
+        return
     seen = set()
-    for merge in merges:
-        pair = tuple(merge.split(" ") if isinstance(merge, str) else merge)
+    for merge, pair in zip(merges, pairs, strict=True):
         if len(pair) != 2 or any(part not in vocab for part in (*pair, "".join(pair))):
             raise WrongTokenizerError(path, f"merge {merge!a}", "two tokens that make a token")
         if pair in seen:
@@ -155,14 +180,14 @@ def _require_merges(path: Path, merges: Iterable[Any], vocab: Mapping[str, int])
 
 
 def _pieces(path: Path, vocab: Mapping[str, int], reserved: Mapping[str, int]) -> tuple[bytes, ...]:
-    byte_of = {character: byte for byte, character in enumerate(byte_characters())}
+    byte_of = {ord(character): byte for byte, character in enumerate(byte_characters())}
     pieces = [b""] * len({**vocab, **reserved})
-    for piece, token in vocab.items():
-        if piece in reserved:
-            continue
-        if not set(piece) <= byte_of.keys():
-            raise WrongTokenizerError(path, f"token {piece!a}", "characters that stand for bytes")
-        pieces[token] = bytes(byte_of[character] for character in piece)
+    texts = vocab.keys() - reserved.keys()
+    if not set(map(ord, set("".join(texts)))) <= byte_of.keys():
+        piece = next(text for text in vocab if not set(map(ord, text)) <= byte_of.keys())
+        raise WrongTokenizerError(path, f"token {piece!a}", "characters that stand for bytes")
+    for piece in texts:
+        pieces[vocab[piece]] = piece.translate(byte_of).encode("latin-1")
     missing = NUM_BYTES - len({piece for piece in pieces if len(piece) == 1})
     if missing:
         raise WrongTokenizerError(path, f"{missing} bytes have no token", "a token for each byte")

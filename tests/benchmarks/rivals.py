@@ -1,12 +1,12 @@
 """What others do from text to token files, with the same tokenizer; run in their environment.
 
-    RIVALS/bin/python -m tests.benchmarks.rivals datatrove|megatron|tiktoken CORPUS [--workers 1]
+    RIVALS/bin/python -m tests.benchmarks.rivals datatrove|megatron|tiktoken CORPUS [--whole]
 
-All write the ids of `CORPUS/sample` with an end of text after each document, and report the sha256
-of the ids, which must be that of every other contender. datatrove is its own pipeline of
-ParquetReader and DocumentTokenizer. The Megatron-style loop is a re-make of what preprocess_data.py
-of Megatron-LM does: JSON lines, a pool, `encode` of each document, appending to .bin, at the end
-the .idx. Imports are not timed, starting the pool is.
+All write the ids of the corpus or of its sample with an end of text after each document, and
+report the sha256 of the ids, which must be that of every other contender. datatrove is its own
+pipeline of ParquetReader and DocumentTokenizer. The Megatron-style loop is a re-make of what
+preprocess_data.py of Megatron-LM does: JSON lines, a pool, `encode` of each document, appending to
+.bin, at the end the .idx. Imports are not timed, nor writing the lines; starting the pool is.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import struct
 import tempfile
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -48,19 +49,30 @@ def plain_tokenizer(corpus: Path, out: Path) -> Path:
     return path
 
 
-def sample_bytes(corpus: Path) -> int:
-    """Count the bytes of text in the sample."""
-    lines = (corpus / "sample" / "sample.jsonl").read_text().splitlines()
-    return sum(len(json.loads(line)["text"].encode()) for line in lines)
+def texts(files: Path, pattern: str) -> Iterator[str]:
+    """Yield the texts of parquet files."""
+    parquet = import_module("pyarrow.parquet")
+    for path in sorted(files.glob(pattern)):
+        yield from parquet.read_table(path, columns=["text"])["text"].to_pylist()
 
 
-def datatrove(corpus: Path, out: Path, workers: int) -> Path:
-    """Run datatrove's pipeline over the sample; the order of documents is kept."""
+def write_lines(files: Path, pattern: str, out: Path) -> int:
+    """Write texts as JSON lines; return their bytes."""
+    num_bytes = 0
+    with out.open("w") as lines:
+        for text in texts(files, pattern):
+            lines.write(json.dumps({"text": text}) + "\n")
+            num_bytes += len(text.encode())
+    return num_bytes
+
+
+def datatrove(corpus: Path, files: Path, pattern: str, out: Path) -> Path:
+    """Run datatrove's pipeline; the order of documents is kept."""
     executor = import_module("datatrove.executor").LocalPipelineExecutor
     document_tokenizer = import_module("datatrove.pipeline.tokens").DocumentTokenizer
     parquet_reader = import_module("datatrove.pipeline.readers").ParquetReader
 
-    reader = parquet_reader(str(corpus / "sample"), text_key="text", glob_pattern="*.parquet")
+    reader = parquet_reader(str(files), text_key="text", glob_pattern=pattern)
     tokenizer = document_tokenizer(
         str(out / "tokens"),
         tokenizer_name_or_path=str(plain_tokenizer(corpus, out)),
@@ -68,7 +80,7 @@ def datatrove(corpus: Path, out: Path, workers: int) -> Path:
         shuffle_documents=False,
     )
     logs = str(out / "logs")
-    executor([reader, tokenizer], tasks=1, workers=workers, logging_dir=logs).run()
+    executor([reader, tokenizer], tasks=1, workers=1, logging_dir=logs).run()
     return next((out / "tokens").glob("*.ds"))
 
 
@@ -113,14 +125,14 @@ def _encode(line: str) -> list[int]:
     return [*ids, _end_id]
 
 
-def megatron(corpus: Path, out: Path, workers: int, kind: str = "tokenizers") -> Path:
+def megatron(corpus: Path, lines_file: Path, out: Path, kind: str = "tokenizers") -> Path:
     """Read JSON lines, encode in a pool, append to a .bin, write its .idx."""
     lengths = []
     start = (str(plain_tokenizer(corpus, out)), kind)
     with (
-        (corpus / "sample" / "sample.jsonl").open() as lines,
+        lines_file.open() as lines,
         (out / "tokens.bin").open("wb") as file,
-        multiprocessing.get_context("spawn").Pool(workers, _start, start) as pool,
+        multiprocessing.get_context("spawn").Pool(1, _start, start) as pool,
     ):
         for ids in pool.imap(_encode, lines, CHUNK_DOCUMENTS):
             file.write(np.array(ids, dtype=np.uint16).tobytes(order="C"))
@@ -146,21 +158,24 @@ def main() -> None:
     )
     parser.add_argument("rival", choices=("datatrove", "megatron", "tiktoken"))
     parser.add_argument("corpus", type=Path)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--whole", action="store_true", help="all of it instead of the sample")
     options = parser.parse_args()
     for module in IMPORTS[options.rival]:
         import_module(module)
+    corpus: Path = options.corpus
+    files, pattern = (corpus if options.whole else corpus / "sample"), "*.parquet"
     with tempfile.TemporaryDirectory() as directory:
+        out = Path(directory)
+        num_bytes = write_lines(files, pattern, out / "lines.jsonl")
         with timed() as timing:
             if options.rival == "datatrove":
-                found = datatrove(options.corpus, Path(directory), options.workers)
+                found = datatrove(corpus, files, pattern, out)
             else:
                 kind = "tokenizers" if options.rival == "megatron" else "tiktoken"
-                found = megatron(options.corpus, Path(directory), options.workers, kind)
+                found = megatron(corpus, out / "lines.jsonl", out, kind)
         content = found.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
-    amount = sample_bytes(options.corpus) / MEGABYTE
-    report(timing, amount=amount, num_tokens=len(content) // 2, sha256=sha256)
+    report(timing, amount=num_bytes / MEGABYTE, num_tokens=len(content) // 2, sha256=sha256)
 
 
 if __name__ == "__main__":
