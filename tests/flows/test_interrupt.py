@@ -3,6 +3,7 @@
 import os
 import pty
 import select
+import signal
 import sys
 import time
 from pathlib import Path
@@ -48,6 +49,8 @@ def test_an_interrupt_ends_the_run_at_once_and_is_recorded(own_places: Path) -> 
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(PROJECT)
+        # Whoever runs the tests in the background has interrupts ignored, which is inherited.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         program = "from flows.cli import main; main()"
         changes = ("num_steps=100_000", "steps_per_epoch=1000", "max_passes=1000")
         many = [word for change in changes for word in ("--set", f"train.{change}")]
@@ -62,7 +65,7 @@ def test_an_interrupt_ends_the_run_at_once_and_is_recorded(own_places: Path) -> 
         os.close(terminal)
         if psutil.pid_exists(pid):
             psutil.Process(pid).kill()
-    assert status == 130
+    assert status == 130, said.decode(errors="replace")
     assert b"interrupted: what is finished is kept" in said
     assert b"Traceback" not in said
     record = all_runs()[-1].record()
