@@ -15,8 +15,8 @@ from data.candidates import CANDIDATES
 
 DOCUMENTS = "documents.parquet"
 REJECTED = "rejected.parquet"
-GROUP_ROWS = 1 << 14
-"""Rows after which a table writes down what waits; a piece more at most."""
+GROUP_BYTES = 4 * 2**20
+"""How much of a table may wait before it is written down; a piece more at most."""
 
 _IDENTITY = [CANDIDATES.field(name) for name in ("row", "path", "repository", "blob_id")]
 KEPT_SCHEMA = pa.schema(
@@ -61,6 +61,7 @@ class TableWriter:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._writer = pq.ParquetWriter(path, schema, compression="zstd")
         self._waiting: list[pa.Table] = []
+        self._waiting_bytes = 0
         self.schema = schema
         self.num_rows = 0
 
@@ -79,13 +80,14 @@ class TableWriter:
         self.num_rows += piece.num_rows
         columns = [piece[name].cast(self.schema.field(name).type) for name in self.schema.names]
         self._waiting.append(pa.table(columns, schema=self.schema))
-        if sum(waiting.num_rows for waiting in self._waiting) >= GROUP_ROWS:
+        self._waiting_bytes += self._waiting[-1].nbytes
+        if self._waiting_bytes >= GROUP_BYTES:
             self._flush()
 
     def _flush(self) -> None:
         # A group costs milliseconds whatever is in it.
         group = pa.concat_tables([self.schema.empty_table(), *self._waiting])
-        self._waiting.clear()
+        self._waiting, self._waiting_bytes = [], 0
         if group.num_rows:
             self._writer.write_table(group)
 

@@ -35,7 +35,7 @@ def test_no_module_is_named_like_one_of_the_standard_library() -> None:
 def test_help_imports_neither_torch_nor_prefect_nor_mlflow(command: str) -> None:
     program = (
         "import sys; from flows.cli import run; run(sys.argv[1:]);"
-        "heavy = {'torch', 'prefect', 'mlflow', 'pandas', 'pyarrow'} & set(sys.modules);"
+        "heavy = {'torch', 'prefect', 'mlflow', 'pandas', 'pyarrow', 'numba'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     done = subprocess.run(

@@ -1,5 +1,6 @@
 import gzip
 import json
+import re
 from importlib import resources
 from typing import Any
 
@@ -35,6 +36,15 @@ def test_a_prompt_is_found_with_its_task_and_its_place() -> None:
 def test_every_task_is_found(task: dict[str, str]) -> None:
     content = (task["prompt"] + task["canonical_solution"]).encode()
     assert [found[:2] for found in rejected(content)] == [("0.py", "contaminated")]
+
+
+def test_the_words_of_any_docstring_alone_are_found_however_they_are_laid_out() -> None:
+    for task in TASKS:
+        (docstring,) = re.findall(
+            r"(?:\"{3}|'{3})(.*?)(?:\"{3}|'{3})\s*$", task["prompt"], re.DOTALL
+        )
+        content = "\n".join(docstring.split()).encode()
+        assert rejected(CODE, content, CODE) != [], task["task_id"]
 
 
 def test_case_and_what_stands_between_words_do_not_count() -> None:
