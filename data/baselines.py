@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from data.errors import TokenOutOfRangeError
 from data.rows import PADDING, Rows, blocks
 
+BASELINES = "baselines.json"
+"The file of a shards directory that holds them."
 READ_TOKENS = 4_000_000
 _PAIRS = 2**20
 """Pairs that are scored at a time."""

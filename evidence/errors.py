@@ -80,11 +80,14 @@ class GateFailedError(EvidenceError):
     value: float | None
     operator: str
     threshold: float | None
+    where: str = ""
+    "The step or the epoch, where a stage has more than one."
     hint = "`assay status` lists every gate of a run with its threshold"
 
     def __str__(self) -> str:
+        where = f"{self.where}, " if self.where else ""
         return (
-            f"gate {self.gate}: {self.sentence}: measured {_number(self.value)}, "
+            f"{where}gate {self.gate}: {self.sentence}: measured {_number(self.value)}, "
             f"should be {self.operator} {_number(self.threshold)}"
         )
 

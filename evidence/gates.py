@@ -1,7 +1,7 @@
 """Gates: thresholds fixed before a run, verdicts computed from what was measured.
 
 A gate compares one measurement with a number or with another measurement. A measurement that is
-absent fails its gate: nothing is passed by default.
+absent fails its gate: nothing is passed by default. The exception says so itself: `if_measured`.
 """
 
 import operator
@@ -36,6 +36,8 @@ class Gate:
     "A number, or the name of the measurement to compare with."
     required: bool = True
     "A gate that is not required is an aim: missing it is shown and stops nothing."
+    if_measured: bool = False
+    "Judged only where there is something to judge, such as on a device whose peak is known."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,15 @@ class Verdict:
         return "pass" if self.passed else "FAIL" if self.gate.required else "missed aim"
 
 
+def judge_all(gates: Iterable[Gate], measurements: Measurements) -> list[Verdict]:
+    """Decide every gate that applies."""
+    return [
+        judge(gate, measurements)
+        for gate in gates
+        if gate.measured in measurements or not gate.if_measured
+    ]
+
+
 def judge(gate: Gate, measurements: Measurements) -> Verdict:
     """Decide one gate from the measurements alone."""
     value = _number(measurements.get(gate.measured))
@@ -64,8 +75,8 @@ def judge(gate: Gate, measurements: Measurements) -> Verdict:
     return Verdict(gate=gate, value=value, threshold=threshold, passed=passed)
 
 
-def require(verdicts: Iterable[Verdict]) -> None:
-    """Stop at the first required gate that did not hold.
+def require(verdicts: Iterable[Verdict], where: str = "") -> None:
+    """Stop at the first required gate that did not hold, saying where if there are several places.
 
     Raises: GateFailedError.
     """
@@ -73,7 +84,7 @@ def require(verdicts: Iterable[Verdict]) -> None:
         gate = verdict.gate
         if gate.required and not verdict.passed:
             raise GateFailedError(
-                gate.id, gate.sentence, verdict.value, gate.operator, verdict.threshold
+                gate.id, gate.sentence, verdict.value, gate.operator, verdict.threshold, where
             )
 
 
@@ -89,6 +100,7 @@ def verdict_record(verdict: Verdict) -> dict[str, object]:
         "threshold": gate.threshold,
         "threshold_value": verdict.threshold,
         "required": gate.required,
+        "if_measured": gate.if_measured,
         "verdict": verdict.word,
     }
 
@@ -103,6 +115,7 @@ def gate_of(record: Mapping[str, object]) -> Gate:
         operator=record["operator"],  # type: ignore[arg-type]  # judge() refuses any other text
         threshold=threshold if isinstance(threshold, str) else float(threshold),  # type: ignore[arg-type]
         required=bool(record["required"]),
+        if_measured=bool(record["if_measured"]),
     )
 
 

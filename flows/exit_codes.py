@@ -8,6 +8,7 @@ from evidence import errors as evidence_errors
 from flows import errors as flow_errors
 from model import errors as model_errors
 from tasks import errors as task_errors
+from tasks import train_errors
 
 UNEXPECTED = 1
 USAGE = 2
@@ -19,6 +20,7 @@ STORAGE = 7
 INFERENCE_FAILED = 8
 NOT_AVAILABLE = 9
 NETWORK = 10
+STOPPED = 11
 INTERRUPTED = 130
 
 EXIT_CODES: Mapping[type[Exception], int] = {
@@ -39,10 +41,15 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     task_errors.FeatureError: NOT_AVAILABLE,
     task_errors.SchedulerError: NETWORK,
     task_errors.BusyError: STORAGE,
-    task_errors.WorkerDiedError: UNEXPECTED,
+    train_errors.WorkerDiedError: UNEXPECTED,
+    train_errors.WorkerHungError: UNEXPECTED,
+    train_errors.StoppedError: STOPPED,
+    train_errors.SnapshotDamagedError: VALIDATION_FAILED,
+    train_errors.MemoryFullError: NOT_AVAILABLE,
     task_errors.UnitDiedError: UNEXPECTED,
     task_errors.UnitFailedError: UNEXPECTED,
     task_errors.MirrorError: NETWORK,
+    task_errors.DeviceUnavailableError: NOT_AVAILABLE,
     task_errors.PreflightError: VALIDATION_FAILED,
     data_errors.WrongSettingError: USAGE,
     data_errors.MissingFileError: NOT_FOUND,
@@ -81,6 +88,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     model_errors.ModelFormatError: INVALID_FORMAT,
     model_errors.WrongTensorsError: MODEL_LOAD_FAILED,
     model_errors.NonFiniteError: VALIDATION_FAILED,
+    model_errors.LossSpikeError: VALIDATION_FAILED,
     model_errors.StreamExhaustedError: VALIDATION_FAILED,
     model_errors.DifferentProgramsError: VALIDATION_FAILED,
 }
@@ -89,7 +97,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
 
 def exit_code(error: Exception) -> int:
     """Return the exit code of an error; what the table does not know is unexpected."""
-    if isinstance(error, task_errors.WorkerFailedError):
+    if isinstance(error, train_errors.WorkerFailedError):
         return _BY_NAME.get(error.error, UNEXPECTED)
     known = (EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
     return next(known, UNEXPECTED)

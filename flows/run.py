@@ -18,6 +18,7 @@ from tasks.mirror_state import Sent
 from tasks.mirroring import mirrored
 from tasks.prefect_task import gate_rows
 from tasks.run_record import Run, finish_run, start_run
+from tasks.train_errors import StoppedError
 
 Body = Callable[[Run], object]
 DEFAULT_MLFLOW = "http://127.0.0.1:5000"
@@ -58,6 +59,9 @@ def recording_the_end(run: Run) -> Iterator[None]:
     """Write the run's record when the block ends, however it ends."""
     try:
         yield
+    except StoppedError as error:
+        finish_run(run, "interrupted", str(error))
+        raise
     except KNOWN_ERRORS as error:
         finish_run(run, "failed", str(error))
         raise

@@ -19,6 +19,9 @@ Name = Annotated[str | None, typer.Option(help="First part of the run's name.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
+TRAINING_FLOWS = ("pipeline", "train")
+
+
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
     for command in (run, fetch, pretokenize, shard, train, evaluate, checkpoint, bisect):
@@ -150,9 +153,14 @@ def _flow(
     with prefect_server() as server:
         from flows.settings import load_settings
 
-        load_settings(preset, overrides)
+        settings = load_settings(preset, overrides)
         flow = getattr(importlib.import_module(module), flow_name)
         err.print(f"{flow.name}, preset {preset}; Prefect is starting")
+        if flow.name in TRAINING_FLOWS:
+            from model.budget import budget_sentence
+
+            length = settings.shard.context_length
+            err.print(f"planned {budget_sentence(settings.model, settings.train, length)}")
         server.wait()
         state = flow(preset=preset, overrides=overrides, **arguments, return_state=True)
         result = state.result(raise_on_failure=False)

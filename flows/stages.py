@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 from prefect import flow
 from prefect.states import Failed
 
+from data.shard import ShardsIndex
 from evidence.errors import WrongRefError
 from evidence.refs import CheckpointRef, EvaluationRef, Ref, ShardsRef, TokensRef, TrainingRef
 from flows.run import Finished, recorded
@@ -14,7 +15,9 @@ from tasks.checkpoint import checkpoint_task
 from tasks.evaluate import evaluate_task
 from tasks.fetch import fetch_task
 from tasks.known_errors import KNOWN_ERRORS
+from tasks.preflight import check_context
 from tasks.pretokenize import pretokenize_task
+from tasks.run_record import Run
 from tasks.shard import shard_task
 from tasks.store import open_store
 from tasks.train import train_task
@@ -90,14 +93,15 @@ def train_flow(name: str, preset: str, shards: str, overrides: Overrides = ()) -
     """Train a model on shards."""
     settings, ref = load_settings(preset, overrides), resolve(shards, ShardsRef)
     request = _request("train", preset, overrides, shards=ref)
-    return recorded(
-        name,
-        settings,
-        request,
-        lambda run: train_task(
+
+    def train(run: Run) -> TrainingRef:
+        index = open_store().open(ref).read_index(ShardsIndex)
+        check_context(index, settings.shard.context_length)
+        return train_task(
             run, ref, settings.model, settings.train, settings.thresholds, settings.runtime
-        ),
-    )
+        )
+
+    return recorded(name, settings, request, train)
 
 
 @flow(name="evaluate", flow_run_name="{name}: evaluate {training}", persist_result=False)

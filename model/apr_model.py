@@ -1,4 +1,4 @@
-"""A Llama in one .apr file: exactly the architecture's tensors, its settings and its tokenizer.
+"""A Llama or a Qwen2 in one .apr file: exactly its tensors, its settings and its tokenizer.
 
 Query and key rows are in split-half order (Hugging Face's), which the file states as its rope type.
 """
@@ -15,8 +15,11 @@ from model.apr_file import VOCABULARY_KEY, open_apr, write_apr
 from model.apr_layout import DTYPE_CODES, VERSION, AprFlag
 from model.architecture import (
     BOUNDS,
+    HUGGING_FACE_CLASSES,
+    QWEN2,
     decode_settings,
     expected_tensors,
+    family,
     parse_tokenizer,
     require_bounds,
     require_finite,
@@ -27,12 +30,7 @@ from model.llama import LlamaSettings
 
 __all__ = ["describe", "expected_tensors", "read_model", "write_model"]
 
-ARCHITECTURE = {
-    "architecture": "llama",
-    "hf_architecture": "LlamaForCausalLM",
-    "hf_model_type": "llama",
-    "rope_type": 2,
-}
+SPLIT_HALVES = 2
 PROVENANCE_KEYS = (
     "name",
     "description",
@@ -46,6 +44,8 @@ PROVENANCE_KEYS = (
 )
 # Not a key of the format: kept under our own name, so that a reader gets back what was written.
 INITIALIZER_KEY = "assay.initializer_std"
+# Also not a key of the format, which takes a file without a head for a tied one.
+TIED_KEY = "tied_embeddings"
 TOKENIZER_DIGEST_KEY = "assay.tokenizer_sha256"
 
 
@@ -64,13 +64,14 @@ def write_model(
     require_bounds(settings)
     require_tensors(str(path), settings, {name: tensors[name].shape for name in tensors})
     for name in tensors:
-        _require_float32_norm(path, name, tensors[name])
+        _require_float32_vector(path, name, tensors[name])
         require_finite(path, name, tensors[name])
     metadata = {
-        "model_type": ARCHITECTURE["architecture"],
+        "model_type": family(settings),
         **_provenance(provenance),
         "param_count": sum(map(prod, expected_tensors(settings).values())),
-        **ARCHITECTURE,
+        **_architecture(family(settings)),
+        **({TIED_KEY: True} if settings.tie_embeddings else {}),
         **{key: getattr(settings, key) for key in BOUNDS if key != "initializer_std"},
         "head_dim": settings.head_size,
         **_tokenizer(path, settings, tokenizer_json),
@@ -128,10 +129,16 @@ def describe(path: Path) -> dict[str, object]:
 
 
 def _read_settings(path: Path, metadata: Mapping[str, object]) -> LlamaSettings:
-    for key, expected in ARCHITECTURE.items():
-        if metadata.get(key) != expected:
-            raise ModelFormatError(path, f"{key} is {metadata.get(key)!r:.60}", f"{expected!r}")
+    name = metadata.get("architecture")
+    if name not in list(HUGGING_FACE_CLASSES):
+        expected = f"one of {', '.join(HUGGING_FACE_CLASSES)}"
+        raise ModelFormatError(path, f"architecture is {name!r:.60}", expected)
+    for key, value in _architecture(str(name)).items():
+        if metadata.get(key) != value:
+            raise ModelFormatError(path, f"{key} is {metadata.get(key)!r:.60}", f"{value!r}")
     values = {key: metadata[key] for key in BOUNDS if key in metadata}
+    values["attention_bias"] = name == QWEN2
+    values["tie_embeddings"] = metadata.get(TIED_KEY, False)
     if INITIALIZER_KEY in metadata:
         values["initializer_std"] = metadata[INITIALIZER_KEY]
     settings = decode_settings(path, values)
@@ -141,9 +148,18 @@ def _read_settings(path: Path, metadata: Mapping[str, object]) -> LlamaSettings:
     return settings
 
 
-def _require_float32_norm(path: Path, name: str, tensor: Tensor) -> None:
+def _architecture(name: str) -> dict[str, object]:
+    return {
+        "architecture": name,
+        "hf_architecture": HUGGING_FACE_CLASSES[name],
+        "hf_model_type": name,
+        "rope_type": SPLIT_HALVES,
+    }
+
+
+def _require_float32_vector(path: Path, name: str, tensor: Tensor) -> None:
     if tensor.ndim == 1 and DTYPE_CODES.get(tensor.dtype) != 0:
-        found = f"norm {name!r} is {str(tensor.dtype).removeprefix('torch.')}"
+        found = f"vector {name!r} is {str(tensor.dtype).removeprefix('torch.')}"
         raise ModelFormatError(path, found, "float32, which other readers take it for unasked")
 
 

@@ -25,31 +25,43 @@ BOUNDS: dict[str, tuple[int, int] | tuple[float, float]] = {
     "initializer_std": (0.0, 1.0),
 }
 
+SWITCHES = ("attention_bias", "tie_embeddings")
+"""The settings that have no bounds."""
+LLAMA, QWEN2 = "llama", "qwen2"
+HUGGING_FACE_CLASSES = {LLAMA: "LlamaForCausalLM", QWEN2: "Qwen2ForCausalLM"}
+
+
+def family(settings: LlamaSettings) -> str:
+    """Name the family of models that computes just this."""
+    return QWEN2 if settings.attention_bias else LLAMA
+
 
 def expected_tensors(settings: LlamaSettings) -> dict[str, tuple[int, ...]]:
     """Name the architecture's tensors with their shapes, in the order of the forward pass."""
     hidden, ffn = settings.hidden_size, settings.intermediate_size
     kv = settings.num_kv_heads * settings.head_size
-    layer = {
-        "input_layernorm": (hidden,),
-        "self_attn.q_proj": (hidden, hidden),
-        "self_attn.k_proj": (kv, hidden),
-        "self_attn.v_proj": (kv, hidden),
-        "self_attn.o_proj": (hidden, hidden),
-        "post_attention_layernorm": (hidden,),
-        "mlp.gate_proj": (ffn, hidden),
-        "mlp.up_proj": (ffn, hidden),
-        "mlp.down_proj": (hidden, ffn),
+    layer: dict[str, tuple[int, ...]] = {"input_layernorm.weight": (hidden,)}
+    for module, out in {"q_proj": hidden, "k_proj": kv, "v_proj": kv}.items():
+        layer[f"self_attn.{module}.weight"] = (out, hidden)
+        if settings.attention_bias:
+            layer[f"self_attn.{module}.bias"] = (out,)
+    layer |= {
+        "self_attn.o_proj.weight": (hidden, hidden),
+        "post_attention_layernorm.weight": (hidden,),
+        "mlp.gate_proj.weight": (ffn, hidden),
+        "mlp.up_proj.weight": (ffn, hidden),
+        "mlp.down_proj.weight": (hidden, ffn),
     }
+    head = {} if settings.tie_embeddings else {"lm_head.weight": (settings.vocab_size, hidden)}
     return {
         "model.embed_tokens.weight": (settings.vocab_size, hidden),
         **{
-            f"model.layers.{number}.{module}.weight": shape
+            f"model.layers.{number}.{name}": shape
             for number in range(settings.num_layers)
-            for module, shape in layer.items()
+            for name, shape in layer.items()
         },
         "model.norm.weight": (hidden,),
-        "lm_head.weight": (settings.vocab_size, hidden),
+        **head,
     }
 
 
@@ -102,6 +114,7 @@ def decode_settings(path: Path, values: Mapping[str, object]) -> LlamaSettings:
     Raises: ModelFormatError for a value that is missing, of another type or out of bounds.
     """
     found = {key: _bounded(path, values, key) for key in BOUNDS}
+    found |= {key: _switch(path, values, key) for key in SWITCHES}
     try:
         return LlamaSettings(**found)
     except WrongSettingError as error:
@@ -120,6 +133,14 @@ def _bounded(path: Path, values: Mapping[str, object], key: str) -> Any:
     noun = "an integer" if isinstance(low, int) else "a number"
     fact = f"{key} is {value!r:.60}" if key in values else f"no {key}"
     raise ModelFormatError(path, fact, f"{noun} from {low} to {high}")
+
+
+def _switch(path: Path, values: Mapping[str, object], key: str) -> bool:
+    value = values.get(key)
+    if not isinstance(value, bool):
+        fact = f"{key} is {value!r:.60}" if key in values else f"no {key}"
+        raise ModelFormatError(path, fact, "true or false")
+    return value
 
 
 def parse_tokenizer(path: Path, settings: LlamaSettings, tokenizer_json: str) -> Tokenizer:

@@ -6,6 +6,7 @@ ModelError
 |   +-- CorruptFileError     its bytes changed, or end too early
 +-- WrongTensorsError        tensor names or shapes differ from the architecture's
 +-- NonFiniteError           a loss or a gradient is NaN or infinite
++-- LossSpikeError           a loss or a gradient norm far above those before it
 +-- StreamExhaustedError     the batches ended before the step budget
 +-- DifferentProgramsError   two traces are not of the same computation
 """
@@ -89,6 +90,25 @@ class NonFiniteError(ModelError):
 
     def __str__(self) -> str:
         return f"step {self.step}: {self.quantity} is {self.value}, should be finite"
+
+
+@dataclass(eq=False)
+class LossSpikeError(ModelError):
+    """A spike that ends the training, found before the optimizer saw it."""
+
+    step: int
+    quantity: str
+    value: float
+    bound: float
+    num_answered: int
+    hint = "lower train.peak_lr, or let train.spike_response answer more spikes (train.max_spikes)"
+
+    def __str__(self) -> str:
+        before = f", after {self.num_answered} that were answered" if self.num_answered else ""
+        return (
+            f"step {self.step}: {self.quantity} spikes to {self.value:.6g}{before}, "
+            f"should be at most {self.bound:.6g}"
+        )
 
 
 @dataclass(eq=False)

@@ -10,13 +10,19 @@ import torch
 from torch import Tensor
 
 from model.llama import Llama
-from model.loss import token_losses
+from model.loss import row_losses
 
 
 def evaluate(
-    model: Llama, rows: Iterable[np.ndarray], device: torch.device | str
+    model: Llama,
+    rows: Iterable[np.ndarray],
+    device: torch.device | str,
+    *,
+    document_end: int | None,
 ) -> Iterator[np.ndarray]:
     """Score every row under the model, one batch for each batch given; padding costs nothing.
+
+    `document_end` is that of the model's training.
 
     Shapes: every batch (B, S) of int64 -> (B, T) of float32.
     Units: nats per token.
@@ -24,10 +30,11 @@ def evaluate(
         libraries choose another order of summation for another number of rows.
     """
     for ids_BS in rows:
-        yield _losses(model, torch.from_numpy(ids_BS).to(device)).float().cpu().numpy()
+        ids = torch.from_numpy(ids_BS).to(device)
+        yield _losses(model, ids, document_end).float().cpu().numpy()
 
 
 # Inference mode must not be held across a yield: the consumer would run under it.
 @torch.inference_mode()
-def _losses(model: Llama, ids_BS: Tensor) -> Tensor:
-    return token_losses(model(ids_BS[:, :-1].clamp(min=0)), ids_BS[:, 1:])
+def _losses(model: Llama, ids_BS: Tensor, document_end: int | None) -> Tensor:
+    return row_losses(model, ids_BS, document_end)

@@ -1,4 +1,4 @@
-"""A Llama as a Hugging Face directory that transformers opens as it stands.
+"""A Llama or a Qwen2 as a Hugging Face directory that transformers opens as it stands.
 
 Reading is strict: a configuration key that could change the computation has the one value that this
 architecture means, and a key that this module does not know is refused rather than ignored.
@@ -16,7 +16,11 @@ from torch import Tensor
 
 from model.apr_metadata import decode_metadata, require_metadata_size
 from model.architecture import (
+    HUGGING_FACE_CLASSES,
+    LLAMA,
+    QWEN2,
     decode_settings,
+    family,
     parse_tokenizer,
     require_bounds,
     require_finite,
@@ -42,22 +46,29 @@ CONFIG_KEYS = {
     "max_position_embeddings": "max_position_embeddings",
     "rms_norm_eps": "rms_norm_eps",
     "initializer_std": "initializer_range",
+    "tie_embeddings": "tie_word_embeddings",
 }
-# Also what transformers takes for each key that is absent, except the first two.
-ARCHITECTURE = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "attention_dropout": 0.0,
-    "mlp_bias": False,
-    "tie_word_embeddings": False,
-    "pretraining_tp": 1,
-    "rope_scaling": None,
+# Of each family; also what transformers takes for each key that is absent.
+CONSTANTS: dict[str, dict[str, object]] = {
+    LLAMA: {
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "mlp_bias": False,
+        "pretraining_tp": 1,
+        "rope_scaling": None,
+    },
+    QWEN2: {
+        "hidden_act": "silu",
+        "attention_dropout": 0.0,
+        "use_sliding_window": False,
+        "use_mrope": False,
+        "rope_scaling": None,
+    },
 }
-REQUIRED_KEYS = ("architectures", "model_type")
 # Read by this module in their own way, or without any effect on the logits.
 OTHER_KEYS = {
+    *("architectures", "model_type", "layer_types", "sliding_window", "max_window_layers"),
     *("head_dim", "rope_parameters", "rope_theta", "dtype", "torch_dtype"),
     *("bos_token_id", "eos_token_id", "pad_token_id", "use_cache"),
     *("transformers_version", "_name_or_path", "return_dict", "output_hidden_states"),
@@ -150,7 +161,9 @@ def _config(settings: LlamaSettings, end_id: int, dtype: torch.dtype) -> dict[st
     """Describe the model in the words of transformers 5 and, where they differ, of 4 as well."""
     name = str(dtype).removeprefix("torch.")
     return {
-        **ARCHITECTURE,
+        "architectures": [HUGGING_FACE_CLASSES[family(settings)]],
+        "model_type": family(settings),
+        **CONSTANTS[family(settings)],
         **{key: getattr(settings, setting) for setting, key in CONFIG_KEYS.items()},
         "head_dim": settings.head_size,
         "rope_parameters": {"rope_type": "default", "rope_theta": settings.rope_theta},
@@ -165,15 +178,9 @@ def _config(settings: LlamaSettings, end_id: int, dtype: torch.dtype) -> dict[st
 def _read_config(path: Path) -> tuple[LlamaSettings, torch.dtype]:
     require_metadata_size(path, path.stat().st_size)
     config = decode_metadata(path, path.read_bytes())
-    for key in config:
-        if key not in {*ARCHITECTURE, *CONFIG_KEYS.values(), *OTHER_KEYS}:
-            raise ModelFormatError(path, f"unknown key {key!r}", "keys of a plain Llama")
-    for key, expected in ARCHITECTURE.items():
-        absent = None if key in REQUIRED_KEYS else expected
-        if config.get(key, absent) != expected:
-            found = f"{key} is {config.get(key)!r:.60}"
-            raise ModelFormatError(path, found, f"{expected!r}")
+    name = _require_family(path, config)
     values = {setting: config[key] for setting, key in CONFIG_KEYS.items() if key in config}
+    values = {"tie_embeddings": False, **values, "attention_bias": name == QWEN2}
     settings = decode_settings(path, {**values, "rope_theta": _rope_theta(path, config)})
     if config.get("head_dim", settings.head_size) != settings.head_size:
         found = f"head_dim is {config['head_dim']!r:.60}"
@@ -182,6 +189,27 @@ def _read_config(path: Path) -> tuple[LlamaSettings, torch.dtype]:
     if not names or names[0] != names[-1] or names[0] not in list(DTYPES):
         raise ModelFormatError(path, f"dtype is {names!r:.60}", f"one of {', '.join(DTYPES)}")
     return settings, DTYPES[str(names[0])]
+
+
+def _require_family(path: Path, config: Mapping[str, object]) -> str:
+    """Refuse whatever is neither a plain Llama nor a plain Qwen2, and name which it is."""
+    name = config.get("model_type")
+    if name not in list(HUGGING_FACE_CLASSES):
+        known = f"one of {', '.join(HUGGING_FACE_CLASSES)}"
+        raise ModelFormatError(path, f"model_type is {name!r:.60}", known)
+    constants = CONSTANTS[str(name)]
+    for key in config:
+        if key not in {*constants, *CONFIG_KEYS.values(), *OTHER_KEYS}:
+            raise ModelFormatError(path, f"unknown key {key!r}", f"keys of a plain {name}")
+    architectures = [HUGGING_FACE_CLASSES[str(name)]]
+    for key, expected in {**constants, "architectures": architectures}.items():
+        if config.get(key, constants.get(key)) != expected:
+            found = f"{key} is {config.get(key)!r:.60}"
+            raise ModelFormatError(path, found, f"{expected!r}")
+    layers = config.get("layer_types", [])
+    if not isinstance(layers, list) or any(layer != "full_attention" for layer in layers):
+        raise ModelFormatError(path, f"layer_types is {layers!r:.60}", "full attention everywhere")
+    return str(name)
 
 
 def _rope_theta(path: Path, config: Mapping[str, object]) -> object:

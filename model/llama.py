@@ -1,6 +1,7 @@
 """The Llama decoder, as Hugging Face's LlamaForCausalLM computes it and names its parameters.
 
-Every numerically significant operation is a module, so that forward hooks see its result.
+With attention biases it is Qwen2ForCausalLM. Every numerically significant operation is a module,
+so that forward hooks see its result.
 
 Shapes: B rows, T positions, D hidden channels, F feed-forward channels, V vocabulary,
 N query heads, K key/value heads, H channels of a head.
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.documents import Separation, separate
 from model.errors import WrongSettingError
 
 
@@ -30,6 +32,10 @@ class LlamaSettings:
     rope_theta: float
     rms_norm_eps: float
     initializer_std: float
+    attention_bias: bool
+    """Biases on the query, key and value projections, and nowhere else: the Qwen2 family."""
+    tie_embeddings: bool
+    """Whether the head scores with the rows of the embedding, instead of a matrix of its own."""
 
     def __post_init__(self) -> None:
         """Refuse shapes that no head layout can realise.
@@ -49,9 +55,9 @@ class LlamaSettings:
 
     def _refuse_what_is_not_positive(self) -> None:
         for name in self.__dataclass_fields__:
-            if not getattr(self, name) > 0:
-                setting = f"model.{name}"
-                raise WrongSettingError(setting, getattr(self, name), "positive")
+            value = getattr(self, name)
+            if not isinstance(value, bool) and not value > 0:
+                raise WrongSettingError(f"model.{name}", value, "positive")
 
     @property
     def head_size(self) -> int:
@@ -90,13 +96,15 @@ class Rope(nn.Module):
         self.head_size = head_size
         self.theta = theta
 
-    def forward(self, x_BNTH: Tensor) -> Tensor:
-        """Rotate positions 0, 1, ..."""
-        cos_TH, sin_TH = self._angles(x_BNTH.shape[-2], x_BNTH.device)
+    def forward(self, x_BNTH: Tensor, positions_BT: Tensor | None = None) -> Tensor:
+        """Rotate every position as its number says, or positions 0, 1, ... where none is given."""
+        cos, sin = self._angles(x_BNTH.shape[-2], x_BNTH.device)
+        if positions_BT is not None:
+            cos, sin = cos[positions_BT][:, None], sin[positions_BT][:, None]
         # Swapping the halves and negating half of the sines equals concatenating (-high, low) to
         # the bit, in half the passes over memory.
         swapped_BNTH = x_BNTH.roll(self.head_size // 2, -1)
-        return x_BNTH * cos_TH.to(x_BNTH.dtype) + swapped_BNTH * sin_TH.to(x_BNTH.dtype)
+        return x_BNTH * cos.to(x_BNTH.dtype) + swapped_BNTH * sin.to(x_BNTH.dtype)
 
     def _angles(self, num_positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
         pairs = torch.arange(0, self.head_size, 2, dtype=torch.float32, device=device)
@@ -112,14 +120,25 @@ class CausalAttention(nn.Module):
     Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; Ainslie et al. 2023, arXiv:2305.13245.
     """
 
-    def forward(self, q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor) -> Tensor:
-        """Attend; heads come back concatenated.
+    def forward(
+        self, q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, visible_B1TT: Tensor | None = None
+    ) -> Tensor:
+        """Attend to what is visible, or to all earlier positions; heads come back concatenated.
 
-        Shapes: (B, N, T, H), (B, K, T, H), (B, K, T, H) -> (B, T, N*H).
+        Shapes: (B, N, T, H), (B, K, T, H), (B, K, T, H), (B, 1, T, T) -> (B, T, N*H).
         """
-        grouped = q_BNTH.shape[1] != k_BKTH.shape[1]
+        group = q_BNTH.shape[1] // k_BKTH.shape[1]
+        if visible_B1TT is not None and group > 1:
+            # The fused kernels that take a mask take no groups: theirs would be computed unfused.
+            k_BKTH, v_BKTH = (each.repeat_interleave(group, dim=1) for each in (k_BKTH, v_BKTH))
+            group = 1
         mix_BNTH = functional.scaled_dot_product_attention(
-            q_BNTH, k_BKTH, v_BKTH, is_causal=True, enable_gqa=grouped
+            q_BNTH,
+            k_BKTH,
+            v_BKTH,
+            attn_mask=visible_B1TT,
+            is_causal=visible_B1TT is None,
+            enable_gqa=group > 1,
         )
         return mix_BNTH.transpose(1, 2).flatten(2)
 
@@ -147,20 +166,22 @@ class Attention(nn.Module):
         super().__init__()
         self.head_size = settings.head_size
         kv_channels = settings.num_kv_heads * settings.head_size
-        self.q_proj = nn.Linear(settings.hidden_size, settings.hidden_size, bias=False)
-        self.k_proj = nn.Linear(settings.hidden_size, kv_channels, bias=False)
-        self.v_proj = nn.Linear(settings.hidden_size, kv_channels, bias=False)
+        bias = settings.attention_bias
+        self.q_proj = nn.Linear(settings.hidden_size, settings.hidden_size, bias=bias)
+        self.k_proj = nn.Linear(settings.hidden_size, kv_channels, bias=bias)
+        self.v_proj = nn.Linear(settings.hidden_size, kv_channels, bias=bias)
         self.q_rope = Rope(settings.head_size, settings.rope_theta)
         self.k_rope = Rope(settings.head_size, settings.rope_theta)
         self.mix = CausalAttention()
         self.o_proj = nn.Linear(settings.hidden_size, settings.hidden_size, bias=False)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
+    def forward(self, x_BTD: Tensor, separation: Separation | None) -> Tensor:
         """Let every position read from this and earlier positions."""
-        q_BNTH = self.q_rope(self._heads(self.q_proj(x_BTD)))
-        k_BKTH = self.k_rope(self._heads(self.k_proj(x_BTD)))
+        positions_BT, visible_B1TT = separation or (None, None)
+        q_BNTH = self.q_rope(self._heads(self.q_proj(x_BTD)), positions_BT)
+        k_BKTH = self.k_rope(self._heads(self.k_proj(x_BTD)), positions_BT)
         v_BKTH = self._heads(self.v_proj(x_BTD))
-        out_BTD: Tensor = self.o_proj(self.mix(q_BNTH, k_BKTH, v_BKTH))
+        out_BTD: Tensor = self.o_proj(self.mix(q_BNTH, k_BKTH, v_BKTH, visible_B1TT))
         return out_BTD
 
     def _heads(self, x_BTD: Tensor) -> Tensor:
@@ -202,9 +223,10 @@ class Layer(nn.Module):
         self.mlp = FeedForward(settings)
         self.mlp_residual = Add()
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
+    def forward(self, x_BTD: Tensor, separation: Separation | None) -> Tensor:
         """Add both branches to the stream."""
-        x_BTD = self.attn_residual(x_BTD, self.self_attn(self.input_layernorm(x_BTD)))
+        branch_BTD = self.self_attn(self.input_layernorm(x_BTD), separation)
+        x_BTD = self.attn_residual(x_BTD, branch_BTD)
         out_BTD: Tensor = self.mlp_residual(x_BTD, self.mlp(self.post_attention_layernorm(x_BTD)))
         return out_BTD
 
@@ -218,30 +240,50 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Layer(settings) for _ in range(settings.num_layers))
         self.norm = RMSNorm(settings.hidden_size, settings.rms_norm_eps)
 
-    def forward(self, ids_BT: Tensor) -> Tensor:
+    def forward(self, ids_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
         """Embed, run every layer, normalise."""
+        separation = None if documents_BT is None else separate(documents_BT)
         x_BTD = self.embed_tokens(ids_BT)
         for layer in self.layers:
-            x_BTD = layer(x_BTD)
+            x_BTD = layer(x_BTD, separation)
         out_BTD: Tensor = self.norm(x_BTD)
         return out_BTD
 
 
+class TiedHead(nn.Module):
+    """Score with the rows of the embedding, which stays the only owner of its matrix.
+
+    Source: Press and Wolf 2017, arXiv:1608.05859.
+    """
+
+    def forward(self, x_BTD: Tensor, embedding_VD: Tensor) -> Tensor:
+        """Score every token of the vocabulary."""
+        return functional.linear(x_BTD, embedding_VD)
+
+
 class Llama(nn.Module):
-    """A decoder with its own output matrix (untied)."""
+    """A decoder and its head."""
 
     def __init__(self, settings: LlamaSettings) -> None:
         super().__init__()
         self.settings = settings
         self.model = Decoder(settings)
-        self.lm_head = nn.Linear(settings.hidden_size, settings.vocab_size, bias=False)
+        self.lm_head = (
+            TiedHead()
+            if settings.tie_embeddings
+            else nn.Linear(settings.hidden_size, settings.vocab_size, bias=False)
+        )
 
-    def forward(self, ids_BT: Tensor) -> Tensor:
+    def forward(self, ids_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
         """Score every next token at every position.
 
-        Shapes: (B, T) -> (B, T, V).
+        Given the document of every token, no token sees another document's.
+
+        Shapes: (B, T), (B, T) -> (B, T, V).
         """
-        logits_BTV: Tensor = self.lm_head(self.model(ids_BT))
+        x_BTD = self.model(ids_BT, documents_BT)
+        tied = (self.model.embed_tokens.weight,) if self.settings.tie_embeddings else ()
+        logits_BTV: Tensor = self.lm_head(x_BTD, *tied)
         return logits_BTV
 
 
@@ -255,19 +297,23 @@ def initialise(model: Llama, seed: int) -> torch.Generator:
     """Draw every weight anew, in the order of the parameters, and return the used generator.
 
     Draws happen on the CPU, so that a seed means the same weights on every device. Matrices that
-    write to the residual stream are smaller, so that its variance does not grow with depth.
+    write to the residual stream are smaller, so that its variance does not grow with depth. Gains
+    begin at one and biases at zero.
 
     Source: Radford et al. 2019 (GPT-2), section 2.3.
     """
     generator = torch.Generator().manual_seed(seed)
-    std = model.settings.initializer_std
-    residual_std = std / math.sqrt(2 * model.settings.num_layers)
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:
-            parameter.fill_(1.0)
+            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
         else:
-            is_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
             drawn = torch.empty(parameter.shape)
-            drawn.normal_(0.0, residual_std if is_residual else std, generator=generator)
+            drawn.normal_(0.0, planned_std(name, model.settings), generator=generator)
             parameter.copy_(drawn)
     return generator
+
+
+def planned_std(name: str, settings: LlamaSettings) -> float:
+    """Return the standard deviation with which a matrix is drawn."""
+    is_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+    return settings.initializer_std / (math.sqrt(2 * settings.num_layers) if is_residual else 1)

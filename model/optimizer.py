@@ -1,8 +1,9 @@
 """AdamW, alone or with Muon for the hidden matrices.
 
 Weight decay acts on matrices that every token uses. Embedding rows are exempt: a row without
-occurrences in a batch has no gradient, and decay alone would shrink rare tokens towards zero. Gains
-are exempt: decay would pull them to zero, away from the identity.
+occurrences in a batch has no gradient, and decay alone would shrink rare tokens towards zero. Where
+the embedding is the head too, every token uses every row. Gains are exempt: decay would pull them
+to zero, away from the identity. Biases are exempt as usual.
 """
 
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from model.errors import WrongTensorsError
 from model.muon import Muon
+from model.ranks import like
 from model.train_settings import TrainSettings
 
 
@@ -65,8 +67,7 @@ class TrainOptimizer:
             raise WrongTensorsError(where, missing, unexpected, misshapen)
         for part, parameter, name in self._owned():
             part.state[parameter] = {
-                role: tensors[f"{name}.{role}"].to(parameter.device, copy=True)
-                for role in _roles(part)
+                role: like(tensors[f"{name}.{role}"], parameter) for role in _roles(part)
             }
 
     def _expected_forms(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
@@ -104,10 +105,13 @@ def new_optimizer(model: nn.Module, settings: TrainSettings) -> TrainOptimizer:
     hidden: list[Tensor] = []
     decayed: list[Tensor] = []
     exempt: list[Tensor] = []
-    for name, parameter in model.named_parameters():
-        if parameter.ndim != 2 or "embed_tokens" in name:
+    named = dict(model.named_parameters())
+    tied = "lm_head.weight" not in named
+    for name, parameter in named.items():
+        is_embedding = "embed_tokens" in name
+        if parameter.ndim != 2 or (is_embedding and not tied):
             exempt.append(parameter)
-        elif settings.optimizer == "muon" and "lm_head" not in name:
+        elif settings.optimizer == "muon" and not is_embedding and "lm_head" not in name:
             hidden.append(parameter)
         else:
             decayed.append(parameter)

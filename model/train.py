@@ -1,8 +1,8 @@
 """The training loop, as a generator of facts.
 
 While it is suspended nothing changes, so whoever consumes the reports may validate, save and log.
-Every reported number is measured: the tokens from the targets, the learning rate and the step from
-the optimizer.
+Every reported number is measured: the tokens from the targets, the learning rate and the number of
+updates from the optimizer, the update's norm from the weights before and after.
 
 Shapes: B rows, T positions, S = T + 1 ids of a row.
 """
@@ -13,20 +13,32 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from model.errors import NonFiniteError, StreamExhaustedError, WrongSettingError
-from model.loss import PADDING, token_losses
+from model.errors import LossSpikeError, NonFiniteError, StreamExhaustedError, WrongSettingError
+from model.loss import PADDING, row_losses
 from model.optimizer import read_learning_rate, set_learning_rate
-from model.precision import matmul_precision
+from model.precision import in_precision, matmul_precision
+from model.ranks import Ranks, own_part, whole
 from model.schedule import learning_rate
+from model.spikes import Spike, find_spike
 from model.train_settings import TrainSettings
 from model.training_state import TrainingState
 
-VERSION = 2
+VERSION = 3
 
-__all__ = ["VERSION", "EpochReport", "StepReport", "TrainSettings", "train"]
+__all__ = [
+    "VERSION",
+    "EpochReport",
+    "Report",
+    "SpikeReport",
+    "StepReport",
+    "TrainSettings",
+    "accumulate",
+    "count_targets",
+    "train",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +46,32 @@ class StepReport:
     """One update."""
 
     step: int
+    updates: int
+    """As the optimizer counts them."""
     train_loss: float
     """Nats per token, on the batch of this step, before its update."""
     grad_norm: float
     """Over all parameters, before clipping."""
+    update_norm: float
+    """Of the difference that the update made to all parameters."""
     learning_rate: float
     tokens: int
+    cursor_rows: int
+    """Rows consumed so far, those of this step included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpikeReport:
+    """A batch that was read and not learnt from."""
+
+    step: int
+    """The step that it would have been; the next batch has that number."""
+    train_loss: float
+    grad_norm: float
+    quantity: str
+    bound: float
+    tokens: int
+    cursor_rows: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,63 +83,93 @@ class EpochReport:
     num_steps: int
 
 
+Report = StepReport | SpikeReport | EpochReport
+
+
 def train(
-    state: TrainingState, batches: Iterator[np.ndarray], settings: TrainSettings
-) -> Iterator[StepReport | EpochReport]:
+    state: TrainingState,
+    batches: Iterator[np.ndarray],
+    settings: TrainSettings,
+    ranks: Ranks | None = None,
+    *,
+    document_end: int | None = None,
+) -> Iterator[Report]:
     """Advance the state to the step budget, reporting every step and every epoch.
 
-    `batches` yields int64 ids, beginning with the row that the state's cursor names; `PADDING` may
-    follow the last token of a row.
+    `batches` yields int64 ids of all ranks, beginning with the row that the state's cursor names;
+    `PADDING` may follow the last token of a row. After a spike that is answered with `rollback` the
+    caller returns to an earlier state, keeping the cursor and the number of spikes. `document_end`
+    is the id behind which a token sees nothing of its row, None where documents are not masked.
 
     Shapes: every batch (B, S).
-    Raises: StreamExhaustedError, NonFiniteError, WrongSettingError; the state is then as it was
-        after the last reported step.
+    Raises: StreamExhaustedError, NonFiniteError, LossSpikeError, WrongSettingError; weights and
+        optimizer are then as they were after the last reported step, unless it is the update itself
+        that is not finite.
     """
+    ranks = ranks or Ranks()
+    module = ranks.distribute(in_precision(state.model, settings.precision))
     while state.step < settings.num_steps:
         ids_BS = next(batches, None)
         if ids_BS is None:
             raise StreamExhaustedError(state.step, settings.num_steps)
-        with matmul_precision(settings.matmul_precision):
-            report = _step(state, ids_BS, settings)
+        with matmul_precision(settings.precision):
+            report = _step(state, ids_BS, settings, module, ranks, document_end)
         yield report
-        first_of_epoch = (state.step - 1) // settings.steps_per_epoch * settings.steps_per_epoch
-        in_epoch = state.step - first_of_epoch
-        if in_epoch == settings.steps_per_epoch or state.step == settings.num_steps:
-            epoch = first_of_epoch // settings.steps_per_epoch
-            yield EpochReport(epoch=epoch, step=state.step, num_steps=in_epoch)
+        if isinstance(report, StepReport):
+            yield from _epoch_end(state.step, settings)
 
 
-def _step(state: TrainingState, ids_BS: np.ndarray, settings: TrainSettings) -> StepReport:
-    ids = _on_device(state, ids_BS, settings)
-    targets_BT = ids[:, 1:]
-    num_targets = int((ids_BS[:, 1:] != PADDING).sum())
-    state.optimizer.zero_grad()
-    # Padding is only ever followed by padding: what the model is given there reaches no target.
-    losses_BT = token_losses(state.model(ids[:, :-1].clamp(min=0)), targets_BT)
-    loss = losses_BT.sum() / num_targets
-    train_loss = _finite("loss", state.step + 1, loss)
-    torch.autograd.backward(loss)
-    grad_norm = _clip(state, settings)
-    rate = learning_rate(
-        state.step + 1,
-        peak=settings.peak_lr,
-        final_ratio=settings.final_lr_ratio,
-        warmup_steps=settings.warmup_steps,
-        num_steps=settings.num_steps,
-    )
-    set_learning_rate(state.optimizer, rate)
-    state.optimizer.step()
-    _count(state, len(ids_BS), num_targets)
+def _epoch_end(step: int, settings: TrainSettings) -> Iterator[EpochReport]:
+    epoch = (step - 1) // settings.steps_per_epoch
+    in_epoch = step - epoch * settings.steps_per_epoch
+    if in_epoch == settings.steps_per_epoch or step == settings.num_steps:
+        yield EpochReport(epoch=epoch, step=step, num_steps=in_epoch)
+
+
+def _step(
+    state: TrainingState,
+    ids_BS: np.ndarray,
+    settings: TrainSettings,
+    module: nn.Module,
+    ranks: Ranks,
+    document_end: int | None,
+) -> StepReport | SpikeReport:
+    _check(ids_BS, state, settings)
+    num_targets = count_targets(ids_BS)
+    loss = accumulate(state, ids_BS, settings, module, ranks, document_end)
+    parameters = [p for p in state.model.parameters() if p.grad is not None]
+    norm = whole(get_total_norm([p.grad for p in parameters if p.grad is not None]))
+    # One transfer for both: each would wait for the device.
+    train_loss, grad_norm = torch.stack((loss, norm.to(loss.dtype))).tolist()
+    _require_finite("loss", state.step + 1, train_loss)
+    _require_finite("gradient norm", state.step + 1, grad_norm)
+    state.cursor_rows += len(ids_BS)
+    if spike := _spike(state, train_loss, grad_norm, settings):
+        return _answer(state, spike, train_loss, grad_norm, num_targets, settings)
+    clip_grads_with_norm_(parameters, settings.clip_norm, norm)
+    update_norm = _update(state, settings, ranks)
+    _require_finite("update norm", state.step + 1, update_norm)
+    state.step += 1
+    state.tokens_seen += num_targets
+    state.recent.add(train_loss, grad_norm, settings.spike_window)
     return StepReport(
         step=state.step,
+        updates=state.optimizer.num_updates(),
         train_loss=train_loss,
         grad_norm=grad_norm,
+        update_norm=update_norm,
         learning_rate=read_learning_rate(state.optimizer),
         tokens=num_targets,
+        cursor_rows=state.cursor_rows,
     )
 
 
-def _on_device(state: TrainingState, ids_BS: np.ndarray, settings: TrainSettings) -> Tensor:
+def count_targets(ids_BS: np.ndarray) -> int:
+    """Count the tokens that are predicted."""
+    return int((ids_BS[:, 1:] != PADDING).sum())
+
+
+def _check(ids_BS: np.ndarray, state: TrainingState, settings: TrainSettings) -> None:
     if ids_BS.shape[0] != settings.batch_rows:
         expected = f"{ids_BS.shape[0]}, as in the batch"
         raise WrongSettingError("train.batch_rows", settings.batch_rows, expected)
@@ -115,27 +177,89 @@ def _on_device(state: TrainingState, ids_BS: np.ndarray, settings: TrainSettings
     if not PADDING <= ids_BS.min() <= ids_BS.max() < vocab_size:
         expected = f"above every token id ({ids_BS.min()} to {ids_BS.max()})"
         raise WrongSettingError("model.vocab_size", vocab_size, expected)
+
+
+def accumulate(
+    state: TrainingState,
+    ids_BS: np.ndarray,
+    settings: TrainSettings,
+    module: nn.Module,
+    ranks: Ranks,
+    document_end: int | None = None,
+) -> Tensor:
+    """Leave the gradients of the mean loss over all targets of the batch, and return that loss."""
+    num_targets = count_targets(ids_BS)
+    state.optimizer.zero_grad()
     device = next(state.model.parameters()).device
-    return torch.from_numpy(ids_BS).to(device)
+    own_BS = torch.from_numpy(ranks.own(ids_BS)).to(device)
+    *held, last = torch.split(own_BS, settings.micro_batch_rows)
+    losses: list[Tensor] = []
+
+    def run(micro_BS: Tensor) -> None:
+        loss = row_losses(module, micro_BS, document_end).sum() / num_targets
+        torch.autograd.backward(loss * ranks.loss_scale)
+        losses.append(loss.detach())
+
+    if held:
+        with ranks.holding_gradients(module):
+            for micro_BS in held:
+                run(micro_BS)
+    run(last)
+    return ranks.sum(torch.stack(losses).sum(0, keepdim=True)).squeeze(0)
 
 
-def _clip(state: TrainingState, settings: TrainSettings) -> float:
-    parameters = [p for p in state.model.parameters() if p.grad is not None]
-    norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
-    grad_norm = _finite("gradient norm", state.step + 1, norm)
-    clip_grads_with_norm_(parameters, settings.clip_norm, norm)
-    return grad_norm
-
-
-def _finite(quantity: str, step: int, measured: Tensor) -> float:
-    value = measured.item()
+def _require_finite(quantity: str, step: int, value: float) -> None:
     if not math.isfinite(value):
         raise NonFiniteError(quantity, step, value)
-    return value
 
 
-def _count(state: TrainingState, num_rows: int, num_targets: int) -> None:
-    state.step += 1
-    assert state.optimizer.num_updates() == state.step
-    state.tokens_seen += num_targets
-    state.cursor_rows += num_rows
+def _spike(
+    state: TrainingState, train_loss: float, grad_norm: float, settings: TrainSettings
+) -> Spike | None:
+    return find_spike(
+        state.recent,
+        train_loss,
+        grad_norm,
+        window=settings.spike_window,
+        deviations=settings.spike_deviations,
+    )
+
+
+def _answer(
+    state: TrainingState,
+    spike: Spike,
+    train_loss: float,
+    grad_norm: float,
+    num_targets: int,
+    settings: TrainSettings,
+) -> SpikeReport:
+    """Report the spike, unless it ends the training.
+
+    Raises: LossSpikeError.
+    """
+    if settings.spike_response == "stop" or state.num_spikes == settings.max_spikes:
+        raise LossSpikeError(
+            state.step + 1, spike.quantity, spike.value, spike.bound, state.num_spikes
+        )
+    state.num_spikes += 1
+    return SpikeReport(
+        step=state.step + 1,
+        train_loss=train_loss,
+        grad_norm=grad_norm,
+        quantity=spike.quantity,
+        bound=spike.bound,
+        tokens=num_targets,
+        cursor_rows=state.cursor_rows,
+    )
+
+
+def _update(state: TrainingState, settings: TrainSettings, ranks: Ranks) -> float:
+    """Let the optimizer move the weights, and measure how far it did."""
+    set_learning_rate(state.optimizer, learning_rate(state.step + 1, settings))
+    before = _flat_weights(state.model)
+    state.optimizer.step()
+    return float(ranks.norm(torch.linalg.vector_norm(_flat_weights(state.model).sub_(before))))
+
+
+def _flat_weights(model: nn.Module) -> Tensor:
+    return torch.cat([own_part(parameter.detach()).flatten() for parameter in model.parameters()])

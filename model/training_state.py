@@ -7,29 +7,36 @@ state tensor named after its parameter, and `state.json`, with the counters and 
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TypedDict, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from model.errors import CorruptFileError, ModelFormatError, WrongTensorsError
 from model.llama import Llama, LlamaSettings, initialise
 from model.optimizer import TrainOptimizer, new_optimizer
+from model.ranks import Ranks, is_sharded, whole
+from model.spikes import RecentUpdates
 from model.train_settings import TrainSettings
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
-_COUNTERS = ("step", "tokens_seen", "cursor_rows")
+STATE_VERSION = 1
+"""Of what the state file holds; other versions are refused."""
+_COUNTERS = ("step", "tokens_seen", "cursor_rows", "num_spikes")
 
 
 class _Facts(TypedDict):
+    version: int
     step: int
     tokens_seen: int
     cursor_rows: int
+    num_spikes: int
+    recent: dict[str, list[float]]
     rng: str
 
 
@@ -45,15 +52,22 @@ class TrainingState:
     tokens_seen: int
     cursor_rows: int
     """Training rows consumed; the next batch starts there."""
+    num_spikes: int
+    """Spikes that were answered."""
+    recent: RecentUpdates
+    """What the next step is compared with."""
 
 
 def new_state(
-    llama: LlamaSettings, train: TrainSettings, device: torch.device | str
+    llama: LlamaSettings,
+    train: TrainSettings,
+    device: torch.device | str,
+    ranks: Ranks | None = None,
 ) -> TrainingState:
     """Build a freshly drawn model and an optimizer that has seen nothing."""
     model = Llama(llama)
     generator = initialise(model, train.seed)
-    model.to(device)
+    (ranks or Ranks()).place(model, device, train.precision)
     return TrainingState(
         model=model,
         optimizer=new_optimizer(model, train),
@@ -61,6 +75,8 @@ def new_state(
         step=0,
         tokens_seen=0,
         cursor_rows=0,
+        num_spikes=0,
+        recent=RecentUpdates(),
     )
 
 
@@ -69,17 +85,28 @@ def weights(state: TrainingState) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in state.model.named_parameters()}
 
 
-def save_training_state(state: TrainingState, directory: Path) -> None:
-    """Write all but the weights; equal states give equal bytes."""
-    tensors = {name: value.contiguous() for name, value in state.optimizer.tensors().items()}
-    save_file(tensors, directory / OPTIMIZER_FILE)
+def state_text(state: TrainingState) -> str:
+    """Write down the counters and the generator, as the state file has them."""
     facts = _Facts(
+        version=STATE_VERSION,
         step=state.step,
         tokens_seen=state.tokens_seen,
         cursor_rows=state.cursor_rows,
+        num_spikes=state.num_spikes,
+        recent=asdict(state.recent),
         rng=base64.b64encode(state.generator.get_state().numpy().tobytes()).decode("ascii"),
     )
-    (directory / STATE_FILE).write_text(json.dumps(facts, sort_keys=True, indent=2) + "\n")
+    return json.dumps(facts, sort_keys=True, indent=2) + "\n"
+
+
+def whole_model(model: Llama) -> Llama:
+    """Return a model of which this rank holds everything: itself, unless it is in parts."""
+    if not is_sharded(model):
+        return model
+    with torch.device(next(model.parameters()).device):
+        together = Llama(model.settings)
+    together.load_state_dict({name: whole(p.detach()) for name, p in model.named_parameters()})
+    return together
 
 
 def load_training_state(
@@ -88,6 +115,7 @@ def load_training_state(
     weights: Mapping[str, Tensor],
     directory: Path,
     device: torch.device | str,
+    ranks: Ranks | None = None,
 ) -> TrainingState:
     """Rebuild the state that was saved, bit for bit.
 
@@ -96,7 +124,7 @@ def load_training_state(
     facts = _read_facts(directory / STATE_FILE)
     model = Llama(llama)
     _load_weights(model, weights)
-    model.to(device)
+    (ranks or Ranks()).place(model, device, train.precision)
     optimizer = new_optimizer(model, train)
     optimizer_path = directory / OPTIMIZER_FILE
     tensors = _read_tensors(optimizer_path)
@@ -114,6 +142,8 @@ def load_training_state(
         step=facts["step"],
         tokens_seen=facts["tokens_seen"],
         cursor_rows=facts["cursor_rows"],
+        num_spikes=facts["num_spikes"],
+        recent=RecentUpdates(**facts["recent"]),
     )
 
 
@@ -133,7 +163,9 @@ def _read_facts(path: Path) -> _Facts:
         facts = json.loads(path.read_bytes())
     except ValueError as error:
         raise CorruptFileError(path, f"no JSON ({error})", "one JSON object") from error
-    expected = {*_COUNTERS, "rng"}
+    if isinstance(facts, dict) and facts.get("version", STATE_VERSION) != STATE_VERSION:
+        raise ModelFormatError(path, f"version is {facts['version']!r}", f"{STATE_VERSION}")
+    expected = {"version", *_COUNTERS, "recent", "rng"}
     if not isinstance(facts, dict) or facts.keys() != expected:
         found = f"keys {sorted(facts)}" if isinstance(facts, dict) else "no object"
         raise ModelFormatError(path, found, f"an object with keys {sorted(expected)}")
@@ -141,7 +173,17 @@ def _read_facts(path: Path) -> _Facts:
         if type(facts[name]) is not int or facts[name] < 0:
             found = f"{name} is {facts[name]!r}"
             raise ModelFormatError(path, found, "an integer of at least 0")
+    _check_recent(path, facts["recent"])
     return cast("_Facts", facts)
+
+
+def _check_recent(path: Path, recent: object) -> None:
+    names = {field.name for field in fields(RecentUpdates)}
+    if not isinstance(recent, dict) or recent.keys() != names:
+        raise ModelFormatError(path, f"recent is {recent!r}", f"lists of {sorted(names)}")
+    for name, values in recent.items():
+        if not isinstance(values, list) or not all(type(value) is float for value in values):
+            raise ModelFormatError(path, f"recent.{name} is {values!r}", "a list of numbers")
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

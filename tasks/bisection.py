@@ -129,7 +129,7 @@ def trace_checkpoint(
     """Trace the trained model and both files of its checkpoint on the probe."""
     content = checkpoint.index["content"]
     training = store.open(parse_ref(content["training"]))
-    snapshot = Snapshot(training.directory / SNAPSHOTS, int(content["epoch"]))
+    snapshot = Snapshot.of_epoch(training.directory / SNAPSHOTS, int(content["epoch"]))
     ids_BT = _probe(store, snapshot).to(device)
     model = load_apr(snapshot.weights, device)
     reference = trace(model, ids_BT, keep_tensors=True)

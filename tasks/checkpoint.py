@@ -23,7 +23,7 @@ from tasks.stage import Stage, perform
 from tasks.store import Artefact, open_store
 from tasks.thresholds import Thresholds
 
-VERSION = 1
+VERSION = 2
 CARD = "README.md"
 
 
@@ -120,7 +120,9 @@ def write_bundle(
 ) -> dict[str, Any]:
     """Write `.apr`, the Hugging Face files and the model card."""
     epoch = int(evaluation.index["content"]["epoch"])
-    llama, tensors = read_model(Snapshot(training.directory / SNAPSHOTS, epoch).weights, scan=True)
+    llama, tensors = read_model(
+        Snapshot.of_epoch(training.directory / SNAPSHOTS, epoch).weights, scan=True
+    )
     tokenizer_json = (shards.directory / "tokenizer.json").read_text()
     provenance = {
         "name": settings.name,

@@ -1,24 +1,52 @@
 """Choose the device; an explicit request is never replaced by another."""
 
+import functools
 import os
+import sys
 
 import torch
 
 from model.errors import WrongSettingError
+from tasks.errors import DeviceUnavailableError
 from tasks.runtime import RuntimeSettings
 
 
 def choose_device(runtime: RuntimeSettings) -> str:
     """Return the torch device that the settings ask for.
 
-    Raises: WrongSettingError if CUDA is asked for and absent.
+    Raises: DeviceUnavailableError if a GPU is asked for that does not answer.
     """
-    available = torch.cuda.is_available()
-    if runtime.device == "cuda" and not available:
-        raise WrongSettingError("runtime.device", "cuda", "cpu: no CUDA device answers here")
-    return "cuda" if available and runtime.device != "cpu" else "cpu"
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if runtime.device == "auto":
+        return "cuda" if num_gpus else _fall_back()
+    kind, _, number = runtime.device.partition(":")
+    if kind == "cuda" and int(number or 0) >= num_gpus:
+        raise DeviceUnavailableError(runtime.device, num_gpus)
+    return runtime.device
+
+
+@functools.cache
+def _fall_back() -> str:
+    """Take the CPU, and say so once: training on it by mistake costs days."""
+    sys.stderr.write("warning: runtime.device is auto and no GPU answers: the CPU is taken\n")
+    return "cpu"
+
+
+def num_ranks(runtime: RuntimeSettings) -> int:
+    """Return how many processes train together.
+
+    Raises: WrongSettingError if a GPU is asked for each and there are fewer.
+    """
+    if choose_device(runtime) == "cpu":
+        return runtime.num_ranks or 1
+    if ":" in runtime.device and runtime.num_ranks <= 1:
+        return 1
+    found = torch.cuda.device_count()
+    if runtime.num_ranks > found:
+        raise WrongSettingError("runtime.num_ranks", runtime.num_ranks, f"at most {found} GPUs")
+    return runtime.num_ranks or found
 
 
 def num_threads(runtime: RuntimeSettings) -> int:
-    """Return the number of CPU threads that the settings ask for."""
-    return runtime.num_threads or os.cpu_count() or 1
+    """Return the number of CPU threads of one process: those asked for, or its share of all."""
+    return runtime.num_threads or max(1, (os.cpu_count() or 1) // num_ranks(runtime))

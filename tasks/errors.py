@@ -14,12 +14,12 @@ TaskError
 +-- FeatureError           an optional package that a setting asks for is not installed
 +-- SchedulerError         the cluster that makes units cannot be reached, or went away
 +-- BusyError              another process is doing the same work
++-- DeviceUnavailableError a GPU that was asked for and does not answer
 +-- PreflightError         a model or a budget that the shards cannot serve
 +-- MirrorError            MLflow did not take a run's evidence
-+-- WorkerFailedError      the training worker stopped and said why
-+-- WorkerDiedError        the training worker died without a word; may be retried
 +-- UnitDiedError          processes that make units died without a word, and again
 +-- UnitFailedError        a unit raised something that cannot be handed on
++-- those of `train_errors`
 """
 
 import copyreg
@@ -210,6 +210,18 @@ class BusyError(TaskError):
 
 
 @dataclass(eq=False)
+class DeviceUnavailableError(TaskError):
+    """A GPU that was asked for and does not answer; no other device takes its place."""
+
+    device: str
+    num_gpus: int
+    hint = 'set runtime.device to "cpu" or "auto", or look at the driver with nvidia-smi'
+
+    def __str__(self) -> str:
+        return f"runtime.device is {self.device}, should be one of the {self.num_gpus} GPUs here"
+
+
+@dataclass(eq=False)
 class PreflightError(TaskError):
     """A model or a budget that the shards cannot serve, found before any compute."""
 
@@ -231,37 +243,6 @@ class MirrorError(TaskError):
 
     def __str__(self) -> str:
         return f"{self.uri}: {self.reason}, should take the run"
-
-
-@dataclass(eq=False)
-class WorkerFailedError(TaskError):
-    """The training worker stopped on purpose and said why."""
-
-    error: str
-    message: str
-    advice: str = ""
-
-    def __str__(self) -> str:
-        return self.message
-
-    @property
-    def hint(self) -> str:  # type: ignore[override]  # the worker's own
-        """Pass on the worker's hint."""
-        return self.advice
-
-
-@dataclass(eq=False)
-class WorkerDiedError(TaskError):
-    """The training worker died without a word: killed, out of memory, crashed."""
-
-    status: int
-    output: str
-    hint = "run the same command again: training goes on from its last epoch"
-
-    def __str__(self) -> str:
-        tail = self.output.strip().splitlines()
-        said = f" ({tail[-1]})" if tail else ""
-        return f"training worker: exit status {self.status}{said}, should be 0"
 
 
 @dataclass(eq=False)

@@ -1,5 +1,6 @@
 """Evaluate: score the best snapshot on every validation row, beside models that only count."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,22 +11,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from data.baselines import BASELINES
 from data.documents import DOCUMENTS
 from data.shard import SUFFIXES, ShardsIndex
 from evidence.canonical import read_object
 from evidence.gates import Gate, Measurements
 from evidence.refs import EvaluationRef, ShardsRef, TrainingRef
 from model.loss_statistics import LossCounter, bits_per_byte, loss_statistics
+from model.train_settings import TrainSettings
 from tasks.device import choose_device, num_threads
 from tasks.models import load_apr
 from tasks.prefect_task import publish, stage_task, tracking
+from tasks.preflight import check_tokenizer
 from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
-from tasks.shard import BASELINES
 from tasks.snapshots import SNAPSHOTS, Snapshot
 from tasks.stage import Stage, perform
 from tasks.store import Artefact, open_store
 from tasks.thresholds import Thresholds
+from tasks.train_measure import SETTINGS
 from tasks.validation import Validation
 
 VERSION = 2
@@ -138,6 +142,7 @@ def score(
     torch.set_num_threads(num_threads(runtime))
     device = choose_device(runtime)
     snapshot = best_snapshot(training)
+    check_tokenizer(snapshot.weights, shards.directory)
     model = load_apr(snapshot.weights, device)
     index = shards.read_index(ShardsIndex)
     validation = Validation.open(
@@ -145,6 +150,7 @@ def score(
         index,
         batch_rows=runtime.evaluate_batch_rows,
         device=device,
+        document_end=_train_settings(training).document_end(index.end_of_text_id),
     )
     counter = validation.count(model)
     _write_losses(out / LOSSES, shards.directory, index, counter)
@@ -159,7 +165,14 @@ def score(
 
 def best_snapshot(training: Artefact) -> Snapshot:
     """Return the snapshot with the lowest validation loss."""
-    return Snapshot(training.directory / SNAPSHOTS, int(training.index["content"]["best_epoch"]))
+    return Snapshot.of_epoch(
+        training.directory / SNAPSHOTS, int(training.index["content"]["best_epoch"])
+    )
+
+
+def _train_settings(training: Artefact) -> TrainSettings:
+    settings: dict[str, Any] = json.loads((training.directory / SETTINGS).read_text())
+    return TrainSettings(**settings["train"])
 
 
 def _write_losses(path: Path, shards: Path, index: ShardsIndex, counter: LossCounter) -> None:

@@ -12,10 +12,20 @@ from typing import Any
 
 from evidence.records import flatten
 from tasks.snapshots import complete_snapshots
+from tasks.step_watch import GPU_FIELDS, MFU
 from tasks.telemetry import TELEMETRY
-from tasks.training_log import TRAIN_LOG, LogTail
+from tasks.training_log import TRAIN_LOG, LogTail, read_rows
 
-STEP_METRICS = ("train_loss", "grad_norm", "learning_rate", "tokens_per_second", "tokens_seen")
+STEP_METRICS = (
+    "train_loss",
+    "grad_norm",
+    "update_norm",
+    "learning_rate",
+    "tokens_per_second",
+    "tokens_seen",
+)
+DEVICE_METRICS = (MFU, *sorted(GPU_FIELDS))
+"What not every device tells."
 EPOCH_METRICS = ("val_loss", "val_bits_per_byte", "val_loss_standard_error", "corpus_passes")
 
 
@@ -31,9 +41,9 @@ class Point:
 
 def step_points(training: Path, after_step: int) -> Iterator[Point]:
     """Yield the metrics of every step after the last one sent."""
-    for row in LogTail(training / TRAIN_LOG).rows():
+    for row in read_rows(training / TRAIN_LOG):
         if row["step"] > after_step:
-            for key in STEP_METRICS:
+            for key in (*STEP_METRICS, *(key for key in DEVICE_METRICS if key in row)):
                 yield Point(key, row[key], int(row["time"] * 1000), row["step"])
 
 

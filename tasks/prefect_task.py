@@ -13,10 +13,10 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.runtime import flow_run, task_run
 
-from tasks.errors import WorkerDiedError
 from tasks.progress import say_done
 from tasks.run_record import Run
 from tasks.stage import Stage
+from tasks.train_errors import WorkerDiedError
 
 NUM_RETRIES = 2
 RETRY_SECONDS = 2.0

@@ -1,11 +1,15 @@
 """Settings that change how fast a result comes, not what it is; no recipe includes them."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from data.fetch import Fetching
 from model.errors import WrongSettingError
+from model.ranks import Parallelism
 from tasks import places
+
+DEVICE = re.compile(r"cpu|cuda(:([0-9]|1[0-5]))?|auto")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,8 +18,18 @@ class RuntimeSettings:
 
     num_threads: int
     "CPU threads of one process; 0 takes every core."
-    device: Literal["auto", "cpu", "cuda"]
-    "`auto` takes the first GPU where there is one; an explicit device is never replaced."
+    device: str
+    "`cpu`, `cuda`, `cuda:N` or `auto`, which alone takes the CPU where there is no GPU."
+    num_ranks: int
+    "Processes that train together, on a GPU each or all on the CPU; 0 takes every GPU."
+    parallelism: Parallelism
+    "What ranks hold: `ddp` all of the model each, `fsdp` a part of it each."
+    deterministic: bool
+    "The same bits again on a GPU, at some cost; on the CPU they are the same without it."
+    start_timeout_seconds: float
+    "Until the first step a rank must give a sign of life as often as this."
+    step_timeout_seconds: float
+    "From the first step on."
     evaluate_batch_rows: int
     task_runner: Literal["processes", "inline", "dask", "ray"]
     "Where units of work are made: in processes of this machine, in this one, or on a cluster."
@@ -35,23 +49,22 @@ class RuntimeSettings:
 
         Raises: WrongSettingError.
         """
-        if self.num_threads < 0:
-            raise WrongSettingError("runtime.num_threads", self.num_threads, "at least 0")
-        if self.evaluate_batch_rows < 1:
-            found = self.evaluate_batch_rows
-            raise WrongSettingError("runtime.evaluate_batch_rows", found, "at least 1")
-        if self.scheduler and self.task_runner not in ("dask", "ray"):
-            expected = "empty unless runtime.task_runner is dask or ray"
-            raise WrongSettingError("runtime.scheduler", self.scheduler, expected)
-        if self.num_workers < 0:
-            raise WrongSettingError("runtime.num_workers", self.num_workers, "at least 0")
-        if self.fetch_requests < 1:
-            raise WrongSettingError("runtime.fetch_requests", self.fetch_requests, "at least 1")
-        if self.fetch_retries < 0:
-            raise WrongSettingError("runtime.fetch_retries", self.fetch_retries, "at least 0")
-        if not self.fetch_patience_seconds > 0:
-            seconds = self.fetch_patience_seconds
-            raise WrongSettingError("runtime.fetch_patience_seconds", seconds, "above 0")
+        if not DEVICE.fullmatch(self.device):
+            expected = "cpu, cuda, cuda:N with N from 0 to 15, or auto"
+            raise WrongSettingError("runtime.device", self.device, expected)
+        for name in ("num_threads", "num_ranks", "num_workers", "fetch_retries"):
+            self._require(name, getattr(self, name) >= 0, "at least 0")
+        for name in ("evaluate_batch_rows", "fetch_requests"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("start_timeout_seconds", "step_timeout_seconds", "fetch_patience_seconds"):
+            self._require(name, getattr(self, name) > 0, "above 0")
+        has_cluster = self.task_runner in ("dask", "ray")
+        expected = "empty unless runtime.task_runner is dask or ray"
+        self._require("scheduler", has_cluster or not self.scheduler, expected)
+
+    def _require(self, name: str, holds: bool, expected: str) -> None:  # noqa: FBT001
+        if not holds:
+            raise WrongSettingError(f"runtime.{name}", getattr(self, name), expected)
 
     @property
     def fetching(self) -> Fetching:

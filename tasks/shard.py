@@ -4,16 +4,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from data.baselines import cross_entropies, target_bytes
-from data.digests import DIGEST_BYTES, digests_of, shared_digests
-from data.documents import DOCUMENTS
+from data.baselines import BASELINES, cross_entropies, target_bytes
 from data.pretokenize import TokensIndex
 from data.progress import Progress
 from data.rows import PADDING, Rows, blocks, open_rows
-from data.shard import SUFFIXES, VERSION, ShardIndex, ShardSettings, ShardsIndex, shard
+from data.shard import VERSION, ShardSettings, ShardsIndex, shard
 from data.split import SPLITS
 from data.token_statistics import DegenerateBounds, TokenCounter
 from data.tokenizer import TOKENIZER, Tokenizer
@@ -25,13 +21,13 @@ from tasks.prefect_task import publish, stage_task, tracking
 from tasks.progress import progress_bars
 from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
+from tasks.shared_documents import num_shared_documents
 from tasks.stage import Stage, perform
 from tasks.store import Artefact, open_store
 from tasks.thresholds import Thresholds
 from tasks.units import make_units
 
 READ_TOKENS = 1 << 22
-BASELINES = "baselines.json"
 
 
 def build_shards(
@@ -89,19 +85,6 @@ def _count(rows: Rows, index: ShardsIndex) -> TokenCounter:
         ids_NS = rows.take(block)
         counter.add(ids_NS[ids_NS != PADDING])
     return counter
-
-
-def num_shared_documents(directory: Path, index: ShardsIndex) -> int:
-    """Count the texts that are in both splits; of the larger one, only a shard is in memory."""
-    nothing = np.empty((0, DIGEST_BYTES), np.uint8)
-    held_out = [nothing, *(_texts(directory, entry) for entry in index.val.shards)]
-    trained_on = (_texts(directory, entry) for entry in index.train.shards)
-    return len(shared_digests(np.concatenate(held_out), trained_on))
-
-
-def _texts(directory: Path, entry: ShardIndex) -> NDArray[np.uint8]:
-    table = pq.read_table(directory / f"{entry.name}{SUFFIXES[DOCUMENTS]}", columns=["sha256"])
-    return digests_of(table["sha256"])
 
 
 def summary(measured: Measurements) -> str:

@@ -6,12 +6,13 @@ same way. What a stage measured is computed from the artefact on disk, by the sa
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evidence.gates import Gate, Measurements, Verdict, judge, require, verdict_record
+from evidence.gates import Gate, Measurements, Verdict, require, verdict_record
+from evidence.gates import judge_all as judge_measured
 from evidence.records import STAGE_SCHEMA, Recipe, stage_file, write_record
 from evidence.refs import REF_TYPES, Ref, parse_ref
 from tasks.errors import storage_error
@@ -110,11 +111,11 @@ def _facts(
 
 
 def judge_all(
-    gates: tuple[Gate, ...], measurements: Measurements, thresholds: Mapping[str, float]
+    gates: Iterable[Gate], measurements: Measurements, thresholds: Mapping[str, float]
 ) -> list[Verdict]:
     """Judge gates against measurements and the run's thresholds."""
     named = {f"thresholds.{name}": value for name, value in thresholds.items()}
-    return [judge(gate, {**measurements, **named}) for gate in gates]
+    return judge_measured(gates, {**measurements, **named})
 
 
 def _obtain(

@@ -14,8 +14,40 @@ class Thresholds:
     "Largest share of unknown tokens in the token stream."
     min_entropy_bits: float
     "Smallest entropy of single token ids: a stream of one id has none."
+    min_val_batches: float
+    "Validation rows by the rows of a training batch, at least."
+    max_spread_error: float
+    "Largest relative difference of a new matrix's standard deviation to the planned one."
+    max_kurtosis_error: float
+    "Largest difference of a new matrix's kurtosis to the three of a normal distribution."
+    max_forward_error: float
+    "Largest relative L2 difference of the logits to those of a plain float64 implementation."
+    max_gradient_error: float
+    "Largest relative difference of the gradient to the slope of a plain float64 loss."
+    max_leaked_rows: float
+    "Largest number of validation rows in a training batch."
+    max_repeated_values: float
+    "How many steps in a row may report one same loss, or one same gradient norm."
+    min_loss_nats: float
+    "Below which no loss on text is believed."
+    max_loss_to_uniform: float
+    "Largest ratio of a step's loss to that of a uniform guess; a new model is slightly above one."
+    min_wall_to_fastest: float
+    "Smallest ratio of a step's time to the shortest of those before."
+    min_mfu: float
+    "Smallest mean model FLOPs utilisation of an epoch, convention C1, on a device of known peak."
+    max_mfu: float
+    "Largest model FLOPs utilisation of a step."
+    min_gpu_busy_share: float
+    "Smallest share of an epoch's steps in which NVML sees the device busy."
     max_val_loss_growth: float
-    "Largest ratio of an epoch's validation loss to the one before."
+    "Largest ratio of an epoch's validation loss to the one before; to a uniform guess at first."
+    max_val_below_train_errors: float
+    "By how many standard errors validation may be better than training at an epoch's end."
+    max_gap_growth_errors: float
+    "The aim: by how many standard errors validation falls behind training, at most."
+    max_improvement_error_nats: float
+    "Largest standard error of an epoch's improvement: what is smaller goes unseen."
     max_loss_to_unigram: float
     "Largest ratio of the validation loss to the unigram cross-entropy."
     max_loss_to_bigram: float

@@ -4,144 +4,34 @@ The worker is a process of its own, so that this one can watch it: progress goes
 and to the Prefect UI from here, and a worker that dies is started again from its last snapshot.
 """
 
-import json
 import shutil
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from data.shard import ShardsIndex
 from evidence.canonical import pretty
-from evidence.gates import Gate, Measurements
 from evidence.records import SEAL
 from evidence.refs import ShardsRef, TrainingRef
-from model.flops import training_flops_per_token
-from model.llama import Llama, LlamaSettings, num_parameters
-from model.schedule import learning_rate
-from model.train import VERSION, TrainSettings
-from tasks import places
-from tasks.device import choose_device, num_threads
-from tasks.errors import PreflightError, WorkerDiedError, WorkerFailedError
+from model.llama import LlamaSettings
+from model.train import TrainSettings
+from tasks.device import choose_device, num_ranks, num_threads
 from tasks.live import announce
 from tasks.prefect_task import publish, stage_task, tracking
+from tasks.preflight import check_fits
 from tasks.progress import ProgressArtifact, progress_bars
+from tasks.rank_processes import run_ranks
 from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
-from tasks.snapshots import MAX_EPOCHS, best_record, complete_snapshots
-from tasks.stage import Done, Stage, perform
+from tasks.snapshots import best_record, complete_snapshots
+from tasks.stage import Done, perform
 from tasks.store import Artefact, open_store
-from tasks.telemetry import sampling
 from tasks.thresholds import Thresholds
-from tasks.train_worker import FAILED, Job
-from tasks.training_log import TRAIN_LOG, LogTail, read_rows
-
-SETTINGS = "settings.json"
-LOOK_SECONDS = 0.2
-
-
-def measure(artefact: Artefact) -> Measurements:
-    """Compute everything again from the step log and the epoch records."""
-    directory = artefact.directory
-    rows = read_rows(directory / TRAIN_LOG)
-    settings = json.loads((directory / SETTINGS).read_text())
-    train = TrainSettings(**settings["train"])
-    epochs = [snapshot.read() for snapshot in complete_snapshots(directory)]
-    best = best_record(epochs)
-    tokens_per_second = sum(row["tokens"] for row in rows) / sum(
-        row["wall_seconds"] for row in rows
-    )
-    llama = LlamaSettings(**settings["model"])
-    flops = training_flops_per_token(llama, settings["context_length"])
-    tokens_seen = sum(row["tokens"] for row in rows)
-    return {
-        "steps": len(rows),
-        "steps_planned": train.num_steps,
-        "steps_in_order": int([row["step"] for row in rows] == list(range(1, len(rows) + 1))),
-        "tokens_seen": tokens_seen,
-        "tokens_per_parameter": tokens_seen / _num_parameters(llama),
-        "epochs": len(epochs),
-        "first_train_loss": rows[0]["train_loss"],
-        "train_loss": epochs[-1]["train_loss"],
-        "val_loss": epochs[-1]["val_loss"],
-        "best_val_loss": best["val_loss"],
-        "best_epoch": best["epoch"],
-        "val_bits_per_byte": best["val_bits_per_byte"],
-        "largest_schedule_error": max(_schedule_error(row, train) for row in rows),
-        "grad_norm_max": max(row["grad_norm"] for row in rows),
-        "tokens_per_second": tokens_per_second,
-        "useful_gflops_per_second": tokens_per_second * flops / 1e9,
-        "corpus_passes": epochs[-1]["corpus_passes"],
-    }
-
-
-def _num_parameters(settings: LlamaSettings) -> int:
-    with torch.device("meta"):
-        return num_parameters(Llama(settings))
-
-
-def _schedule_error(row: Mapping[str, Any], train: TrainSettings) -> float:
-    planned = learning_rate(
-        row["step"],
-        peak=train.peak_lr,
-        final_ratio=train.final_lr_ratio,
-        warmup_steps=train.warmup_steps,
-        num_steps=train.num_steps,
-    )
-    return abs(float(row["learning_rate"]) - planned)
-
-
-def summary(measured: Measurements) -> str:
-    """Say in a line what came out."""
-    return (
-        f"{measured['steps']} steps, {measured['tokens_seen']:,} tokens; "
-        f"validation loss {measured['best_val_loss']:.3f} nats"
-    )
-
-
-STAGE = Stage(
-    name="train",
-    version=VERSION,
-    ref_type=TrainingRef,
-    measure=measure,
-    summary=summary,
-    gates=(
-        Gate(
-            id="train.budget",
-            sentence="exactly the planned steps were executed",
-            measured="steps",
-            operator="==",
-            threshold="steps_planned",
-        ),
-        Gate(
-            id="train.order",
-            sentence="the step log has every step once, in order",
-            measured="steps_in_order",
-            operator="==",
-            threshold=1,
-        ),
-        Gate(
-            id="train.schedule",
-            sentence="the optimizer's learning rate was the schedule's at every step",
-            measured="largest_schedule_error",
-            operator="==",
-            threshold=0,
-        ),
-        Gate(
-            id="train.learned",
-            sentence="validation loss ended below the first training loss",
-            measured="val_loss",
-            operator="<",
-            threshold="first_train_loss",
-        ),
-    ),
-)
+from tasks.train_job import Job
+from tasks.train_measure import SETTINGS, STAGE
+from tasks.train_outcome import success
+from tasks.training_log import TRAIN_LOG, LogTail
 
 
 @stage_task("train", "train {model.num_layers}x{model.hidden_size} for {settings.num_steps} steps")
@@ -159,13 +49,14 @@ def train_task(
     def build(directory: Path) -> dict[str, Any]:
         artefact = open_store().open(shards)
         index = artefact.read_index(ShardsIndex)
-        check_fits(index, model, settings)
+        check_fits(index, model, settings, num_ranks(runtime))
         announce(run, directory)
         made_with = {"shards": str(shards), "context_length": index.context_length}
         (directory / SETTINGS).write_bytes(pretty({**recipe_settings, **made_with}))
         job = _job(directory, artefact, model, settings, thresholds, runtime)
-        _run_worker(job, settings.num_steps)
-        return _index(directory)
+        with progress_bars() as bars:
+            run_ranks(job, _Progress(directory, settings.num_steps, bars).show)
+        return _index(directory, settings)
 
     done = perform(
         run,
@@ -181,34 +72,6 @@ def train_task(
     _copy_epoch_records(run, done)
     publish(run, STAGE, done.record)
     return TrainingRef(done.ref.digest)
-
-
-def check_fits(index: ShardsIndex, model: LlamaSettings, settings: TrainSettings) -> None:
-    """Refuse a model or a budget that these shards cannot serve, before any compute.
-
-    Raises: PreflightError.
-    """
-    if model.vocab_size != index.vocab_size:
-        expected = f"the tokenizer's {index.vocab_size}"
-        raise PreflightError("model.vocab_size", model.vocab_size, expected)
-    if model.max_position_embeddings < index.context_length:
-        found = model.max_position_embeddings
-        expected = f"at least shard.context_length ({index.context_length})"
-        raise PreflightError("model.max_position_embeddings", found, expected)
-    num_epochs = -(-settings.num_steps // settings.steps_per_epoch)
-    if num_epochs > MAX_EPOCHS:
-        expected = f"at least {-(-settings.num_steps // MAX_EPOCHS)}: at most {MAX_EPOCHS} epochs"
-        raise PreflightError("train.steps_per_epoch", settings.steps_per_epoch, expected)
-    if settings.batch_rows > index.train.num_rows:
-        expected = f"at most the {index.train.num_rows} training rows"
-        raise PreflightError("train.batch_rows", settings.batch_rows, expected)
-    available = settings.max_passes * (index.train.num_rows // settings.batch_rows)
-    if settings.num_steps > available:
-        expected = (
-            f"at most {available}: {index.train.num_rows} rows in batches of "
-            f"{settings.batch_rows}, {settings.max_passes} passes"
-        )
-        raise PreflightError("train.num_steps", settings.num_steps, expected)
 
 
 def _job(
@@ -227,69 +90,46 @@ def _job(
         model=model,
         train=settings,
         evaluate_batch_rows=runtime.evaluate_batch_rows,
-        max_val_loss_growth=thresholds.max_val_loss_growth,
+        thresholds=thresholds,
         num_threads=num_threads(runtime),
         device=choose_device(runtime),
+        num_ranks=num_ranks(runtime),
+        parallelism=runtime.parallelism,
+        deterministic=runtime.deterministic,
+        start_timeout_seconds=runtime.start_timeout_seconds,
+        step_timeout_seconds=runtime.step_timeout_seconds,
     )
 
 
-def _run_worker(job: Job, num_steps: int) -> None:
-    """Run the worker to its end, showing what it logs.
+class _Progress:
+    """Shows the steps that the worker has logged since the last look."""
 
-    Raises: WorkerFailedError with the worker's own words, WorkerDiedError if it had none.
-    """
-    command = [sys.executable, "-m", "tasks.train_worker"]
-    with (
-        tempfile.TemporaryFile("w+") as said,
-        tempfile.TemporaryFile("w+") as complained,
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=said, stderr=complained, cwd=places.PROJECT
-        ) as worker,
-        sampling(Path(job.directory), worker.pid),
-        progress_bars() as bars,
-    ):
-        try:
-            assert worker.stdin is not None
-            worker.stdin.write(json.dumps(asdict(job)).encode())
-            worker.stdin.close()
-            _watch(worker, LogTail(Path(job.directory) / TRAIN_LOG), num_steps, bars)
-        finally:
-            worker.terminate()
-            worker.wait()
-        if worker.returncode == FAILED:
-            said.seek(0)
-            words = json.loads(said.read().splitlines()[-1])
-            raise WorkerFailedError(words["error"], words["message"], words["hint"])
-        if worker.returncode:
-            complained.seek(0)
-            raise WorkerDiedError(worker.returncode, complained.read())
+    def __init__(self, directory: Path, num_steps: int, bars: Callable[[str, int, int], None]):
+        self._tail = LogTail(directory / TRAIN_LOG)
+        self._num_steps = num_steps
+        self._bars = bars
+        self._artifact = ProgressArtifact("train-progress", f"training steps of {num_steps}")
+
+    def show(self) -> None:
+        """Look, and show."""
+        for row in self._tail.rows():
+            self._bars(f"train, loss {row['train_loss']:.3f}", row["step"], self._num_steps)
+            self._artifact.show(row["step"], self._num_steps)
 
 
-def _watch(
-    worker: subprocess.Popen[bytes],
-    tail: LogTail,
-    num_steps: int,
-    bars: Callable[[str, int, int], None],
-) -> None:
-    artifact = ProgressArtifact("train-progress", f"training steps of {num_steps}")
-    running = True
-    while running:
-        running = worker.poll() is None
-        for row in tail.rows():
-            bars(f"train, loss {row['train_loss']:.3f}", row["step"], num_steps)
-            artifact.show(row["step"], num_steps)
-        if running:
-            time.sleep(LOOK_SECONDS)
-
-
-def _index(directory: Path) -> dict[str, Any]:
-    """Say how far the training came and which snapshot is the best."""
+def _index(directory: Path, settings: TrainSettings) -> dict[str, Any]:
+    """Say how far the training came, how it ended and which snapshot is the best."""
     epochs = [snapshot.read() for snapshot in complete_snapshots(directory)]
     best = best_record(epochs)
     return {
         "num_epochs": len(epochs),
         "num_steps": epochs[-1]["step"],
         "tokens_seen": epochs[-1]["tokens_seen"],
+        "outcome": success(
+            best["val_loss"],
+            settings.target_val_loss,
+            ended_early=epochs[-1]["step"] < settings.num_steps,
+        ),
         "best_epoch": best["epoch"],
         "best_val_loss": best["val_loss"],
         "best_record": best[SEAL],

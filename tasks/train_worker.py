@@ -1,14 +1,15 @@
-"""The process that trains: reads a job from stdin, appends every fact to the training directory.
+"""The process that trains, one a rank: appends every fact to the training directory.
 
 It imports neither Prefect nor MLflow, so that neither can slow or stop a training. It goes on from
-the last complete snapshot that it finds. A failure on purpose is one JSON line on stdout.
+the last complete snapshot that it finds. The first rank alone writes; all of them read, compute and
+decide the same.
 """
 
-import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,231 +20,242 @@ from pydantic import TypeAdapter
 from data.batches import batches
 from data.rows import open_rows
 from data.shard import ShardsIndex
-from evidence.canonical import file_sha256
-from evidence.gates import Gate, judge, require
-from evidence.records import epoch_fields, write_record
-from model.apr_model import read_model, write_model
-from model.llama import LlamaSettings
-from model.loss_statistics import LossStatistics, bits_per_byte
-from model.train import EpochReport, StepReport, TrainSettings, train
+from model.apr_model import read_model
+from model.errors import ModelFormatError
+from model.memory import is_out_of_memory
+from model.ranks import Ranks
+from model.train import SpikeReport, StepReport, train
 from model.training_state import (
     TrainingState,
     load_training_state,
     new_state,
-    save_training_state,
-    weights,
 )
-from tasks.directories import sync
+from tasks.epoch_end import end_epoch, stop
 from tasks.errors import storage_error
 from tasks.known_errors import KNOWN_ERRORS
-from tasks.probe import probe_ids, write_fingerprint
+from tasks.memory import memory_error
 from tasks.processes import die_with_parent
-from tasks.snapshots import SNAPSHOTS, Snapshot, complete_snapshots, drop_incomplete
-from tasks.training_log import TRAIN_LOG, append_row, read_rows, truncate
+from tasks.pulse import Heart
+from tasks.rank import asked_to_stop, group_facts, joined, own_device, own_rank, say
+from tasks.session import Session
+from tasks.snapshot_writer import SnapshotWriter
+from tasks.snapshots import (
+    SNAPSHOTS,
+    Snapshot,
+    complete_snapshots,
+    drop_incomplete,
+    latest_snapshot,
+)
+from tasks.train_errors import StoppedError
+from tasks.train_job import Job, read_job
+from tasks.train_judge import TrainJudge, is_finished
+from tasks.training_log import TRAIN_LOG, truncate
+from tasks.training_start import Surroundings, look_around
 from tasks.validation import Validation
 
 FAILED = 5
 "The exit status of a failure that the worker explained."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """All that the worker needs to know; plain values, so that it crosses a pipe."""
-
-    directory: str
-    shards: str
-    shards_ref: str
-    shards_index: dict[str, Any]
-    model: LlamaSettings
-    train: TrainSettings
-    evaluate_batch_rows: int
-    max_val_loss_growth: float
-    num_threads: int
-    device: str
-
-
 def main() -> int:
-    """Do the job on stdin; say in one JSON line why, if it cannot be done."""
-    die_with_parent()
-    job = TypeAdapter(Job).validate_json(sys.stdin.buffer.read())
+    """Do the job in the directory that is named; say why, if it cannot be done."""
+    die_with_parent(signal.SIGKILL)
+    is_asked_to_stop = asked_to_stop()
+    control = Path(sys.argv[1])
+    heart = Heart(control, own_rank())
+    job = read_job(control)
     try:
-        work(job)
+        with joined(job, heart, is_asked_to_stop) as ranks:
+            work(job, ranks, heart)
+    except StoppedError as stopped:
+        say(control, "stopped", stopped.step)
+        return 0
     except Exception as error:
         # A full disk comes in as many classes as there are libraries that write.
         cause = error if isinstance(error, KNOWN_ERRORS) else storage_error(error)
+        say(control, "failed" if cause else "crashed", heart.step, cause or error)
         if cause is None:
             raise
-        said = {"error": type(cause).__name__, "message": str(cause), "hint": cause.hint}
-        sys.stdout.write(json.dumps(said) + "\n")
         return FAILED
+    say(control, "done", heart.step)
     return 0
 
 
-def work(job: Job) -> None:
-    """Train from the last complete snapshot to the end of the budget."""
-    torch.set_num_threads(job.num_threads)
-    directory = Path(job.directory)
-    (directory / SNAPSHOTS).mkdir(exist_ok=True)
-    drop_incomplete(directory)
-    state = _restore(job, directory)
-    truncate(directory / TRAIN_LOG, state.step)
-    index = TypeAdapter(ShardsIndex).validate_python(job.shards_index)
-    rows = open_rows(Path(job.shards), index, "train")
-    stream = batches(
-        rows,
-        batch_rows=job.train.batch_rows,
-        seed=job.train.seed,
-        max_passes=job.train.max_passes,
-        cursor=state.cursor_rows,
-    )
-    validation = Validation.open(
-        Path(job.shards), index, batch_rows=job.evaluate_batch_rows, device=job.device
-    )
-    _follow(job, directory, state, stream, validation, num_train_rows=len(rows))
+def work(job: Job, ranks: Ranks | None = None, heart: Heart | None = None) -> None:
+    """Train from the last complete snapshot to the end of the budget.
 
-
-def _follow(
-    job: Job,
-    directory: Path,
-    state: TrainingState,
-    stream: Iterator[np.ndarray[Any, Any]],
-    validation: Validation,
-    *,
-    num_train_rows: int,
-) -> None:
-    """Consume the training's facts: log every step, validate and save every epoch."""
-    last = time.perf_counter()
-    with (directory / TRAIN_LOG).open("a") as log:
-        for report in train(state, stream, job.train):
-            seconds = time.perf_counter() - last
-            if isinstance(report, StepReport):
-                append_row(log, _step_row(report, state, seconds))
-            else:
-                passes = state.cursor_rows / num_train_rows
-                _end_epoch(job, directory, state, report, validation, passes=passes)
-            last = time.perf_counter()
-
-
-def _step_row(report: StepReport, state: TrainingState, seconds: float) -> dict[str, Any]:
-    return {
-        "step": report.step,
-        "train_loss": report.train_loss,
-        "grad_norm": report.grad_norm,
-        "learning_rate": report.learning_rate,
-        "tokens": report.tokens,
-        "tokens_seen": state.tokens_seen,
-        "tokens_per_second": report.tokens / seconds,
-        "wall_seconds": seconds,
-        "time": time.time(),
-    }
-
-
-def _end_epoch(
-    job: Job,
-    directory: Path,
-    state: TrainingState,
-    report: EpochReport,
-    validation: Validation,
-    *,
-    passes: float,
-) -> None:
-    """Validate, save weights and state, and write the epoch's record last.
-
-    Raises: GateFailedError when the validation loss grew beyond the threshold.
+    Raises: StoppedError once a snapshot says where it was asked to stop.
     """
-    begin = time.perf_counter()
-    snapshot = Snapshot(directory / SNAPSHOTS, report.epoch)
-    statistics = validation.count(state.model).statistics()
-    write_model(
-        snapshot.weights,
-        job.model,
-        weights(state),
-        tokenizer_json=validation.tokenizer_json,
-        provenance={"name": f"step-{state.step}", "source": f"rows of {job.shards_ref}"},
+    ranks = ranks or Ranks()
+    directory = Path(job.directory)
+    if ranks.rank == 0:
+        (directory / SNAPSHOTS).mkdir(exist_ok=True)
+        drop_incomplete(directory)
+    # The first rank's choice: what the others find may be what it is about to drop.
+    found = (latest_snapshot(directory), is_finished(directory, job.train))
+    latest, finished = ranks.gather(found)[0]
+    if finished:
+        return
+    state = _restore(job, latest, ranks)
+    with SnapshotWriter() as writer:
+        session = _begin(job, ranks, heart, state, writer)
+        stream = _until_stopped(session, _stream(session))
+        while not session.ended and session.state.step < job.train.num_steps:
+            _follow_in_memory(session, stream)
+        writer.wait(session.beat)
+
+
+def _begin(
+    job: Job, ranks: Ranks, heart: Heart | None, state: TrainingState, writer: SnapshotWriter
+) -> Session:
+    """Open everything, cut the log to where training goes on, and look whether all is well.
+
+    Raises: GateFailedError.
+    """
+    directory, shards = Path(job.directory), Path(job.shards)
+    index = TypeAdapter(ShardsIndex).validate_python(job.shards_index)
+    validation = Validation.open(
+        shards,
+        index,
+        batch_rows=job.evaluate_batch_rows,
+        device=own_device(job),
+        document_end=job.train.document_end(index.end_of_text_id),
     )
-    snapshot.state.mkdir()
-    save_training_state(state, snapshot.state)
-    write_fingerprint(state.model, probe_ids(validation.rows), snapshot.state)
-    sync(snapshot.state)
-    rows = [
-        row for row in read_rows(directory / TRAIN_LOG) if row["step"] > _previous_step(snapshot)
-    ]
-    validation_seconds = time.perf_counter() - begin
-    # Judged before the record makes the epoch complete: nothing resumes from a diverged model.
-    # And before it is composed: the perplexity of such a loss may be beyond any float.
-    _require_stable(job, snapshot, statistics.mean_nats)
-    record = epoch_record(job, snapshot, rows, statistics, validation.num_bytes, passes=passes)
-    record["validation_seconds"] = validation_seconds
-    write_record(snapshot.record, record)
-
-
-def epoch_record(
-    job: Job,
-    snapshot: Snapshot,
-    rows: list[dict[str, Any]],
-    statistics: LossStatistics,
-    val_bytes: int,
-    *,
-    passes: float,
-) -> dict[str, Any]:
-    """Compose an epoch's record: the reference's nine fields, then what it lacked."""
-    seconds = sum(row["wall_seconds"] for row in rows)
-    fields = epoch_fields(
-        epoch=snapshot.epoch,
-        train_losses=[row["train_loss"] for row in rows],
-        val_loss=statistics.mean_nats,
-        optimizer_state_sha=file_sha256(snapshot.state / "optimizer.safetensors"),
-        wall_seconds=seconds,
-        tokens_seen=rows[-1]["tokens_seen"],
-        grad_norms=[row["grad_norm"] for row in rows],
+    places = Surroundings(
+        directory=directory,
+        shards=shards,
+        index=index,
+        validation=validation.rows,
+        device=torch.device(own_device(job)),
+        ranks=ranks,
     )
-    return {
-        **fields,
-        "step": rows[-1]["step"],
-        "val_loss_standard_error": statistics.standard_error_nats,
-        "val_tokens": statistics.num_tokens,
-        "val_documents": statistics.num_documents,
-        "val_bits_per_byte": bits_per_byte(statistics.mean_nats, statistics.num_tokens, val_bytes),
-        "learning_rate": rows[-1]["learning_rate"],
-        "tokens_per_second": sum(row["tokens"] for row in rows) / seconds,
-        "corpus_passes": passes,
-        "weights_sha256": file_sha256(snapshot.weights),
-        "shards": job.shards_ref,
-    }
-
-
-def stability_gate(epoch: int) -> Gate:
-    """Say what a validation loss must keep to after an epoch."""
-    return Gate(
-        id="train.stable",
-        sentence=f"validation loss after epoch {epoch} stays near the epoch before",
-        measured="val_loss",
-        operator="<=",
-        threshold="limit",
+    start = {**look_around(state, job.train, places), **group_facts(job, ranks)}
+    judge = None
+    if ranks.rank == 0:
+        truncate(directory / TRAIN_LOG, state.cursor_rows)
+        judge = TrainJudge(start, job.train, job.thresholds, places)
+    session = Session(
+        job=job,
+        ranks=ranks,
+        heart=heart,
+        state=state,
+        train_rows=open_rows(shards, index, "train"),
+        validation=validation,
+        judge=judge,
+        writer=writer,
     )
+    session.agree_whether_ended()
+    return session
 
 
-def _require_stable(job: Job, snapshot: Snapshot, val_loss: float) -> None:
-    earlier = complete_snapshots(snapshot.directory.parent)
-    before = (
-        float(earlier[-1].read()["val_loss"]) if earlier else float(np.log(job.model.vocab_size))
+def _stream(session: Session) -> Iterator[np.ndarray[Any, Any]]:
+    """Read batches from where training has come to."""
+    train = session.job.train
+    stream = batches(
+        session.train_rows,
+        batch_rows=train.batch_rows,
+        seed=train.seed,
+        max_passes=train.max_passes,
+        cursor=session.state.cursor_rows,
     )
-    limit = before * job.max_val_loss_growth
-    require([judge(stability_gate(snapshot.epoch), {"val_loss": val_loss, "limit": limit})])
+    return session.judge.leaks.watching(stream) if session.judge else stream
 
 
-def _previous_step(snapshot: Snapshot) -> int:
-    earlier = complete_snapshots(snapshot.directory.parent)
-    return int(earlier[-1].read()["step"]) if earlier else 0
+def _follow_in_memory(session: Session, stream: Iterator[np.ndarray[Any, Any]]) -> None:
+    """Follow; where memory runs out, say what would have fitted.
+
+    Raises: MemoryFullError.
+    """
+    try:
+        return _follow(session, stream)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        # Its frames hold what the failed step had allocated.
+        error.__traceback__ = None
+        del error
+    raise memory_error(session)
 
 
-def _restore(job: Job, directory: Path) -> TrainingState:
-    device = torch.device(job.device)
-    snapshots = complete_snapshots(directory)
-    if not snapshots:
-        return new_state(job.model, job.train, device)
-    _, tensors = read_model(snapshots[-1].weights)
-    return load_training_state(job.model, job.train, tensors, snapshots[-1].state, device)
+def _follow(session: Session, stream: Iterator[np.ndarray[Any, Any]]) -> None:
+    """Consume the training's facts: log every step, validate and save every epoch.
+
+    Returns at the end, or with an earlier state to go on from where a spike undid steps.
+    """
+    state, judge, last = session.state, session.judge, time.perf_counter()
+    with (session.directory / TRAIN_LOG if judge else Path(os.devnull)).open("a") as log:
+        facts = train(
+            state,
+            stream,
+            session.job.train,
+            session.ranks,
+            document_end=session.validation.document_end,
+        )
+        for report in facts:
+            now = time.perf_counter()
+            session.beat("training")
+            session.writer.check()
+            if isinstance(report, StepReport):
+                session.steps.append((now, now - last))
+                if judge:
+                    judge.step(log, report, state, now - last)
+            elif isinstance(report, SpikeReport):
+                earlier = _earlier(session, report)
+                if judge:
+                    judge.spike(log, report, back_to=earlier)
+                if earlier is not None:
+                    session.state = earlier
+                    return
+            else:
+                end_epoch(session, report)
+                if session.ended:
+                    return
+                now = time.perf_counter()
+            last = now
+
+
+def _earlier(session: Session, report: SpikeReport) -> TrainingState | None:
+    """Return the last epoch's state, past the data that spiked, where that is the answer.
+
+    Not that of a snapshot within an epoch: it would not be there had nobody asked to stop.
+    """
+    job = session.job
+    if job.train.spike_response != "rollback":
+        return None
+    session.writer.wait(session.beat)
+    epochs = session.ranks.gather(complete_snapshots(session.directory))[0]
+    earlier = _restore(job, epochs[-1] if epochs else None, session.ranks)
+    earlier.cursor_rows, earlier.num_spikes = report.cursor_rows, session.state.num_spikes
+    return earlier
+
+
+def _until_stopped(
+    session: Session, stream: Iterator[np.ndarray[Any, Any]]
+) -> Iterator[np.ndarray[Any, Any]]:
+    """Hand on batches; between two steps, stop where a rank was asked to.
+
+    Raises: StoppedError after the snapshot is written.
+    """
+    for ids_BS in stream:
+        if session.ranks.stopping:
+            stop(session)
+        session.beat()
+        yield ids_BS
+
+
+def _restore(job: Job, latest: Snapshot | None, ranks: Ranks) -> TrainingState:
+    """Load the latest snapshot, every byte of it checked, or begin anew.
+
+    Raises: SnapshotDamagedError, and ModelFormatError or WrongTensorsError of another model.
+    """
+    device = torch.device(own_device(job))
+    if latest is None:
+        return new_state(job.model, job.train, device, ranks)
+    latest.require_whole()
+    found, tensors = read_model(latest.weights)
+    if found != job.model:
+        raise ModelFormatError(latest.weights, f"weights of {found}", f"of {job.model}")
+    return load_training_state(job.model, job.train, tensors, latest.state, device, ranks)
 
 
 if __name__ == "__main__":

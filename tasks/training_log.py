@@ -1,4 +1,8 @@
-"""`train.jsonl`: one line a step, appended as it happens, read while it grows."""
+"""`train.jsonl`: one line a step or a spike, appended as it happens, read while it grows.
+
+Rows consumed only ever grow from line to line, also where a spike undid steps: the lines of steps
+that were undone stay, and the line of the spike says back to which step it went.
+"""
 
 import json
 import os
@@ -6,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+from tasks.step_watch import BACK_TO, SPIKE
 
 TRAIN_LOG = "train.jsonl"
 
@@ -35,9 +41,25 @@ class LogTail:
                 yield json.loads(line)
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read a whole log."""
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a whole log as it was written."""
     return list(LogTail(path).rows())
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read the steps of which a training is made: those that no spike undid."""
+    steps: list[dict[str, Any]] = []
+    for line in read_lines(path):
+        if BACK_TO in line:
+            steps = [step for step in steps if step["step"] <= line[BACK_TO]]
+        if SPIKE not in line:
+            steps.append(line)
+    return steps
+
+
+def read_spikes(path: Path) -> list[dict[str, Any]]:
+    """Read the batches that were not learnt from."""
+    return [line for line in read_lines(path) if SPIKE in line]
 
 
 def append_row(file: IO[str], row: dict[str, Any]) -> None:
@@ -46,13 +68,13 @@ def append_row(file: IO[str], row: dict[str, Any]) -> None:
     file.flush()
 
 
-def truncate(path: Path, step: int) -> None:
-    """Drop the rows after a step: work that the resumed training will do again."""
+def truncate(path: Path, cursor_rows: int) -> None:
+    """Drop the lines after a cursor: work that the resumed training will do again."""
     if not path.is_file():
         return
-    kept = [row for row in read_rows(path) if row["step"] <= step]
+    kept = [line for line in read_lines(path) if line["cursor_rows"] <= cursor_rows]
     partial = path.with_suffix(".partial")
     with partial.open("w") as file:
-        for row in kept:
-            append_row(file, row)
+        for line in kept:
+            append_row(file, line)
     partial.replace(path)

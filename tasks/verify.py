@@ -4,6 +4,7 @@ Nothing is believed because it is written: a record must agree with its seal, th
 files, the artefact that it names, and the numbers that this artefact gives again.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,21 +17,25 @@ from evidence.errors import EvidenceError
 from evidence.gates import gate_of, verdict_record
 from evidence.records import RUN_RECORD, STAGES, epoch_fields, flatten, read_record, stage_file
 from evidence.refs import Ref, parse_ref
-from tasks import bisection, checkpoint, evaluate, pretokenize, shard, train
+from model.train_settings import TrainSettings
+from tasks import bisection, checkpoint, evaluate, pretokenize, shard, train_measure
+from tasks.epoch_end import COMPARED
 from tasks.errors import NotFoundError
 from tasks.known_errors import KNOWN_ERRORS
 from tasks.run_record import PLAN, Run
-from tasks.snapshots import Snapshot, complete_snapshots
+from tasks.snapshots import FILES, Snapshot, complete_snapshots
 from tasks.stage import Stage, judge_all
 from tasks.store import Artefact, damages, open_store
+from tasks.train_judge import watch_epochs
 from tasks.training_log import TRAIN_LOG, read_rows
+from tasks.val_losses import ValLosses
 
 STAGE_OF: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         pretokenize.STAGE,
         shard.STAGE,
-        train.STAGE,
+        train_measure.STAGE,
         evaluate.STAGE,
         checkpoint.STAGE,
         bisection.STAGE,
@@ -246,16 +251,20 @@ def _check_numbers(
 
 
 def _check_epochs(report: Report, run: Run, artefact: Artefact) -> None:
-    """Recompute the nine fields of every epoch from the step log and the files."""
+    """Recompute what every epoch's record says from the step log and the files."""
     rows = read_rows(artefact.directory / TRAIN_LOG)
+    settings = json.loads((artefact.directory / train_measure.SETTINGS).read_text())
+    _, compared = watch_epochs(artefact.directory, TrainSettings(**settings["train"]))
     previous = 0
-    for snapshot in complete_snapshots(artefact.directory):
+    for snapshot, judged in zip(complete_snapshots(artefact.directory), compared, strict=True):
         name, said = snapshot.record.name, snapshot.read()
         own = [row for row in rows if previous < row["step"] <= said["step"]]
         tokens_seen = sum(row["tokens"] for row in rows if row["step"] <= said["step"])
-        for key, value in _recomputed(snapshot, said, own, tokens_seen).items():
+        found = _recomputed(snapshot, own, tokens_seen) | {key: judged.get(key) for key in COMPARED}
+        for key, value in found.items():
             report.check(
-                holds=_same(value, said[key]), failure=f"{name}: {key} is {value}, says {said[key]}"
+                holds=_same(value, said.get(key)),
+                failure=f"{name}: {key} is {value}, says {said.get(key)}",
             )
         copy = run.directory / name
         report.check(
@@ -266,12 +275,13 @@ def _check_epochs(report: Report, run: Run, artefact: Artefact) -> None:
 
 
 def _recomputed(
-    snapshot: Snapshot, said: Mapping[str, Any], rows: list[dict[str, Any]], tokens_seen: int
+    snapshot: Snapshot, rows: list[dict[str, Any]], tokens_seen: int
 ) -> dict[str, object]:
+    val = ValLosses.read(snapshot.state).statistics()
     fields = epoch_fields(
         epoch=snapshot.epoch,
         train_losses=[row["train_loss"] for row in rows],
-        val_loss=said["val_loss"],
+        val_loss=val.mean_nats,
         optimizer_state_sha=file_sha256(snapshot.state / "optimizer.safetensors"),
         wall_seconds=sum(row["wall_seconds"] for row in rows),
         tokens_seen=tokens_seen,
@@ -279,10 +289,13 @@ def _recomputed(
     )
     return {
         **fields,
+        "val_loss_standard_error": val.standard_error_nats,
+        "val_tokens": val.num_tokens,
+        "val_documents": val.num_documents,
         "learning_rate": rows[-1]["learning_rate"],
         "tokens_per_second": sum(row["tokens"] for row in rows)
         / sum(row["wall_seconds"] for row in rows),
-        "weights_sha256": file_sha256(snapshot.weights),
+        FILES: snapshot.digests(),
     }
 
 

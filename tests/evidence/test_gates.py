@@ -9,6 +9,7 @@ from evidence.gates import (
     Operator,
     gate_of,
     judge,
+    judge_all,
     require,
     verdict_record,
 )
@@ -93,7 +94,26 @@ def test_the_first_required_gate_that_fails_is_raised() -> None:
         "value": 5.0,
         "operator": "<",
         "threshold": 2.0,
+        "where": "",
     }
+
+
+def test_a_gate_that_fails_says_where() -> None:
+    with pytest.raises(GateFailedError) as caught:
+        require([judge(gate(), {"value": 5})], "step 7")
+    assert str(caught.value) == (
+        "step 7, gate stage.small: the value is small: measured 5, should be < 2"
+    )
+
+
+def test_a_gate_on_what_not_every_machine_has_is_judged_where_it_is_measured() -> None:
+    gates = (gate(id="stage.maybe", if_measured=True), gate())
+    assert [each.gate.id for each in judge_all(gates, {})] == ["stage.small"]
+    found = judge_all(gates, {"value": None})
+    assert [(each.gate.id, each.passed) for each in found] == [
+        ("stage.maybe", False),
+        ("stage.small", False),
+    ]
 
 
 def test_verdicts_that_all_hold_raise_nothing() -> None:
@@ -110,10 +130,13 @@ def test_a_recorded_verdict_is_these_fields() -> None:
         "threshold": "limit",
         "threshold_value": 3.0,
         "required": True,
+        "if_measured": False,
         "verdict": "pass",
     }
 
 
-@pytest.mark.parametrize("each", [gate(), gate(threshold="limit", required=False)])
+@pytest.mark.parametrize(
+    "each", [gate(), gate(threshold="limit", required=False, if_measured=True)]
+)
 def test_the_gate_of_a_recorded_verdict_is_read_back(each: Gate) -> None:
     assert gate_of(verdict_record(judge(each, {}))) == each

@@ -12,6 +12,7 @@ import pytest
 
 from data.source import open_source
 from flows.settings import PipelineSettings, load_settings
+from model.errors import LossSpikeError
 from tasks.bisection import STAGE as BISECT
 from tasks.bisection import bisect_task
 from tasks.checkpoint import STAGE as CHECKPOINT
@@ -21,15 +22,18 @@ from tasks.evaluate import evaluate_task
 from tasks.pretokenize import STAGE as PRETOKENIZE
 from tasks.run_record import start_run
 from tasks.shard import STAGE as SHARD
-from tasks.train import STAGE as TRAIN
 from tasks.train import train_task
+from tasks.train_measure import STAGE as TRAIN
 from tests.data.sources import repositories, settings_of, write_file_rows
 from tests.flows.conftest import places_in
 from tests.tasks.tiny import pretokenized, sharded
 
 TINY = ("train.num_steps=4", "train.steps_per_epoch=2", "train.warmup_steps=1",
         "thresholds.max_loss_to_unigram=9.0")  # fmt: skip
-OTHERWISE = ("train.optimizer=muon", "source.kind=directory")
+OTHERWISE = ("train.optimizer=muon", "source.kind=directory", "train.schedule=wsd",
+             "train.decay_steps=1", "train.early_stop_min_epochs=1")  # fmt: skip
+SPIKING = ("train.num_steps=20", "train.steps_per_epoch=20", "train.spike_response=skip",
+           "train.spike_window=2", "train.spike_deviations=1e-9", "train.max_spikes=1")  # fmt: skip
 "What only another choice reads."
 COPIES = {"dataclasses", "copy", "pydantic"}
 "Modules that read every field whatever it means."
@@ -44,9 +48,12 @@ def fields_read(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         for section in dataclasses.fields(PipelineSettings):
             _watch(section.type, read, patch)
         # The worker is called here, not started as a process, so that its reads are seen too.
-        patch.setattr("tasks.train._run_worker", lambda job, _num_steps: _work(job))
+        patch.setattr("tasks.train.run_ranks", lambda job, _look: _work(job))
         _run_all(load_settings("smoke", TINY))
         _run_all(load_settings("smoke", [*TINY, *OTHERWISE, f"source.path={_a_copy(directory)}"]))
+        # Every second step spikes under these settings.
+        with pytest.raises(LossSpikeError):
+            _run_all(load_settings("smoke", SPIKING))
         _open_tables(directory)
     return read
 

@@ -12,7 +12,8 @@ from flows import errors as flow_errors
 from flows.exit_codes import EXIT_CODES, UNEXPECTED, exit_code
 from model import errors as model_errors
 from tasks import errors as task_errors
-from tasks.errors import WorkerFailedError
+from tasks import train_errors
+from tasks.train_errors import WorkerFailedError
 
 MODULES: tuple[ModuleType, ...] = (
     data_errors,
@@ -21,6 +22,7 @@ MODULES: tuple[ModuleType, ...] = (
     flow_errors,
     model_errors,
     task_errors,
+    train_errors,
 )
 LEAVES = [
     kind
@@ -51,9 +53,8 @@ def test_the_tree_in_a_modules_docstring_names_every_class(module: ModuleType) -
 
 
 def test_the_workers_failure_has_the_code_of_the_error_that_it_names() -> None:
-    assert exit_code(WorkerFailedError("NonFiniteError", "step 3: loss is nan")) == 5
-    assert exit_code(WorkerFailedError("StorageError", "disk full")) == 7
-    assert exit_code(WorkerFailedError("Nobody", "?")) == UNEXPECTED
+    for error, code in (("NonFiniteError", 5), ("StorageError", 7), ("Nobody", UNEXPECTED)):
+        assert exit_code(WorkerFailedError(error, "why", "", "FAILED")) == code
 
 
 def test_an_error_that_nobody_listed_is_unexpected() -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C at a terminal, in the middle of training: the run ends at once and says so."""
+"""Ctrl-C at a terminal or SIGTERM, in the middle of training: the run ends and says so."""
 
 import os
 import pty
@@ -6,6 +6,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -45,7 +46,8 @@ def exit_status(pid: int, seconds: float) -> int | None:
     return None
 
 
-def test_an_interrupt_ends_the_run_at_once_and_is_recorded(own_places: Path) -> None:
+def run_until_training() -> tuple[int, int, list[psutil.Process]]:
+    """Start a long run at a terminal; return its process, the terminal and its children."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(PROJECT)
@@ -54,22 +56,51 @@ def test_an_interrupt_ends_the_run_at_once_and_is_recorded(own_places: Path) -> 
         program = "from flows.cli import main; main()"
         changes = ("num_steps=100_000", "steps_per_epoch=1000", "max_passes=1000")
         many = [word for change in changes for word in ("--set", f"train.{change}")]
-        os.execv(sys.executable, [sys.executable, "-c", program, "run", "--preset", "smoke", *many])
+        words = ["run", "--preset", "smoke", *many]
+        os.execv(sys.executable, [sys.executable, "-c", program, *words])
+    said = read_until(terminal, b"train, loss", PATIENCE_SECONDS)
+    assert b"train, loss" in said
+    # What training will see is said before it begins.
+    assert b"planned 102,400,000 tokens for " in said
+    return pid, terminal, psutil.Process(pid).children(recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "words", "error"),
+    [
+        (
+            lambda _pid, terminal: os.write(terminal, ETX),
+            130,
+            b"interrupted: what is finished is kept",
+            "KeyboardInterrupt",
+        ),
+        (
+            lambda pid, _terminal: os.kill(pid, signal.SIGTERM),
+            11,
+            b"hint: run the same command: training goes on from there",
+            "training: stopped after step ",
+        ),
+    ],
+    ids=["ctrl-c", "sigterm"],
+)
+def test_a_run_that_is_told_to_end_ends_at_once_and_says_so(
+    own_places: Path, stop: Callable[[int, int], object], code: int, words: bytes, error: str
+) -> None:
+    pid, terminal, children = run_until_training()
     try:
-        assert b"train, loss" in read_until(terminal, b"train, loss", PATIENCE_SECONDS)
-        children = psutil.Process(pid).children(recursive=True)
-        os.write(terminal, ETX)
+        stop(pid, terminal)
         said = read_until(terminal, b"never said", EXIT_SECONDS)
         status = exit_status(pid, EXIT_SECONDS)
     finally:
         os.close(terminal)
         if psutil.pid_exists(pid):
             psutil.Process(pid).kill()
-    assert status == 130, said.decode(errors="replace")
-    assert b"interrupted: what is finished is kept" in said
+    assert status == code, said.decode(errors="replace")
+    assert words in said
     assert b"Traceback" not in said
     record = all_runs()[-1].record()
     assert record is not None
-    assert (record["outcome"], record["error"]) == ("interrupted", "KeyboardInterrupt")
+    assert record["outcome"] == "interrupted"
+    assert str(record["error"]).startswith(error)
     psutil.wait_procs(children, timeout=10)
     assert [child for child in children if child.is_running()] == []

@@ -9,6 +9,7 @@ import pytest
 from data.errors import WrongSettingError as WrongDataSettingError
 from flows.errors import UnknownPresetError, UnknownSettingError, WrongValueError
 from flows.settings import PRESETS, load_settings, preset_names, setting_keys
+from model.budget import budget_sentence, planned_tokens
 from model.errors import WrongSettingError
 
 
@@ -20,6 +21,61 @@ def test_a_preset_is_complete_and_says_nothing_else(preset: str) -> None:
     )
     record = dataclasses.asdict(load_settings(preset))
     assert record["train"] == values["train"]
+
+
+SHAPE = {
+    "hidden_size": 1024,
+    "num_layers": 24,
+    "num_heads": 16,
+    "num_kv_heads": 4,
+    "intermediate_size": 2816,
+    "rope_theta": 10_000.0,
+    "rms_norm_eps": 1e-5,
+    "attention_bias": False,
+    "tie_embeddings": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("preset", "tokens", "parameters", "ratio"),
+    [
+        ("llama-370m", 409_600_000, 373_509_120, "1.1"),
+        ("llama-370m-best", 7_472_152_576, 373_605_376, "20"),
+        ("the-stack-v2", 7_471_104_000, 373_509_120, "20"),
+    ],
+)
+def test_a_preset_of_370_million_parameters_has_the_shape_and_the_budget_that_it_names(
+    preset: str, tokens: int, parameters: int, ratio: str
+) -> None:
+    settings = load_settings(preset)
+    length = settings.shard.context_length
+    assert dataclasses.asdict(settings.model).items() >= SHAPE.items()
+    assert planned_tokens(settings.train, length) == tokens
+    assert budget_sentence(settings.model, settings.train, length) == (
+        f"{tokens:,} tokens for {parameters:,} parameters, {ratio} a parameter (Chinchilla: 20)"
+    )
+
+
+def test_the_recipe_of_the_reference_is_in_its_preset() -> None:
+    settings = load_settings("llama-370m")
+    train = settings.train
+    assert (settings.shard.context_length, train.batch_rows) == (512, 16)
+    assert (train.peak_lr, train.warmup_steps, train.target_val_loss) == (3e-4, 1000, 3.0)
+    assert (train.schedule, train.final_lr_ratio, train.clip_norm) == ("cosine", 0.01, 1.0)
+    assert (train.beta1, train.beta2, train.adam_eps) == (0.9, 0.999, 1e-8)
+    assert (train.weight_decay, train.precision, train.optimizer) == (0.01, "tfloat32", "adamw")
+    assert (settings.model.vocab_size, settings.model.max_position_embeddings) == (50_257, 4096)
+
+
+def test_the_presets_of_one_corpus_share_its_tokens() -> None:
+    parts = ("source", "filters", "tokenizer", "pretokenize")
+    stack, reference, best = (
+        load_settings(name).as_record()
+        for name in ("the-stack-v2", "llama-370m", "llama-370m-best")
+    )
+    assert all(stack[part] == reference[part] for part in parts)
+    assert all(stack[part] == best[part] for part in parts if part != "tokenizer")
+    assert best["model"]["vocab_size"] % 128 == 0
 
 
 def test_an_override_changes_one_setting_through_the_same_parser() -> None:
@@ -62,7 +118,7 @@ def test_an_unknown_key_is_refused_with_the_closest_one() -> None:
         ("train.num_steps=true", "train.num_steps"),
         ("train.peak_lr='fast'", "train.peak_lr"),
         ("source.include=3", "source.include"),
-        ("runtime.device=tpu", "runtime.device"),
+        ("runtime.device=3", "runtime.device"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused(override: str, key: str) -> None:

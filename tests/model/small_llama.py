@@ -1,5 +1,7 @@
 """A Llama small enough to write out in a test, and a tokenizer that fits it."""
 
+from dataclasses import replace
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
@@ -36,10 +38,17 @@ def small_settings() -> LlamaSettings:
         rope_theta=10_000.0,
         rms_norm_eps=1e-5,
         initializer_std=0.02,
+        attention_bias=False,
+        tie_embeddings=False,
     )
 
 
-def small_tensors() -> dict[str, Tensor]:
+def small_qwen2() -> LlamaSettings:
+    """As in the Qwen2 family: biases on query, key and value, and a head tied to the embedding."""
+    return replace(small_settings(), attention_bias=True, tie_embeddings=True)
+
+
+def small_tensors(settings: LlamaSettings | None = None) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    shapes = expected_tensors(small_settings())
+    shapes = expected_tensors(settings or small_settings())
     return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models
 from model.apr_file import open_apr, write_apr
 from model.apr_layout import encode_index, place_tensors
 from model.apr_model import describe, expected_tensors, read_model, write_model
-from model.architecture import BOUNDS
+from model.architecture import BOUNDS, SWITCHES
 from model.errors import CorruptFileError, ModelFormatError, WrongSettingError, WrongTensorsError
 from model.llama import LlamaSettings
 from tests.model.small_llama import END_OF_TEXT, small_settings, small_tensors, small_tokenizer
@@ -44,6 +44,8 @@ def settings_of_the_370m() -> LlamaSettings:
         rope_theta=10_000.0,
         rms_norm_eps=1e-5,
         initializer_std=0.02,
+        attention_bias=False,
+        tie_embeddings=False,
     )
 
 
@@ -75,6 +77,47 @@ def test_a_model_is_read_back_exactly(tmp_path: Path) -> None:
     assert settings == small_settings()
     assert list(tensors) == list(expected_tensors(settings))
     assert all(torch.equal(tensors[name], tensor) for name, tensor in small_tensors().items())
+
+
+@pytest.mark.parametrize(
+    ("attention_bias", "tie_embeddings", "num_tensors", "num_parameters", "architecture"),
+    [
+        (False, True, 20, 3112, "llama"),
+        (True, False, 27, 5256, "qwen2"),
+        (True, True, 26, 3144, "qwen2"),
+    ],
+)
+def test_biases_and_a_tied_head_are_read_back_exactly(
+    tmp_path: Path,
+    attention_bias: bool,
+    tie_embeddings: bool,
+    num_tensors: int,
+    num_parameters: int,
+    architecture: str,
+) -> None:
+    path = tmp_path / "model.apr"
+    settings = replace(
+        small_settings(), attention_bias=attention_bias, tie_embeddings=tie_embeddings
+    )
+    tensors = small_tensors(settings)
+    write_model(path, settings, tensors, tokenizer_json=TOKENIZER_JSON, provenance={})
+    found_settings, found = read_model(path, scan=True)
+    assert found_settings == settings
+    assert (len(found), found.keys()) == (num_tensors, tensors.keys())
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+    metadata = open_apr(path).metadata
+    assert metadata["param_count"] == num_parameters
+    assert metadata["architecture"] == metadata["hf_model_type"] == architecture
+    assert metadata.get("tied_embeddings", False) == tie_embeddings
+
+
+def test_a_head_beside_a_tied_embedding_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.apr"
+    write_small(path)
+    rewrite(path, tied_embeddings=True)
+    with pytest.raises(WrongTensorsError) as caught:
+        read_model(path)
+    assert caught.value.unexpected == ("lm_head.weight",)
 
 
 def test_an_initializer_without_a_short_decimal_survives(tmp_path: Path) -> None:
@@ -129,7 +172,7 @@ def test_metadata_holds_the_canonical_keys_and_no_other(tmp_path: Path) -> None:
 
 
 def test_every_setting_has_a_key_and_bounds() -> None:
-    assert set(BOUNDS) == {field.name for field in fields(LlamaSettings)}
+    assert {*BOUNDS, *SWITCHES} == {field.name for field in fields(LlamaSettings)}
 
 
 def test_the_embedded_tokenizer_encodes_like_the_original(tmp_path: Path) -> None:
@@ -223,7 +266,7 @@ def test_a_scan_finds_what_another_writer_let_through(tmp_path: Path) -> None:
 def test_a_norm_in_half_precision_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ModelFormatError) as caught:
         write_small(tmp_path / "m.apr", **{"model.norm.weight": torch.ones(8).bfloat16()})
-    assert caught.value.found == "norm 'model.norm.weight' is bfloat16"
+    assert caught.value.found == "vector 'model.norm.weight' is bfloat16"
 
 
 def test_matrices_in_half_precision_are_kept_as_they_are(tmp_path: Path) -> None:
@@ -246,7 +289,9 @@ def test_a_changed_weight_is_refused_on_reading(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "found", "expected"),
     [
-        ({"architecture": "qwen2"}, "architecture is 'qwen2'", "'llama'"),
+        ({"architecture": "phi"}, "architecture is 'phi'", "one of llama, qwen2"),
+        ({"architecture": "qwen2"}, "hf_architecture is 'LlamaForCausalLM'", "'Qwen2ForCausalLM'"),
+        ({"tied_embeddings": 1}, "tie_embeddings is 1", "true or false"),
         ({"rope_type": 0}, "rope_type is 0", "2"),
         ({"rope_type": None}, "rope_type is None", "2"),
         ({"head_dim": 4}, "head_dim is 4", "2"),

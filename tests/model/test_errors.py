@@ -16,6 +16,10 @@ EXAMPLES = [
     ),
     (errors.NonFiniteError("loss", 7, float("inf")), "step 7: loss is inf, should be finite"),
     (
+        errors.LossSpikeError(7, "grad_norm", 30.0, 2.5, 0),
+        "step 7: grad_norm spikes to 30, should be at most 2.5",
+    ),
+    (
         errors.StreamExhaustedError(7, 9),
         "batches ended after step 7, should reach step 9",
     ),

@@ -7,7 +7,7 @@ import model.apr_model
 from model.apr_file import open_apr, write_apr
 from model.apr_layout import DTYPES, INFORMATIVE_FLAGS, AprFlag
 from model.apr_model import write_model
-from tests.model.small_llama import small_settings, small_tensors, small_tokenizer
+from tests.model.small_llama import small_qwen2, small_tensors, small_tokenizer
 
 PAGE = (Path(model.apr_model.__file__).parent / "FORMAT.md").read_text()
 
@@ -30,8 +30,8 @@ def test_the_page_names_the_keys_of_a_model_in_their_order(tmp_path: Path) -> No
     provenance = dict.fromkeys(model.apr_model.PROVENANCE_KEYS, "given")
     write_model(
         path,
-        small_settings(),
-        small_tensors(),
+        small_qwen2(),
+        small_tensors(small_qwen2()),
         tokenizer_json=small_tokenizer().to_str(),
         provenance=provenance,
     )

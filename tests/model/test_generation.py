@@ -1,6 +1,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ import torch
 
 from model.errors import WrongSettingError
 from model.generation import generate
-from model.llama import Llama
+from model.llama import Llama, LlamaSettings
 from model.train import train
 from tests.model import tiny
+from tests.model.oracle import ARCHITECTURES, ours, theirs
 
 PERIOD = 7
 
@@ -51,6 +53,22 @@ def drawn(
 
 def test_the_likeliest_continuation_is_the_learnt_one(counter: Llama) -> None:
     assert list(drawn(counter)) == [5, 6, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("settings", ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
+def test_the_likeliest_continuation_is_that_of_transformers(settings: LlamaSettings) -> None:
+    model = ours(settings)
+    reference: Any = theirs(model)
+
+    expected = reference.generate(
+        torch.tensor([[3, 4]]),
+        attention_mask=torch.ones(1, 2),
+        max_new_tokens=10,
+        do_sample=False,
+        pad_token_id=0,
+    )
+
+    assert list(drawn(model, num_tokens=10)) == expected[0, 2:].tolist()
 
 
 def test_generation_ends_before_the_stop_token(counter: Llama) -> None:

@@ -10,16 +10,27 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from model.apr_model import expected_tensors
 from model.errors import CorruptFileError, ModelFormatError, WrongSettingError, WrongTensorsError
 from model.hugging_face import read_directory, write_directory
-from tests.model.small_llama import END_OF_TEXT, small_settings, small_tensors, small_tokenizer
+from model.llama import Llama, LlamaSettings
+from tests.model.small_llama import (
+    END_OF_TEXT,
+    small_qwen2,
+    small_settings,
+    small_tensors,
+    small_tokenizer,
+)
 
 TEXT = "def f(x):\n    return x + 1\n<|endoftext|>def g():\n\tpass  # caf\u00e9\n"
 
 
-def write_small(directory: Path, dtype: torch.dtype = torch.float32) -> Path:
+def write_small(
+    directory: Path,
+    dtype: torch.dtype = torch.float32,
+    settings: LlamaSettings | None = None,
+) -> Path:
     write_directory(
         directory,
-        small_settings(),
-        small_tensors(),
+        settings or small_settings(),
+        small_tensors(settings),
         tokenizer_json=small_tokenizer().to_str(),
         end_of_text=END_OF_TEXT,
         dtype=dtype,
@@ -55,6 +66,72 @@ def test_transformers_opens_the_directory_unchanged(tmp_path: Path, dtype: torch
     ids_BT = torch.tensor([small_tokenizer().encode(TEXT).ids[:32]])
     assert model(ids_BT).logits.isfinite().all()
     assert model.generation_config.eos_token_id == 0
+
+
+@pytest.mark.parametrize(
+    ("attention_bias", "tie_embeddings", "family"),
+    [(False, True, "llama"), (True, False, "qwen2"), (True, True, "qwen2")],
+)
+def test_transformers_computes_what_we_do_from_biases_and_a_tied_head(
+    tmp_path: Path, attention_bias: bool, tie_embeddings: bool, family: str
+) -> None:
+    settings = replace(
+        small_settings(), attention_bias=attention_bias, tie_embeddings=tie_embeddings
+    )
+    directory = write_small(tmp_path / "model", settings=settings)
+    theirs, report = AutoModelForCausalLM.from_pretrained(directory, output_loading_info=True)
+    assert not any(report.values())
+    assert theirs.config.model_type == family
+    ours = Llama(settings)
+    found_settings, found = read_directory(directory)
+    ours.load_state_dict(found)
+    ids_BT = torch.tensor([small_tokenizer().encode(TEXT).ids[:32]])
+    assert found_settings == settings
+    torch.testing.assert_close(ours(ids_BT), theirs(ids_BT).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_what_transformers_saves_of_a_qwen2_is_read(tmp_path: Path) -> None:
+    directory = write_small(tmp_path / "one", settings=small_qwen2())
+    AutoModelForCausalLM.from_pretrained(directory).save_pretrained(tmp_path / "two")
+    settings, tensors = read_directory(tmp_path / "two")
+    assert settings == small_qwen2()
+    expected = small_tensors(small_qwen2())
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_configuration_as_published_for_qwen2_5_is_read(tmp_path: Path) -> None:
+    directory = write_small(tmp_path / "model", settings=small_qwen2())
+    edit_config(
+        directory,
+        rope_parameters=...,
+        rope_scaling=...,
+        dtype=...,
+        head_dim=...,
+        max_window_layers=24,
+        sliding_window=32_768,
+        use_mrope=False,
+        transformers_version="4.44.0",
+    )
+    assert read_directory(directory)[0] == small_qwen2()
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"use_sliding_window": True}, "use_sliding_window is True"),
+        ({"use_mrope": True}, "use_mrope is True"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types is ['full_att"),
+    ],
+)
+def test_a_qwen2_of_another_attention_is_refused(
+    tmp_path: Path, changes: dict[str, object], found: str
+) -> None:
+    directory = write_small(tmp_path / "model", settings=small_qwen2())
+    edit_config(directory, **changes)
+    with pytest.raises(ModelFormatError) as caught:
+        read_directory(directory)
+    assert caught.value.found.startswith(found)
 
 
 def test_transformers_reads_the_settings_that_were_meant(tmp_path: Path) -> None:
@@ -118,13 +195,20 @@ def test_the_tokenizer_file_is_the_one_that_was_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "found", "expected"),
     [
-        ({"model_type": "mistral"}, "model_type is 'mistral'", "'llama'"),
-        ({"model_type": ...}, "model_type is None", "'llama'"),
+        ({"model_type": "mistral"}, "model_type is 'mistral'", "one of llama, qwen2"),
+        ({"model_type": ...}, "model_type is None", "one of llama, qwen2"),
+        ({"architectures": ...}, "architectures is None", "['LlamaForCausalLM']"),
+        ({"model_type": "qwen2"}, "unknown key 'attention_bias'", "keys of a plain qwen2"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'", "'silu'"),
         ({"attention_bias": True}, "attention_bias is True", "False"),
-        ({"tie_word_embeddings": True}, "tie_word_embeddings is True", "False"),
+        ({"tie_word_embeddings": None}, "tie_embeddings is None", "true or false"),
+        (
+            {"layer_types": ["sliding_attention"]},
+            "layer_types is ['sliding_attention']",
+            "full att",
+        ),
         ({"rope_scaling": {"type": "linear"}}, "rope_scaling is {'type': 'linear'}", "None"),
-        ({"quantization_config": {}}, "unknown key 'quantization_config'", "keys of a plain Llama"),
+        ({"quantization_config": {}}, "unknown key 'quantization_config'", "keys of a plain llama"),
         ({"head_dim": 4}, "head_dim is 4", "2"),
         ({"rope_theta": 5e5}, "rope_theta is [10000.0, 500000.0] with []", "one number and noth"),
         ({"rope_theta": ..., "rope_parameters": ...}, "rope_theta is [] with []", "one number"),

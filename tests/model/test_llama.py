@@ -1,94 +1,34 @@
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from torch import Tensor
 
+from model.documents import separate
 from model.errors import WrongSettingError
-from model.llama import Llama, LlamaSettings, RMSNorm, Rope, initialise, num_parameters
-from model.loss import token_losses
+from model.llama import (
+    CausalAttention,
+    FeedForward,
+    Llama,
+    LlamaSettings,
+    RMSNorm,
+    Rope,
+    TiedHead,
+    initialise,
+    num_parameters,
+)
+from model.loss import PADDING, token_losses
 from tests.model import tiny
+from tests.model.oracle import ARCHITECTURES, ours, relative
 
-# The relative distance that two orders of summation may cause.
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-6}
-
-
-def ours(dtype: torch.dtype, settings: LlamaSettings = tiny.LLAMA) -> Llama:
-    model = Llama(settings)
-    initialise(model, seed=3)
-    return model.to(dtype)
-
-
-def theirs(model: Llama, dtype: torch.dtype) -> nn.Module:
-    settings = model.settings
-    config = LlamaConfig(
-        vocab_size=settings.vocab_size,
-        hidden_size=settings.hidden_size,
-        intermediate_size=settings.intermediate_size,
-        num_hidden_layers=settings.num_layers,
-        num_attention_heads=settings.num_heads,
-        num_key_value_heads=settings.num_kv_heads,
-        max_position_embeddings=settings.max_position_embeddings,
-        rms_norm_eps=settings.rms_norm_eps,
-        rope_parameters={"rope_theta": settings.rope_theta, "rope_type": "default"},
-        tie_word_embeddings=False,
-        attn_implementation="sdpa",
-    )
-    reference: nn.Module = LlamaForCausalLM(config).to(dtype)
-    if dtype == torch.float64:
-        use_float64_norms(reference, settings)
-    reference.load_state_dict(model.state_dict())
-    return reference
-
-
-def use_float64_norms(reference: nn.Module, settings: LlamaSettings) -> None:
-    """Theirs falls back to float32 inside every norm; torch's own does not."""
-    for name, _ in list(reference.named_modules()):
-        if name.endswith("norm"):
-            parent = reference.get_submodule(name.rpartition(".")[0])
-            norm = nn.RMSNorm(settings.hidden_size, settings.rms_norm_eps, dtype=torch.float64)
-            setattr(parent, name.rpartition(".")[2], norm)
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    return float(((found - expected).norm() / expected.norm()).detach())
+FEW_ULPS = 1e-10
+"""The relative distance in float64 that two orders of summation may cause."""
 
 
 def example_ids() -> Tensor:
     return torch.from_numpy(tiny.rows(1)[0])
-
-
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("num_kv_heads", [1, 2, 4])
-def test_logits_loss_and_every_gradient_are_those_of_hugging_face(
-    dtype: torch.dtype, num_kv_heads: int
-) -> None:
-    model = ours(dtype, replace(tiny.LLAMA, num_kv_heads=num_kv_heads))
-    reference = theirs(model, dtype)
-    ids = example_ids()
-
-    logits = model(ids[:, :-1])
-    loss = token_losses(logits, ids[:, 1:]).mean()
-    torch.autograd.backward(loss)
-    expected = reference(input_ids=ids[:, :-1]).logits
-    expected_loss = nn.functional.cross_entropy(expected.flatten(0, 1), ids[:, 1:].flatten())
-    torch.autograd.backward(expected_loss)
-
-    assert relative(logits, expected) < TOLERANCE[dtype]
-    assert relative(loss, expected_loss) < TOLERANCE[dtype]
-    gradients = {name: p.grad for name, p in reference.named_parameters()}
-    for name, parameter in model.named_parameters():
-        gradient, expected_gradient = parameter.grad, gradients[name]
-        assert gradient is not None
-        assert expected_gradient is not None
-        assert relative(gradient, expected_gradient) < TOLERANCE[dtype], name
-
-
-def test_parameters_are_named_as_hugging_face_names_them() -> None:
-    model = ours(torch.float32)
-
-    assert model.state_dict().keys() == theirs(model, torch.float32).state_dict().keys()
 
 
 def test_the_370m_preset_has_219_tensors_of_373509120_parameters() -> None:
@@ -103,6 +43,8 @@ def test_the_370m_preset_has_219_tensors_of_373509120_parameters() -> None:
         rope_theta=10_000.0,
         rms_norm_eps=1e-5,
         initializer_std=0.02,
+        attention_bias=False,
+        tie_embeddings=False,
     )
     with torch.device("meta"):
         model = Llama(settings)
@@ -111,23 +53,25 @@ def test_the_370m_preset_has_219_tensors_of_373509120_parameters() -> None:
     assert num_parameters(model) == 373_509_120
 
 
-def test_a_position_does_not_depend_on_later_ones() -> None:
-    model = ours(torch.float32)
+@pytest.mark.parametrize("settings", ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
+@pytest.mark.parametrize("changed", [0, 1, 9, tiny.CONTEXT - 1])
+def test_a_position_does_not_depend_on_later_ones(settings: LlamaSettings, changed: int) -> None:
+    model = ours(settings)
     ids = example_ids()[:, :-1]
-    changed = ids.clone()
-    changed[:, 9:] = (changed[:, 9:] + 1) % tiny.LLAMA.vocab_size
+    other = ids.clone()
+    other[:, changed:] = (other[:, changed:] + 1) % settings.vocab_size
 
-    before, after = model(ids), model(changed)
+    before, after = model(ids), model(other)
 
-    assert torch.equal(before[:, :9], after[:, :9])
-    assert not torch.equal(before[:, 9], after[:, 9])
+    assert torch.equal(before[:, :changed], after[:, :changed])
+    assert not torch.equal(before[:, changed], after[:, changed])
 
 
 def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:
-    model = ours(torch.float64)
+    model = ours(tiny.LLAMA, torch.float64)
     ids = example_ids()[:, :-1]
 
-    assert relative(model(ids)[:1], model(ids[:1])) < TOLERANCE[torch.float64]
+    assert relative(model(ids)[:1], model(ids[:1])) < FEW_ULPS
 
 
 def test_a_norm_divides_by_the_root_mean_square() -> None:
@@ -146,6 +90,16 @@ def test_the_first_position_is_not_rotated_and_the_second_by_one_radian() -> Non
     assert torch.allclose(turned, torch.tensor([[[[1.0, 0.0], [0.540302, 0.841471]]]]))
 
 
+def test_a_channel_turns_with_the_one_half_a_head_away() -> None:
+    rope = Rope(head_size=4, theta=10_000.0)
+
+    turned = rope(torch.tensor([[[[0.0] * 4, [1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]]]]))
+
+    # The first pair turns by one radian a position, the second by a hundredth of one.
+    assert torch.allclose(turned[0, 0, 1], torch.tensor([0.540302, 0.0, 0.841471, 0.0]))
+    assert torch.allclose(turned[0, 0, 2], torch.tensor([0.0, 0.999800, 0.0, 0.0199987]))
+
+
 def test_a_seed_decides_every_weight() -> None:
     first, again, other = Llama(tiny.LLAMA), Llama(tiny.LLAMA), Llama(tiny.LLAMA)
     initialise(first, seed=3)
@@ -157,22 +111,87 @@ def test_a_seed_decides_every_weight() -> None:
     assert not torch.equal(first.state_dict()[name], other.state_dict()[name])
 
 
-def test_initial_weights_have_the_asked_deviation_and_residual_outputs_a_smaller_one() -> None:
+@pytest.mark.parametrize("settings", [tiny.LLAMA, tiny.QWEN2], ids=["llama", "qwen2"])
+def test_every_initial_tensor_is_drawn_as_the_rule_says(settings: LlamaSettings) -> None:
     settings = replace(
-        tiny.LLAMA, hidden_size=128, intermediate_size=256, vocab_size=512, num_layers=8
+        settings, hidden_size=128, intermediate_size=256, vocab_size=512, num_layers=8
     )
-    model = ours(torch.float32, settings)
-    tensors = model.state_dict()
+    model = Llama(settings)
+    initialise(model, seed=3)
 
     std = settings.initializer_std
-    for name, value in tensors.items():
+    for name, value in model.state_dict().items():
         if value.ndim == 1:
-            assert torch.equal(value, torch.ones(128)), name
+            expected = torch.zeros_like(value) if name.endswith("bias") else torch.ones(128)
+            assert torch.equal(value, expected), name
             continue
         residual = name.endswith(("o_proj.weight", "down_proj.weight"))
-        expected = std / 4 if residual else std
-        assert value.std().item() == pytest.approx(expected, rel=0.05), name
-        assert value.mean().item() == pytest.approx(0.0, abs=0.05 * std), name
+        # Two outputs a layer write to the residual stream.
+        planned = std / 4 if residual else std
+        # Five standard errors: of a mean, and of a standard deviation.
+        error = 5 / value.numel() ** 0.5
+        assert value.mean().item() == pytest.approx(0.0, abs=error * planned), name
+        assert value.std().item() == pytest.approx(planned, rel=error / 2**0.5), name
+        within = (value.abs() < planned).double().mean().item()
+        assert within == pytest.approx(0.6827, abs=error / 2), name
+
+
+def test_a_tied_head_scores_with_the_rows_of_the_embedding() -> None:
+    model = ours(replace(tiny.LLAMA, tie_embeddings=True), torch.float64)
+    ids = example_ids()[:, :-1]
+
+    expected = model.model(ids) @ model.model.embed_tokens.weight.T
+
+    assert relative(model(ids), expected) < FEW_ULPS
+    assert [name for name, _ in model.named_parameters() if "lm_head" in name] == []
+
+
+def test_biases_are_on_query_key_and_value_alone() -> None:
+    model = Llama(tiny.QWEN2)
+
+    modules = {name.split(".")[-2] for name, _ in model.named_parameters() if "bias" in name}
+    assert modules == {"q_proj", "k_proj", "v_proj"}
+
+
+def in_float64(*shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    return torch.randn(shape, dtype=torch.float64, generator=generator, requires_grad=True)
+
+
+def parts() -> dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]]:
+    """Every module of ours that is more than one of torch's, with inputs."""
+    documents = torch.tensor([[0, 0, 1, 1, 1]])
+    visible = separate(documents).visible_B1TT
+    norm, rope, mix = RMSNorm(4, 1e-5).double(), Rope(4, 10_000.0), CausalAttention()
+    return {
+        "norm": (norm, (in_float64(2, 3, 4),)),
+        "rope": (rope, (in_float64(1, 2, 5, 4),)),
+        "rope, restarting": (
+            lambda x: rope(x, separate(documents).positions_BT),
+            (in_float64(1, 2, 5, 4),),
+        ),
+        "attention": (
+            mix,
+            (in_float64(1, 4, 5, 4), in_float64(1, 2, 5, 4), in_float64(1, 2, 5, 4)),
+        ),
+        "attention, documents apart": (
+            lambda *qkv: mix(*qkv, visible),
+            (in_float64(1, 4, 5, 4), in_float64(1, 2, 5, 4), in_float64(1, 2, 5, 4)),
+        ),
+        "feed-forward": (FeedForward(tiny.LLAMA).double(), (in_float64(1, 2, 32),)),
+        "tied head": (TiedHead(), (in_float64(1, 2, 4), in_float64(7, 4))),
+        "loss, with padding": (
+            lambda logits: token_losses(logits, torch.tensor([[3, 0, PADDING]])),
+            (in_float64(1, 3, 5),),
+        ),
+    }
+
+
+@pytest.mark.parametrize("part", parts())
+def test_the_gradient_of_a_part_is_its_slope(part: str) -> None:
+    function, inputs = parts()[part]
+
+    assert torch.autograd.gradcheck(function, inputs, atol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +205,7 @@ def test_initial_weights_have_the_asked_deviation_and_residual_outputs_a_smaller
     ],
 )
 def test_an_impossible_architecture_is_refused(
-    changes: dict[str, int], setting: str, found: float
+    changes: dict[str, Any], setting: str, found: float
 ) -> None:
     with pytest.raises(WrongSettingError) as caught:
         replace(tiny.LLAMA, **changes)

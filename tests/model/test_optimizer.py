@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from model.errors import WrongTensorsError
-from model.llama import Llama, initialise
+from model.llama import Llama, LlamaSettings, initialise
 from model.optimizer import TrainOptimizer, new_optimizer, read_learning_rate, set_learning_rate
 from model.train_settings import TrainSettings
 from tests.model import tiny
@@ -18,8 +18,10 @@ ADAMW_RELATIVE = 1e-5
 MUON_RELATIVE = 1e-4
 
 
-def updated(settings: TrainSettings, num_updates: int) -> tuple[Llama, TrainOptimizer]:
-    model = Llama(tiny.LLAMA)
+def updated(
+    settings: TrainSettings, num_updates: int, llama: LlamaSettings = tiny.LLAMA
+) -> tuple[Llama, TrainOptimizer]:
+    model = Llama(llama)
     initialise(model, seed=3)
     optimizer = new_optimizer(model, settings)
     for update in range(num_updates):
@@ -99,6 +101,32 @@ def test_embeddings_and_gains_are_exempt_from_decay(name: str) -> None:
 
     expected = adamw_by_hand(name, 3, 0.0)
     assert_close_updates(name, model.state_dict()[name], expected, ADAMW_RELATIVE)
+
+
+def test_an_embedding_that_is_the_head_decays() -> None:
+    model, _ = updated(tiny.TRAIN, 3, tiny.QWEN2)
+
+    expected = adamw_by_hand(EMBEDDING, 3, tiny.TRAIN.weight_decay)
+    assert_close_updates(EMBEDDING, model.state_dict()[EMBEDDING], expected, ADAMW_RELATIVE)
+
+
+@pytest.mark.parametrize("settings", [tiny.TRAIN, tiny.MUON], ids=["adamw", "muon"])
+def test_biases_and_a_tied_embedding_are_on_adamw_and_only_matrices_decay(
+    settings: TrainSettings,
+) -> None:
+    model, optimizer = updated(settings, 1, tiny.QWEN2)
+
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    adamw = optimizer.parts[-1]
+    decayed, exempt = (
+        {names[id(parameter)] for parameter in group["params"]} for group in adamw.param_groups
+    )
+    vectors = {name for name, parameter in model.named_parameters() if parameter.ndim == 1}
+    assert [group["weight_decay"] for group in adamw.param_groups] == [0.1, 0.0]
+    assert exempt == vectors
+    assert "model.layers.0.self_attn.q_proj.bias" in vectors
+    assert (decayed == {EMBEDDING}) == (settings is tiny.MUON)
+    assert EMBEDDING in decayed
 
 
 @pytest.mark.parametrize("name", [HIDDEN, "model.layers.1.mlp.down_proj.weight"])

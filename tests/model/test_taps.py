@@ -7,6 +7,7 @@ import torch
 from model.llama import Llama
 from model.taps import LAYER_SITES, Trace, layer_taps, sites, statistics, trace
 from tests.model import tiny
+from tests.model.oracle import ours
 
 IDS = torch.from_numpy(tiny.rows(1)[0, :2, :5])
 
@@ -26,6 +27,20 @@ def test_sites_are_executed_in_the_canonical_order() -> None:
     ]
     assert {tap.site for tap in found.taps} == set(sites(2))
     assert [tap.execution_index for tap in found.taps] == list(range(2 * 16 + 3))
+
+
+def test_a_tied_head_and_biases_are_at_the_same_sites() -> None:
+    model = ours(tiny.QWEN2)
+
+    found = traced(model)
+
+    assert [tap.site for tap in found.taps] == [tap.site for tap in traced().taps]
+    assert torch.equal(found.tensors["logits"], model(IDS).detach())
+    query = model.get_submodule("model.layers.0.self_attn.q_proj")
+    with torch.inference_mode():
+        expected = query(found.tensors["layers.0.attn_norm"])
+    assert torch.equal(found.tensors["layers.0.q"], expected)
+    assert float(query.get_parameter("bias").detach().abs().min()) > 0
 
 
 def test_a_tap_describes_the_output_of_its_module() -> None:

@@ -14,6 +14,15 @@ from tests.model import tiny
         ("steps_per_epoch", 0, "at least 1"),
         ("batch_rows", 0, "at least 1"),
         ("max_passes", 0, "at least 1"),
+        ("micro_batch_rows", 0, "at least 1"),
+        ("micro_batch_rows", 2, "a divisor of train.batch_rows (3)"),
+        ("early_stop_patience", 0, "at least 1"),
+        ("early_stop_min_epochs", 0, "at least 1"),
+        ("early_stop_errors", -0.1, "at least 0"),
+        ("spike_window", 1, "at least 2: one has no deviation"),
+        ("spike_deviations", 0.0, "above 0"),
+        ("max_spikes", -1, "at least 0"),
+        ("decay_steps", 1, "0 under train.schedule cosine"),
         ("peak_lr", 0.0, "above 0"),
         ("adam_eps", 0.0, "above 0"),
         ("clip_norm", 0.0, "above 0"),
@@ -36,3 +45,12 @@ def test_a_setting_out_of_range_is_refused(name: str, value: float, expected: st
     assert caught.value.setting == f"train.{name}"
     assert caught.value.found is value
     assert caught.value.expected == expected
+
+
+@pytest.mark.parametrize("decay_steps", [0, 9])
+def test_a_wsd_decay_that_does_not_fit_after_the_warmup_is_refused(decay_steps: int) -> None:
+    with pytest.raises(WrongSettingError) as caught:
+        replace(tiny.TRAIN, schedule="wsd", decay_steps=decay_steps)
+
+    assert caught.value.setting == "train.decay_steps"
+    assert caught.value.expected == "from 1 to the 8 steps after the warm-up"

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from model.errors import CorruptFileError, ModelFormatError, WrongTensorsError
-from model.train import EpochReport, StepReport, TrainSettings, train
+from model.ranks import Ranks
+from model.state_copy import Staging
+from model.train import EpochReport, Report, TrainSettings, train
 from model.training_state import (
     OPTIMIZER_FILE,
     STATE_FILE,
     TrainingState,
     load_training_state,
-    save_training_state,
     weights,
 )
 from tests.model import tiny
@@ -21,9 +22,7 @@ from tests.model import tiny
 BOTH = pytest.mark.parametrize("settings", [tiny.TRAIN, tiny.MUON], ids=["adamw", "muon"])
 
 
-def advance(
-    state: TrainingState, settings: TrainSettings, until: int
-) -> list[StepReport | EpochReport]:
+def advance(state: TrainingState, settings: TrainSettings, until: int) -> list[Report]:
     """Train on the rows that the cursor names, to the end of this step's reports."""
     batches = tiny.rows(settings.num_steps)[state.cursor_rows // settings.batch_rows :]
     found = []
@@ -37,8 +36,15 @@ def advance(
     return found
 
 
+def save(state: TrainingState, directory: Path) -> None:
+    copy = Staging().copy(state, Ranks())
+    assert copy is not None
+    copy.save(directory)
+    copy.require_saved(directory)
+
+
 def reload(state: TrainingState, settings: TrainSettings, directory: Path) -> TrainingState:
-    save_training_state(state, directory)
+    save(state, directory)
     copies = {name: value.clone() for name, value in weights(state).items()}
     return load_training_state(tiny.LLAMA, settings, copies, directory, "cpu")
 
@@ -52,6 +58,7 @@ def assert_same_state(first: TrainingState, second: TrainingState) -> None:
         assert all(torch.equal(left[name], right[name]) for name in left)
     assert (first.step, first.tokens_seen) == (second.step, second.tokens_seen)
     assert first.cursor_rows == second.cursor_rows
+    assert (first.num_spikes, first.recent) == (second.num_spikes, second.recent)
     assert torch.equal(first.generator.get_state(), second.generator.get_state())
 
 
@@ -80,7 +87,7 @@ def test_equal_states_give_equal_bytes(settings: TrainSettings, tmp_path: Path) 
         directory.mkdir()
         state = tiny.state(settings)
         advance(state, settings, until=3)
-        save_training_state(state, directory)
+        save(state, directory)
         saved.append([(directory / file).read_bytes() for file in (OPTIMIZER_FILE, STATE_FILE)])
 
     assert saved[0] == saved[1]
@@ -89,21 +96,29 @@ def test_equal_states_give_equal_bytes(settings: TrainSettings, tmp_path: Path) 
 def test_the_state_file_says_how_far_training_came(tmp_path: Path) -> None:
     state = tiny.state()
     advance(state, tiny.TRAIN, until=3)
-    save_training_state(state, tmp_path)
+    save(state, tmp_path)
 
     facts = json.loads((tmp_path / STATE_FILE).read_text())
 
     assert facts.pop("rng")
-    assert facts == {"step": 3, "tokens_seen": 144, "cursor_rows": 9}
+    assert facts == {
+        "version": 1,
+        "step": 3,
+        "tokens_seen": 144,
+        "cursor_rows": 9,
+        "num_spikes": 0,
+        "recent": {"train_loss": state.recent.train_loss, "grad_norm": state.recent.grad_norm},
+    }
+    assert len(state.recent.train_loss) == 3
 
 
 def test_one_changed_moment_changes_the_file(tmp_path: Path) -> None:
     state = tiny.state()
     advance(state, tiny.TRAIN, until=3)
-    save_training_state(state, tmp_path)
+    save(state, tmp_path)
     before = (tmp_path / OPTIMIZER_FILE).read_bytes()
     state.optimizer.tensors()["model.norm.weight.exp_avg"][0] += 1
-    save_training_state(state, tmp_path)
+    save(state, tmp_path)
 
     assert (tmp_path / OPTIMIZER_FILE).read_bytes() != before
 
@@ -111,7 +126,7 @@ def test_one_changed_moment_changes_the_file(tmp_path: Path) -> None:
 def saved(directory: Path) -> dict[str, torch.Tensor]:
     state = tiny.state()
     advance(state, tiny.TRAIN, until=3)
-    save_training_state(state, directory)
+    save(state, directory)
     return weights(state)
 
 
@@ -176,6 +191,11 @@ def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], bytes]
         (edit(lambda facts: facts.update(step=True)), ModelFormatError),
         (edit(lambda facts: facts.update(cursor_rows=-1)), ModelFormatError),
         (edit(lambda facts: facts.update(tokens_seen=1.5)), ModelFormatError),
+        (edit(lambda facts: facts.update(num_spikes=-1)), ModelFormatError),
+        (edit(lambda facts: facts.update(recent=[])), ModelFormatError),
+        (edit(lambda facts: facts["recent"].pop("grad_norm")), ModelFormatError),
+        (edit(lambda facts: facts["recent"].update(grad_norm=3.0)), ModelFormatError),
+        (edit(lambda facts: facts["recent"].update(grad_norm=["x"])), ModelFormatError),
         (edit(lambda facts: facts.update(rng=1)), CorruptFileError),
         (edit(lambda facts: facts.update(rng="***")), CorruptFileError),
         (edit(lambda facts: facts.update(rng="AAAA")), CorruptFileError),

@@ -21,25 +21,41 @@ LLAMA = LlamaSettings(
     rope_theta=10_000.0,
     rms_norm_eps=1e-5,
     initializer_std=0.1,
+    attention_bias=False,
+    tie_embeddings=False,
 )
+
+QWEN2 = replace(LLAMA, attention_bias=True, tie_embeddings=True)
 
 TRAIN = TrainSettings(
     seed=1,
     num_steps=10,
     steps_per_epoch=4,
     batch_rows=3,
+    micro_batch_rows=3,
     max_passes=1,
     optimizer="adamw",
-    matmul_precision="float32",
+    precision="float32",
+    schedule="cosine",
     peak_lr=1e-2,
     final_lr_ratio=0.1,
     warmup_steps=2,
+    decay_steps=0,
     weight_decay=0.1,
     beta1=0.9,
     beta2=0.95,
     adam_eps=1e-8,
     muon_momentum=0.95,
     clip_norm=1.0,
+    spike_response="stop",
+    spike_window=100,
+    spike_deviations=6.0,
+    max_spikes=0,
+    early_stop_patience=5,
+    early_stop_min_epochs=3,
+    early_stop_errors=1.0,
+    target_val_loss=2.0,
+    document_masking=False,
 )
 
 MUON = replace(TRAIN, optimizer="muon")

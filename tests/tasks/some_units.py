@@ -15,6 +15,11 @@ from tasks.runtime import RuntimeSettings
 INLINE = RuntimeSettings(
     num_threads=1,
     device="cpu",
+    num_ranks=1,
+    parallelism="ddp",
+    deterministic=False,
+    start_timeout_seconds=60.0,
+    step_timeout_seconds=60.0,
     evaluate_batch_rows=1,
     task_runner="inline",
     scheduler="",

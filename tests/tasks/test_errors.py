@@ -9,11 +9,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from tasks import errors
+from tasks import errors, train_errors
 from tasks.errors import (
     AmbiguousError,
     ArtefactDamagedError,
     BusyError,
+    DeviceUnavailableError,
     FeatureError,
     MirrorError,
     NoRunsError,
@@ -28,10 +29,16 @@ from tasks.errors import (
     UnitFailedError,
     UnsharedStoreError,
     UnsupportedStoreError,
-    WorkerDiedError,
-    WorkerFailedError,
     WrongNameError,
     storage_error,
+)
+from tasks.train_errors import (
+    MemoryFullError,
+    SnapshotDamagedError,
+    StoppedError,
+    WorkerDiedError,
+    WorkerFailedError,
+    WorkerHungError,
 )
 from tests.model.small_llama import small_tokenizer
 from tests.tasks.full_disk import full_disk
@@ -82,6 +89,10 @@ EXAMPLES: list[tuple[TaskError, str]] = [
         "/s/lock: this recipe is held by another process, should be free",
     ),
     (
+        DeviceUnavailableError("cuda:3", 2),
+        "runtime.device is cuda:3, should be one of the 2 GPUs here",
+    ),
+    (
         PreflightError("train.num_steps", 9, "at most 8"),
         "train.num_steps is 9, should be at most 8",
     ),
@@ -89,12 +100,61 @@ EXAMPLES: list[tuple[TaskError, str]] = [
         MirrorError("http://127.0.0.1:9", "refused"),
         "http://127.0.0.1:9: refused, should take the run",
     ),
-    (WorkerFailedError("NonFiniteError", "step 1: loss is nan", "lower it"), "step 1: loss is nan"),
     (
-        WorkerDiedError(-9, "one\ntwo\n"),
-        "training worker: exit status -9 (two), should be 0",
+        WorkerFailedError("NonFiniteError", "loss is nan", "lower it", "NUMERICAL_INSTABILITY"),
+        "NUMERICAL_INSTABILITY: loss is nan",
     ),
-    (WorkerDiedError(-9, ""), "training worker: exit status -9, should be 0"),
+    (
+        WorkerDiedError(
+            rank=1, num_ranks=2, step=7, silent_seconds=0.25, status=-9, output="one\n two\n"
+        ),
+        (
+            "training worker: rank 1 of 2, after step 7, last sign of life 0.2 s ago: "
+            "exit status -9 (two), should be 0"
+        ),
+    ),
+    (
+        WorkerDiedError(rank=0, num_ranks=1, step=0, silent_seconds=None, status=None, output=""),
+        "training worker: rank 0 of 1, after step 0, no sign of life: it is gone, should be 0",
+    ),
+    (
+        WorkerHungError(
+            rank=1,
+            num_ranks=4,
+            step=7,
+            silent_seconds=61.0,
+            doing="training",
+            setting="runtime.step_timeout_seconds",
+            limit_seconds=60.0,
+        ),
+        (
+            "training worker: rank 1 of 4, after step 7, training: last sign of life 61.0 s ago, "
+            "should be within 60 s"
+        ),
+    ),
+    (
+        StoppedError(7, 9),
+        "training: stopped after step 7 as asked, with a snapshot, should reach step 9",
+    ),
+    (
+        SnapshotDamagedError(Path("ckpt/step-00000007.apr"), "no file", "abc", "step-00000007"),
+        "ckpt/step-00000007.apr: no file, should be sha256 abc",
+    ),
+    (
+        MemoryFullError(
+            device="cuda:1",
+            step=7,
+            setting="train.micro_batch_rows",
+            found=64,
+            fits=24,
+            row_bytes=1_500_000_000,
+            free_bytes=36_000_000_000,
+        ),
+        (
+            "after step 7: cuda:1 is out of memory, train.micro_batch_rows is 64 "
+            "(about 1,500.0 MB a row, 36,000 MB free for rows), should be at most 24"
+        ),
+    ),
     (
         UnitDiedError("take in", 3),
         "take in: a worker was killed 3 times, should end its unit",
@@ -123,11 +183,12 @@ def test_every_error_of_the_package_is_shown_here_and_in_the_tree() -> None:
     classes = set(TaskError.__subclasses__())
     assert {type(error) for error, _ in EXAMPLES} == classes
     for each in classes:
-        assert each.__name__ in (errors.__doc__ or "")
+        assert each.__name__ in f"{errors.__doc__}{train_errors.__doc__}"
 
 
 def test_the_hint_of_a_failed_worker_is_the_workers_own() -> None:
-    assert WorkerFailedError("X", "y", "lower train.peak_lr").hint == "lower train.peak_lr"
+    failed = WorkerFailedError("X", "y", "lower train.peak_lr", "FAILED")
+    assert failed.hint == "lower train.peak_lr"
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ def test_every_step_is_sent_as_it_was_logged(finished: Finished) -> None:
     assert [point for point in points if point.step == 17] == [
         Point("train_loss", row["train_loss"], time_ms, 17),
         Point("grad_norm", row["grad_norm"], time_ms, 17),
+        Point("update_norm", row["update_norm"], time_ms, 17),
         Point("learning_rate", row["learning_rate"], time_ms, 17),
         Point("tokens_per_second", row["tokens_per_second"], time_ms, 17),
         Point("tokens_seen", 17 * 256, time_ms, 17),
@@ -34,7 +35,7 @@ def test_every_step_is_sent_as_it_was_logged(finished: Finished) -> None:
 
 def test_only_steps_after_the_last_one_sent_are_sent(finished: Finished) -> None:
     points = list(step_points(finished.training.directory, STEPS - 2))
-    assert [point.step for point in points] == [STEPS - 1] * 5 + [STEPS] * 5
+    assert [point.step for point in points] == [STEPS - 1] * 6 + [STEPS] * 6
 
 
 def test_every_epoch_is_sent_at_its_last_step(finished: Finished) -> None:

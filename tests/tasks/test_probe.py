@@ -10,7 +10,7 @@ from data.shard import ShardsIndex
 from model.llama import Llama
 from tasks.evaluate import best_snapshot
 from tasks.models import load_apr
-from tasks.probe import probe_ids, read_fingerprint, write_fingerprint
+from tasks.probe import Fingerprint, probe_ids, read_fingerprint, read_probe_loss
 from tests.data.corpus import write_shards
 from tests.model.small_llama import small_settings, small_tensors
 from tests.tasks.tiny import Finished
@@ -37,7 +37,7 @@ def model(scale: float = 1.0) -> Llama:
 def test_equal_models_have_equal_fingerprints(tmp_path: Path) -> None:
     for name in ("left", "right"):
         (tmp_path / name).mkdir()
-        write_fingerprint(model(), torch.tensor([[1, 2, 3]]), tmp_path / name)
+        Fingerprint.of(model(), torch.tensor([[1, 2, 3]])).write(tmp_path / name)
     left, right = (read_fingerprint(tmp_path / name) for name in ("left", "right"))
     assert left == right
     assert {len(digest) for digest in left.values()} == {64}
@@ -51,20 +51,21 @@ def test_other_weights_or_other_tokens_give_another_fingerprint(tmp_path: Path) 
     }
     for name, (each, ids) in cases.items():
         (tmp_path / name).mkdir()
-        write_fingerprint(each, torch.tensor(ids), tmp_path / name)
+        Fingerprint.of(each, torch.tensor(ids)).write(tmp_path / name)
     one, two, three = (read_fingerprint(tmp_path / name) for name in cases)
     assert one.keys() == two.keys() == three.keys()
     assert len({json.dumps(each) for each in (one, two, three)}) == 3
 
 
 def test_the_saved_weights_have_the_fingerprint_of_the_model_in_memory(
-    finished: Finished, tmp_path: Path
+    finished: Finished,
 ) -> None:
     snapshot = best_snapshot(finished.training)
     shards = finished.store.open(finished.refs.shards)
     rows = open_rows(shards.directory, shards.read_index(ShardsIndex), "val")
-    write_fingerprint(load_apr(snapshot.weights, "cpu"), probe_ids(rows), tmp_path)
-    assert read_fingerprint(tmp_path) == read_fingerprint(snapshot.state)
+    found = Fingerprint.of(load_apr(snapshot.weights, "cpu"), probe_ids(rows))
+    assert found.digests == read_fingerprint(snapshot.state)
+    assert found.loss_nats == read_probe_loss(snapshot.state)
 
 
 def test_a_missing_fingerprint_is_an_error(tmp_path: Path) -> None:

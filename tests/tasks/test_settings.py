@@ -10,7 +10,8 @@ import torch
 
 from model.errors import WrongSettingError
 from tasks.checkpoint_settings import CheckpointSettings
-from tasks.device import choose_device, num_threads
+from tasks.device import _fall_back, choose_device, num_threads
+from tasks.errors import DeviceUnavailableError
 from tasks.runtime import RuntimeSettings
 from tasks.thresholds import Thresholds
 from tasks.units import num_workers
@@ -101,10 +102,41 @@ def test_the_first_gpu_is_taken_where_there_is_one() -> None:
 
 @pytest.mark.skipif(CUDA, reason="there is a CUDA device here")
 def test_an_explicit_gpu_is_never_replaced() -> None:
-    with pytest.raises(WrongSettingError) as caught:
-        choose_device(runtime(device="cuda"))
-    assert vars(caught.value) == {
-        "setting": "runtime.device",
-        "found": "cuda",
-        "expected": "cpu: no CUDA device answers here",
-    }
+    for device in ("cuda", "cuda:1"):
+        with pytest.raises(DeviceUnavailableError) as caught:
+            choose_device(runtime(device=device))
+        assert (caught.value.device, caught.value.num_gpus) == (device, 0)
+
+
+def test_a_gpu_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert choose_device(runtime(device="cuda:1")) == "cuda:1"
+    with pytest.raises(DeviceUnavailableError) as caught:
+        choose_device(runtime(device="cuda:2"))
+    assert (caught.value.device, caught.value.num_gpus) == ("cuda:2", 2)
+
+
+@pytest.mark.skipif(CUDA, reason="there is a CUDA device here")
+def test_only_auto_falls_back_to_the_cpu_and_says_so_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _fall_back.cache_clear()
+    assert [choose_device(runtime(device="auto")) for _ in range(2)] == ["cpu", "cpu"]
+    assert capsys.readouterr().err == (
+        "warning: runtime.device is auto and no GPU answers: the CPU is taken\n"
+    )
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:0", "cuda:9", "cuda:15", "auto"])
+def test_a_device_of_the_grammar_is_accepted(device: str) -> None:
+    assert runtime(device=device).device == device
+
+
+@pytest.mark.parametrize(
+    "device",
+    ["", "gpu", "tpu", "cuda:", "cuda:-1", "cuda:16", "cuda:99", "CUDA", "cuda:01", "cpu\n"],
+)
+def test_a_device_outside_the_grammar_is_refused(device: str) -> None:
+    found = refused(SETTINGS.runtime, device=device)
+    assert found == ("runtime.device", device, "cpu, cuda, cuda:N with N from 0 to 15, or auto")

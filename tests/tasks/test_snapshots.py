@@ -8,13 +8,13 @@ from tasks.snapshots import Snapshot, complete_snapshots, drop_incomplete
 
 
 def make(training: Path, epoch: int, *, complete: bool = True) -> Snapshot:
-    snapshot = Snapshot(training / "ckpt", epoch)
+    snapshot = Snapshot.of_epoch(training / "ckpt", epoch)
     snapshot.directory.mkdir(exist_ok=True)
     snapshot.weights.write_bytes(b"weights")
     snapshot.state.mkdir()
     (snapshot.state / "state.json").write_bytes(b"{}")
     if complete:
-        write_record(snapshot.record, {"epoch": epoch})
+        write_record(snapshot.record, {"epoch": epoch, "step": epoch, "files": snapshot.digests()})
     return snapshot
 
 
@@ -23,7 +23,7 @@ def names(training: Path) -> list[str]:
 
 
 def test_the_files_of_an_epoch_are_named_like_this() -> None:
-    snapshot = Snapshot(Path("ckpt"), 7)
+    snapshot = Snapshot.of_epoch(Path("ckpt"), 7)
     assert snapshot.weights == Path("ckpt/epoch-007.apr")
     assert snapshot.state == Path("ckpt/epoch-007.state")
     assert snapshot.record == Path("ckpt/epoch-007.metadata.json")

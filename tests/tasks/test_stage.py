@@ -186,6 +186,7 @@ def test_a_failed_gate_is_recorded_before_it_is_raised(home: Path) -> None:
         "value": 11.0,
         "operator": "<=",
         "threshold": 10.0,
+        "where": "",
     }
     record = record_of(run)
     assert record["outcome"] == "produced"

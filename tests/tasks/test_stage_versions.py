@@ -60,10 +60,10 @@ def bundle_of_fixed_tensors(root: Path) -> Path:
 
 def test_the_bytes_of_a_checkpoint_belong_to_its_version(tmp_path: Path) -> None:
     out = bundle_of_fixed_tensors(tmp_path)
-    assert checkpoint.VERSION == checkpoint.STAGE.version == 1
+    assert checkpoint.VERSION == checkpoint.STAGE.version == 2
     assert {path.name: file_sha256(path)[:16] for path in sorted(out.iterdir())} == {
-        "README.md": "4258b2270f90e888",
-        "config.json": "8fef91cbce05bee3",
+        "README.md": "657b7baf83ab79a6",
+        "config.json": "9e4a2acecd98b59d",
         "generation_config.json": "f17f25b4605e7e42",
         "model.apr": "517659a7f0978832",
         "model.safetensors": "7dbfc6e13b1f7ee1",
@@ -124,8 +124,8 @@ def test_the_versions_of_all_stages_are_in_their_recipes(finished: Finished) -> 
     assert {stage: each["recipe"]["version"] for stage, each in records.items()} == {
         "pretokenize": 2,
         "shard": 2,
-        "train": 2,
+        "train": 3,
         "evaluate": 2,
-        "checkpoint": 1,
+        "checkpoint": 2,
         "bisect": 1,
     }

@@ -1,23 +1,43 @@
 """The stages through their tasks: reuse, inputs, and disks that fill up."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from evidence.errors import GateFailedError
+from model.apr_model import read_model
 from tasks.bisection import bisect_task
 from tasks.checkpoint import checkpoint_task, differing_tensors
 from tasks.errors import ArtefactDamagedError, NotFoundError, StorageError
 from tasks.evaluate import evaluate_task
+from tasks.models import APR, load_directory
 from tasks.prefect_task import gate_rows, tracking
 from tasks.run_record import Run
+from tasks.store import Store
 from tests.tasks.full_disk import full_disk
 from tests.tasks.test_store import flip
-from tests.tasks.tiny import Finished, all_stages, begin, pretokenized, sharded
+from tests.tasks.tiny import (
+    Finished,
+    all_stages,
+    begin,
+    pretokenized,
+    sharded,
+    tiny_settings,
+    write_corpus,
+)
 
+QWEN2 = (
+    "model.attention_bias=true",
+    "model.tie_embeddings=true",
+    "train.num_steps=8",
+    "train.steps_per_epoch=8",
+    "thresholds.max_loss_to_unigram=9.0",
+)
 Perform = Callable[[Finished, Run], object]
 
 
@@ -153,10 +173,29 @@ def test_outside_of_prefect_nothing_is_tracked() -> None:
 
 def test_gates_are_shown_as_a_table(finished: Finished) -> None:
     gates = finished.run.stage_records()["train"]["gates"]
-    assert gate_rows(gates)[0] == {
+    budget = [row for row in gate_rows(gates) if row["gate"] == "train.budget"]
+    assert budget[0] == {
         "gate": "train.budget",
-        "holds when": "exactly the planned steps were executed",
+        "holds when": "exactly the planned steps were executed, or those until an early stop",
         "measured": 48.0,
         "should be": "== 48.0",
         "verdict": "pass",
     }
+
+
+def test_every_stage_takes_biases_and_a_tied_head(home: Path) -> None:
+    write_corpus(home / "corpus")
+    settings = tiny_settings(home, QWEN2)
+    run = begin(settings)
+    refs = all_stages(run, settings)
+
+    store = Store(home / "store")
+    directory = store.open(refs.checkpoint).directory
+    model = load_directory(directory, "cpu")
+    names = {name for name, _ in model.named_parameters()}
+    assert len(names) == 2 + 12 * 2
+    assert "lm_head.weight" not in names
+    biases = [p for name, p in model.named_parameters() if name.endswith("bias")]
+    assert all(bias.detach().abs().max() > 0 for bias in biases)
+    assert json.loads((directory / "config.json").read_text())["model_type"] == "qwen2"
+    assert read_model(directory / APR)[0] == settings.model

@@ -1,16 +1,14 @@
 """The worker's own work, in this process; `test_train.py` starts it as a process of its own."""
 
-import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from pydantic import TypeAdapter
 
 from evidence.errors import GateFailedError
 from evidence.records import EPOCH_FIELDS
@@ -18,7 +16,10 @@ from model.errors import NonFiniteError, StreamExhaustedError
 from model.train import VERSION, StepReport, train
 from model.training_state import new_state
 from tasks.snapshots import complete_snapshots
-from tasks.train_worker import Job, stability_gate, work
+from tasks.step_watch import FIELDS
+from tasks.thresholds import Thresholds
+from tasks.train_job import Job, read_job, write_job
+from tasks.train_worker import work
 from tasks.training_log import read_rows
 from tests.model.small_llama import small_settings
 from tests.tasks.tiny import EPOCH_STEPS, STEPS, Finished, tiny_settings
@@ -33,10 +34,12 @@ def threads() -> Iterator[None]:
 
 
 def job_of(finished: Finished, directory: Path, **changes: Any) -> Job:
+    """Ask for the finished training again, in another directory, with changes to either part."""
     shards = finished.store.open(finished.refs.shards)
     settings = finished.settings
     directory.mkdir(exist_ok=True)
-    return Job(
+    own = {name: changes.pop(name) for name in Job.__dataclass_fields__ if name in changes}
+    job = Job(
         directory=str(directory),
         shards=str(shards.directory),
         shards_ref=str(shards.ref),
@@ -44,9 +47,27 @@ def job_of(finished: Finished, directory: Path, **changes: Any) -> Job:
         model=settings.model,
         train=replace(settings.train, **changes),
         evaluate_batch_rows=settings.runtime.evaluate_batch_rows,
-        max_val_loss_growth=settings.thresholds.max_val_loss_growth,
+        thresholds=settings.thresholds,
         num_threads=1,
         device="cpu",
+        num_ranks=1,
+        parallelism="ddp",
+        deterministic=False,
+        start_timeout_seconds=60.0,
+        step_timeout_seconds=60.0,
+    )
+    return replace(job, **own)
+
+
+def lenient(finished: Finished) -> Thresholds:
+    """Return thresholds for other batches and rows than so small a corpus is made for."""
+    return replace(
+        finished.settings.thresholds,
+        min_val_batches=0.0,
+        max_leaked_rows=99.0,
+        max_val_below_train_errors=1e9,
+        max_improvement_error_nats=1e9,
+        max_gradient_error=1.0,
     )
 
 
@@ -66,10 +87,10 @@ def assert_same_training(left: Path, right: Path) -> None:
             assert (ours.state / name).read_bytes() == (theirs.state / name).read_bytes()
 
 
-def test_a_job_crosses_the_pipe_unchanged(finished: Finished, tmp_path: Path) -> None:
+def test_a_job_is_read_as_it_was_written(finished: Finished, tmp_path: Path) -> None:
     job = job_of(finished, tmp_path)
-    back = TypeAdapter(Job).validate_json(json.dumps(asdict(job)))
-    assert (back.model, back.train, back.device) == (job.model, job.train, job.device)
+    write_job(job, tmp_path)
+    assert read_job(tmp_path) == job
 
 
 def test_two_trainings_of_one_job_are_equal_bit_for_bit(finished: Finished, tmp_path: Path) -> None:
@@ -80,19 +101,7 @@ def test_two_trainings_of_one_job_are_equal_bit_for_bit(finished: Finished, tmp_
 def test_the_log_has_every_step_with_what_was_measured(finished: Finished) -> None:
     rows = read_rows(finished.training.directory / "train.jsonl")
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
-    assert {tuple(row) for row in rows} == {
-        (
-            "step",
-            "train_loss",
-            "grad_norm",
-            "learning_rate",
-            "tokens",
-            "tokens_seen",
-            "tokens_per_second",
-            "wall_seconds",
-            "time",
-        )
-    }
+    assert {frozenset(row) for row in rows} == {FIELDS}
     assert [row["tokens"] for row in rows] == [8 * 32] * STEPS
     assert [row["tokens_seen"] for row in rows] == [256 * step for step in range(1, STEPS + 1)]
 
@@ -112,10 +121,17 @@ def test_an_epoch_record_has_the_nine_fields_first_then_what_they_lacked(
         "val_bits_per_byte",
         "learning_rate",
         "tokens_per_second",
-        "corpus_passes",
-        "weights_sha256",
+        "files",
         "shards",
+        "cursor_rows",
+        "corpus_passes",
         "validation_seconds",
+        "train_loss_at_end",
+        "improvement_nats",
+        "improvement_error_nats",
+        "checkpoint_blocking_seconds",
+        "checkpoint_write_seconds",
+        *(["checkpoint_slowdown"] if "checkpoint_slowdown" in record else []),
         "record_sha256",
     ]
     assert record["step"] == 2 * EPOCH_STEPS
@@ -164,8 +180,8 @@ def test_a_training_that_had_only_to_be_stored_is_left_as_it_is(
 def test_a_loss_that_is_not_finite_stops_the_training(finished: Finished, tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError) as caught:
         work(job_of(finished, tmp_path, peak_lr=1e30))
-    assert (caught.value.quantity, caught.value.step) == ("loss", 2)
-    assert [row["step"] for row in read_rows(tmp_path / "train.jsonl")] == [1]
+    assert (caught.value.quantity, caught.value.step) == ("update norm", 1)
+    assert read_rows(tmp_path / "train.jsonl") == []
 
 
 @pytest.mark.parametrize("peak_lr", [3.0, 30.0])
@@ -173,37 +189,37 @@ def test_a_validation_loss_beyond_the_threshold_fails_its_gate(
     finished: Finished, tmp_path: Path, peak_lr: float
 ) -> None:
     job = job_of(finished, tmp_path, peak_lr=peak_lr)
+    thresholds = replace(job.thresholds, max_val_loss_growth=1.0, max_loss_to_uniform=1e9)
     with pytest.raises(GateFailedError) as caught:
-        work(replace(job, max_val_loss_growth=1.0))
-    assert caught.value.gate == "train.stable"
-    assert caught.value.sentence == "validation loss after epoch 0 stays near the epoch before"
-    assert caught.value.threshold == pytest.approx(5.703782474656201)
+        work(replace(job, thresholds=thresholds))
+    assert (caught.value.where, caught.value.gate) == ("epoch 0", "train.stable")
+    assert caught.value.threshold == 1
     assert caught.value.value is not None
-    assert caught.value.value > 5.703782474656201
+    assert caught.value.value > 1
     assert complete_snapshots(tmp_path) == []
-
-
-def test_the_stability_gate_compares_with_the_limit_of_the_epoch() -> None:
-    gate = stability_gate(4)
-    assert (gate.measured, gate.operator, gate.threshold) == ("val_loss", "<=", "limit")
-    assert gate.required
 
 
 def test_batches_that_end_before_the_budget_stop_the_training(
     finished: Finished, tmp_path: Path
 ) -> None:
+    job = job_of(finished, tmp_path, batch_rows=64, max_passes=1, steps_per_epoch=48)
     with pytest.raises(StreamExhaustedError) as caught:
-        work(job_of(finished, tmp_path, batch_rows=64, max_passes=1, steps_per_epoch=48))
+        work(replace(job, thresholds=replace(job.thresholds, min_val_batches=1.0)))
     assert (caught.value.step, caught.value.num_steps) == (6, STEPS)
 
 
 def test_the_losses_of_a_fixed_training_belong_to_its_version() -> None:
 
     settings = replace(
-        tiny_settings(Path("/")).train, num_steps=3, steps_per_epoch=3, warmup_steps=1, batch_rows=2
+        tiny_settings(Path("/")).train,
+        num_steps=3,
+        steps_per_epoch=3,
+        warmup_steps=1,
+        batch_rows=2,
+        micro_batch_rows=2,
     )
     state = new_state(small_settings(), settings, "cpu")
     batches = ((np.arange(18, dtype=np.int64).reshape(2, 9) * 7 + step) % 264 for step in range(3))
     reports = [each for each in train(state, batches, settings) if isinstance(each, StepReport)]
     found = [(round(each.train_loss, 4), round(each.grad_norm, 4)) for each in reports]
-    assert (VERSION, found) == (2, [(5.575, 1.0649), (5.5569, 1.0231), (5.565, 1.1382)])
+    assert (VERSION, found) == (3, [(5.575, 1.0649), (5.5569, 1.0231), (5.565, 1.1382)])

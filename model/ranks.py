@@ -1,0 +1,201 @@
+"""The processes that train one model together, as the training loop sees them.
+
+Every rank is given the same global batch and takes its own rows of it, and every sum is over the
+rows of all ranks: what is learnt depends on the batch, not on how many share it. Only the order in
+which floating-point numbers are added does.
+
+Shapes: B rows of the global batch, S tokens of a row.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from model.errors import WrongSettingError
+from model.precision import InBfloat16, Precision
+
+Parallelism = Literal["ddp", "fsdp"]
+
+
+class Ranks:
+    """One process that trains alone; the base of those that train together."""
+
+    rank = 0
+    size = 1
+
+    def __init__(self, is_asked_to_stop: Callable[[], bool] = lambda: False) -> None:
+        self.is_asked_to_stop = is_asked_to_stop
+        """Tells of this rank alone; the others learn of it in the next sum."""
+        self.stopping = False
+        """Whether any rank was asked to stop before the last sum; every rank sees the same."""
+
+    def place(self, model: nn.Module, device: torch.device | str, precision: Precision) -> None:  # noqa: ARG002
+        """Move a model to where this rank computes; before its optimizer is made."""
+        model.to(device)
+
+    def distribute(self, module: nn.Module) -> nn.Module:
+        """Return what runs the model and exchanges its gradients."""
+        return module
+
+    def own(self, ids_BS: np.ndarray) -> np.ndarray:
+        """Take this rank's rows of a global batch.
+
+        Shapes: (B, S) -> (B / size, S).
+        Raises: WrongSettingError if the ranks cannot have equally many.
+        """
+        if len(ids_BS) % self.size:
+            expected = f"a multiple of the {self.size} ranks"
+            raise WrongSettingError("train.batch_rows", len(ids_BS), expected)
+        own = len(ids_BS) // self.size
+        return ids_BS[self.rank * own : (self.rank + 1) * own]
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add a vector over all ranks; every rank gets the same bits."""
+        self.stopping = self.is_asked_to_stop()
+        return values
+
+    @contextmanager
+    def holding_gradients(self, module: nn.Module) -> Iterator[None]:  # noqa: ARG002
+        """Keep gradients on this rank: for all backward passes of a step but its last."""
+        yield
+
+    def norm(self, of_own_part: Tensor) -> Tensor:
+        """Return the norm of all parameters, given that of what this rank holds of them."""
+        return of_own_part
+
+    def gather(self, value: object) -> list[Any]:
+        """Collect a plain value from every rank, on every rank, in their order."""
+        return [value]
+
+    @property
+    def loss_scale(self) -> int:
+        """By what to multiply a loss before its backward pass, as gradients are averaged."""
+        return self.size
+
+
+class RankGroup(Ranks):
+    """One of several processes, joined by torch's default process group."""
+
+    def __init__(
+        self,
+        parallelism: Parallelism,
+        is_asked_to_stop: Callable[[], bool] = lambda: False,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        super().__init__(is_asked_to_stop)
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.parallelism = parallelism
+        self.backend = dist.get_backend()
+        self.waiting = waiting
+        """Held while this rank can only wait for others."""
+        self._wrapped: dict[nn.Module, nn.Module] = {}
+
+    def place(self, model: nn.Module, device: torch.device | str, precision: Precision) -> None:
+        """Move a model to where this rank computes, and keep only a part of it under FSDP."""
+        model.to(device)
+        if self.parallelism == "fsdp":
+            shard(model, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+
+    def distribute(self, module: nn.Module) -> nn.Module:
+        """Wrap for DDP; a sharded model exchanges by itself."""
+        model = module.inner if isinstance(module, InBfloat16) else module
+        if self.parallelism == "fsdp":
+            # It rounds its own weights, part by part.
+            return model
+        from torch.nn.parallel import DistributedDataParallel
+
+        if model not in self._wrapped:
+            # One at a time: each would exchange the gradients of the same weights.
+            self._wrapped = {model: DistributedDataParallel(module)}
+        return self._wrapped[model]
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add a vector over all ranks, and with it whether any was asked to stop."""
+        asked = values.new_tensor([float(self.is_asked_to_stop())])
+        both = torch.cat((values, asked))
+        with self.waiting():
+            dist.all_reduce(both)
+            self.stopping = bool(both[-1].item())
+        return both[:-1]
+
+    @contextmanager
+    def holding_gradients(self, module: nn.Module) -> Iterator[None]:
+        """Keep gradients on this rank."""
+        held: Any = module
+        if self.parallelism == "ddp":
+            with held.no_sync():
+                yield
+            return
+        held.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            held.set_requires_gradient_sync(True)
+
+    def norm(self, of_own_part: Tensor) -> Tensor:
+        """Return the norm of all parameters, given that of what this rank holds of them."""
+        if self.parallelism == "ddp":
+            return of_own_part
+        return self.sum(of_own_part.square().reshape(1)).sqrt().squeeze(0)
+
+    def gather(self, value: object) -> list[Any]:
+        """Collect a plain value from every rank, on every rank, in their order."""
+        found: list[Any] = [None] * self.size
+        with self.waiting():
+            dist.all_gather_object(found, value)
+        return found
+
+
+def shard(model: nn.Module, dtype: torch.dtype) -> None:
+    """Split every parameter over the ranks; one layer at a time is whole, in the given dtype.
+
+    Precision: what the optimizer moves keeps its own dtype, and so does the sum of gradients.
+    Source: Zhao et al. 2023, arXiv:2304.11277, as torch's `fully_shard`.
+    """
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    policy = MixedPrecisionPolicy(
+        param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
+    layers: Any = model.get_submodule("model.layers")
+    for layer in layers:
+        fully_shard(layer, mp_policy=policy)
+    fully_shard(model, mp_policy=policy)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Tell whether ranks hold the model in parts."""
+    return any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Put together what ranks hold in parts; all of them must ask.
+
+    A tensor that is no part of a sharded model is returned as it is.
+    """
+    sharded: Any = tensor
+    found: Tensor = sharded.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return found
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """Return what this rank holds of a tensor."""
+    sharded: Any = tensor
+    found: Tensor = sharded.to_local() if hasattr(tensor, "full_tensor") else tensor
+    return found
+
+
+def like(values: Tensor, parameter: Tensor) -> Tensor:
+    """Copy values to where a parameter is, split over the ranks as it is."""
+    placed = values.to(parameter.device, copy=True)
+    if not hasattr(parameter, "full_tensor") or placed.shape != parameter.shape:
+        return placed
+    from torch.distributed.tensor import distribute_tensor
+
+    sharded: Any = parameter
+    return distribute_tensor(placed, sharded.device_mesh, sharded.placements)

@@ -1,0 +1,169 @@
+"""Hold a model, on its device, to a plain implementation before it is trained.
+
+Shapes: B rows, T positions, S = T + 1 ids of a row, V vocabulary.
+"""
+
+import math
+import re
+import statistics
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.llama import Llama, LlamaSettings, planned_std
+from model.plain_llama import Array, Weights, plain_logits, plain_loss
+from model.ranks import whole
+
+SCORE_STD = 2.0
+"""Of attention scores while a model is checked: neither all alike nor all but one negligible."""
+NUDGE = 1e-4
+"""Relative step of the finite difference: its own error is below that of float32 by far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """How far the matrices of a new model are from what the architecture plans."""
+
+    spread_error: float
+    """Largest relative difference of a standard deviation to the planned one."""
+    kurtosis_error: float
+    """Largest difference of a kurtosis to that of a normal distribution."""
+
+
+def measure_spread(model: Llama) -> Spread:
+    """Compare every matrix of a new model with a normal distribution of the planned width."""
+    spreads, tails = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2:
+            values = whole(parameter.detach()).double()
+            std = float(values.square().mean().sqrt())
+            spreads.append(abs(std / planned_std(name, model.settings) - 1))
+            tails.append(abs(float((values / std).pow(4).mean()) - 3))
+    return Spread(spread_error=max(spreads), kurtosis_error=max(tails))
+
+
+@contextmanager
+def attentive(model: Llama) -> Iterator[None]:
+    """Widen queries and keys for the length of a block, then put back what they were to the bit.
+
+    A new model attends to every position alike: what is wrong with positions would hardly show.
+    """
+    before = {
+        name: parameter.detach().clone()
+        for name, parameter in model.named_parameters()
+        if name.endswith(("q_proj.weight", "k_proj.weight"))
+    }
+    with torch.no_grad():
+        for name, weight in before.items():
+            # Of vectors of unit channels, the products then have a deviation of SCORE_STD.
+            wanted = math.sqrt(SCORE_STD / model.settings.hidden_size)
+            std = float(whole(weight).double().square().mean().sqrt())
+            model.get_parameter(name).mul_(wanted / std)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, weight in before.items():
+                model.get_parameter(name).copy_(weight)
+
+
+@torch.no_grad()
+def forward_error(model: Llama, ids_BS: NDArray[np.int64]) -> float:
+    """Return the relative L2 difference of the model's logits to those of the plain model."""
+    weights = plain_weights(model)
+    device = next(model.parameters()).device
+    found_BTV = model(torch.from_numpy(ids_BS[:, :-1]).to(device)).double().cpu().numpy()
+    plain_BTV = np.stack([plain_logits(weights, model.settings, ids[:-1]) for ids in ids_BS])
+    return float(np.linalg.norm(found_BTV - plain_BTV) / np.linalg.norm(plain_BTV))
+
+
+def slope_error(model: Llama, gradients: Weights, ids_BS: NDArray[np.int64]) -> float:
+    """Compare gradients with the slope of the plain loss along random directions.
+
+    Every kind of weight (the same one of all layers) is given a like part in the slope, as far as
+    it can be with a small step, so that none can be missing, doubled or out of date unseen. The
+    difference is relative to what such a slope usually is; the larger of the directions' counts.
+    """
+    weights, generator = plain_weights(model), np.random.default_rng(0)
+    widths = _widths(weights, gradients, model.settings)
+    return max(
+        _one_slope_error(model, weights, gradients, widths, ids_BS, g) for g in generator.spawn(2)
+    )
+
+
+def read_gradients(model: Llama) -> dict[str, Array]:
+    """Copy every gradient; under ranks that hold parts of them, all must ask."""
+    return {
+        name: np.zeros(p.shape) if p.grad is None else _float64(p.grad)
+        for name, p in model.named_parameters()
+    }
+
+
+def plain_weights(model: Llama) -> dict[str, Array]:
+    """Copy every weight; under ranks that hold parts of them, all must ask."""
+    return {name: _float64(p.detach()) for name, p in model.named_parameters()}
+
+
+def _one_slope_error(
+    model: Llama,
+    weights: Weights,
+    gradients: Weights,
+    widths: Mapping[str, float],
+    ids_BS: NDArray[np.int64],
+    generator: np.random.Generator,
+) -> float:
+    nudges = {
+        name: widths[name] * (2.0 * generator.integers(0, 2, weight.shape, dtype=np.int8) - 1.0)
+        for name, weight in weights.items()
+    }
+    slope = sum(float((gradients[name] * nudge).sum()) for name, nudge in nudges.items())
+    losses = [
+        plain_loss(
+            {name: weights[name] + sign * nudge for name, nudge in nudges.items()},
+            model.settings,
+            ids_BS,
+        )
+        for sign in (1, -1)
+    ]
+    true_slope = (losses[0] - losses[1]) / 2
+    usual = math.hypot(*(widths[name] * _norm(gradients[name]) for name in weights))
+    return abs(true_slope - slope) / max(usual, abs(true_slope))
+
+
+def _widths(weights: Weights, gradients: Weights, settings: LlamaSettings) -> dict[str, float]:
+    """Choose how far each weight is moved: a like change of the loss, at most a relative nudge."""
+    kinds: dict[str, list[str]] = {}
+    for name in weights:
+        kinds.setdefault(re.sub(r"\.\d+\.", ".", name), []).append(name)
+    norms = {
+        kind: math.hypot(*(_norm(gradients[n]) for n in names)) for kind, names in kinds.items()
+    }
+    # A new bias is zero everywhere, which is no width.
+    widest = {
+        kind: NUDGE * (_root_mean_square(weights[names[0]]) or settings.initializer_std)
+        for kind, names in kinds.items()
+    }
+    like = statistics.median(norms[kind] * widest[kind] for kind in kinds)
+    return {
+        name: min(widest[kind], like / norms[kind]) if norms[kind] else widest[kind]
+        for kind, names in kinds.items()
+        for name in names
+    }
+
+
+def _norm(values: Array) -> float:
+    return float(np.linalg.norm(values))
+
+
+def _root_mean_square(values: Array) -> float:
+    return _norm(values) / math.sqrt(values.size)
+
+
+def _float64(tensor: Tensor) -> Array:
+    found: Array = whole(tensor).double().cpu().numpy()
+    return found

@@ -1,0 +1,55 @@
+"""What is said where memory runs out: how many rows at a time would have fitted."""
+
+import gc
+import resource
+
+import psutil
+import torch
+
+from model.memory import promised_bytes, row_bytes
+from model.ranks import is_sharded
+from tasks.session import Session
+from tasks.train_errors import MemoryFullError
+
+
+def memory_error(session: Session) -> MemoryFullError:
+    """Estimate what would fit, after what the failed step held has been given back."""
+    gc.collect()
+    job, state = session.job, session.state
+    learning = session.doing != "validating"
+    setting = "train.micro_batch_rows" if learning else "runtime.evaluate_batch_rows"
+    device = next(state.model.parameters()).device
+    state.optimizer.zero_grad()
+    free = _free_bytes(device)
+    if learning and not state.step:
+        # Gradients and moments are not there yet, and will be.
+        free = max(0, free - promised_bytes(state.model))
+    of_a_row = fits = None
+    if not is_sharded(state.model):
+        context = session.train_rows.row_tokens - 1
+        of_a_row = row_bytes(
+            state.model,
+            context,
+            learning=learning,
+            document_end=session.validation.document_end,
+        )
+        fits = free // of_a_row
+    return MemoryFullError(
+        device=str(device),
+        step=state.step,
+        setting=setting,
+        found=job.train.micro_batch_rows if learning else job.evaluate_batch_rows,
+        fits=fits,
+        row_bytes=of_a_row or 0,
+        free_bytes=free,
+    )
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info(device)[0]
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    own = limit - psutil.Process().memory_info().vms
+    available = int(psutil.virtual_memory().available)
+    return available if limit == resource.RLIM_INFINITY else max(0, min(available, own))

@@ -1,0 +1,70 @@
+"""Refuse what cannot go together before anything is computed."""
+
+import hashlib
+from pathlib import Path
+
+from data.errors import WrongTokenizerError
+from data.shard import ShardsIndex
+from data.tokenizer import TOKENIZER
+from model.apr_file import open_apr
+from model.apr_model import TOKENIZER_DIGEST_KEY
+from model.llama import LlamaSettings
+from model.train_settings import TrainSettings
+from tasks.errors import PreflightError
+from tasks.snapshots import MAX_EPOCHS
+
+
+def check_fits(
+    index: ShardsIndex, model: LlamaSettings, settings: TrainSettings, num_ranks: int
+) -> None:
+    """Refuse a model or a budget that these shards cannot serve, before any compute.
+
+    Raises: PreflightError.
+    """
+    if model.vocab_size != index.vocab_size:
+        expected = f"the tokenizer's {index.vocab_size}"
+        raise PreflightError("model.vocab_size", model.vocab_size, expected)
+    if model.max_position_embeddings < index.context_length:
+        found = model.max_position_embeddings
+        expected = f"at least shard.context_length ({index.context_length})"
+        raise PreflightError("model.max_position_embeddings", found, expected)
+    num_epochs = -(-settings.num_steps // settings.steps_per_epoch)
+    if num_epochs > MAX_EPOCHS:
+        expected = f"at least {-(-settings.num_steps // MAX_EPOCHS)}: at most {MAX_EPOCHS} epochs"
+        raise PreflightError("train.steps_per_epoch", settings.steps_per_epoch, expected)
+    if settings.batch_rows > index.train.num_rows:
+        expected = f"at most the {index.train.num_rows} training rows"
+        raise PreflightError("train.batch_rows", settings.batch_rows, expected)
+    if settings.batch_rows % num_ranks:
+        expected = f"a multiple of the {num_ranks} ranks, each of which takes as many rows"
+        raise PreflightError("train.batch_rows", settings.batch_rows, expected)
+    available = settings.max_passes * (index.train.num_rows // settings.batch_rows)
+    if settings.num_steps > available:
+        expected = (
+            f"at most {available}: {index.train.num_rows} rows in batches of "
+            f"{settings.batch_rows}, {settings.max_passes} passes"
+        )
+        raise PreflightError("train.num_steps", settings.num_steps, expected)
+
+
+def check_context(index: ShardsIndex, context_length: int) -> None:
+    """Refuse shards whose rows have another length than the settings say.
+
+    Raises: PreflightError.
+    """
+    if index.context_length != context_length:
+        expected = f"{index.context_length}, as in these shards"
+        raise PreflightError("shard.context_length", context_length, expected)
+
+
+def check_tokenizer(weights: Path, shards: Path) -> None:
+    """Refuse shards whose ids another tokenizer made than the one that a model was trained with.
+
+    Raises: WrongTokenizerError.
+    """
+    path = shards / TOKENIZER
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    expected = str(open_apr(weights).metadata[TOKENIZER_DIGEST_KEY])
+    if found != expected:
+        told = f"{expected[:12]}..., with which {weights.name} was trained"
+        raise WrongTokenizerError(path, f"sha256 is {found[:12]}...", told)

@@ -1,0 +1,100 @@
+"""Run the ranks of a training to their end, and see to it that none outlives it."""
+
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tasks import places
+from tasks.rank_watch import RankWatch
+from tasks.telemetry import sampling
+from tasks.train_job import Job, write_job
+
+LOOK_SECONDS = 0.2
+END_SECONDS = 10.0
+"Within which the launcher tells the exit statuses of ranks that are gone."
+
+
+def run_ranks(job: Job, look: Callable[[], None]) -> None:
+    """Train to the end, calling `look` now and then; a SIGTERM has training stop with a snapshot.
+
+    Raises: WorkerFailedError with a rank's own words, WorkerDiedError if it had none,
+        WorkerHungError, StoppedError.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="assay-train-") as control,
+        tempfile.TemporaryFile("w+") as said,
+        _asked_to_stop() as is_asked_to_stop,
+    ):
+        watch = RankWatch(Path(control), job)
+        write_job(job, watch.control)
+        with (
+            subprocess.Popen(
+                _command(job, control), stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                cwd=places.PROJECT,
+            ) as process,
+            sampling(Path(job.directory), process.pid),
+        ):  # fmt: skip
+            try:
+                culprit = _watch(process, watch, look, is_asked_to_stop)
+                watch.end()
+                _let_end(process)
+            finally:
+                watch.end()
+                process.kill()
+        look()
+        ended = [words.kind for words in watch.words().values()]
+        if culprit is None and ended == ["done"] * job.num_ranks:
+            return
+        said.seek(0)
+        raise watch.cause(culprit, process.returncode, said.read())
+
+
+def _command(job: Job, control: str) -> list[str]:
+    if job.num_ranks == 1:
+        return [sys.executable, "-m", "tasks.train_worker", control]
+    options = (control, str(job.num_ranks), str(job.start_timeout_seconds))
+    return [sys.executable, "-m", "tasks.launcher", *options]
+
+
+def _watch(
+    process: subprocess.Popen[bytes],
+    watch: RankWatch,
+    look: Callable[[], None],
+    is_asked_to_stop: Callable[[], bool],
+) -> int | None:
+    """Return when all is over, with the rank that ended it if it was one."""
+    while True:
+        is_over = process.poll() is not None
+        culprit = watch.look()
+        if is_over or culprit is not None:
+            return culprit
+        if is_asked_to_stop():
+            watch.ask_to_stop()
+        look()
+        time.sleep(LOOK_SECONDS)
+
+
+def _let_end(process: subprocess.Popen[bytes]) -> None:
+    """Give the launcher the time to say how its ranks ended."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(END_SECONDS)
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """Take SIGTERM as the wish to stop, for the length of a block; where signals come at all."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: came.append(number))
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,156 @@
+"""A tiny real training in which one function is replaced, and what stops it.
+
+A fault is a function that does to the program what once went wrong elsewhere, and then uses it as a
+user would. Its entry says what must stop it, and where.
+"""
+
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evidence.canonical import pretty
+from evidence.errors import GateFailedError
+from evidence.gates import require
+from evidence.refs import TrainingRef
+from flows.errors import FlowError, VerificationError
+from tasks.errors import storage_error
+from tasks.known_errors import KNOWN_ERRORS
+from tasks.run_record import Run
+from tasks.snapshots import complete_snapshots
+from tasks.stage import judge_all
+from tasks.store import Artefact
+from tasks.train_gates import TRAIN_GATES
+from tasks.train_job import Job
+from tasks.train_measure import SETTINGS, measure
+from tasks.train_worker import work
+from tasks.training_log import TRAIN_LOG, read_rows
+from tasks.verify import verify_run
+from tests.tasks.test_train_worker import job_of
+from tests.tasks.tiny import EPOCH_STEPS, Finished
+
+AT_ONCE = "before any work"
+AT_START = "before step 1"
+AT_THE_END = "at the end of the stage"
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """What stopped something, and where."""
+
+    by: str
+    where: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A failure of the reference, done to this program."""
+
+    number: str
+    failure: str
+    seen: str
+    "What it looked like there."
+    stopped: Stopped
+    do: Callable[["Lab"], None]
+
+
+class Lab:
+    """Where a fault is tried: a finished run to start from, and a place to train in."""
+
+    def __init__(self, finished: Finished, patch: pytest.MonkeyPatch, directory: Path) -> None:
+        self.finished = finished
+        self.patch = patch
+        self.directory = directory / "training"
+
+    def replace(self, name: str, by: Any) -> Any:
+        """Put something else in a function's place, and return the function."""
+        module, _, attribute = name.rpartition(".")
+        owner: Any = pytest.importorskip(module) if module[0].islower() else None
+        before = getattr(owner, attribute)
+        self.patch.setattr(owner, attribute, by)
+        return before
+
+    def job(self, *, thresholds: Mapping[str, float] | None = None, **settings: Any) -> Job:
+        """Plan a training with other settings than the finished one's."""
+        job = job_of(self.finished, self.directory, **settings)
+        return replace(job, thresholds=replace(job.thresholds, **(thresholds or {})))
+
+    def train(self, job: Job | None = None) -> None:
+        """Train in this process, as the worker does."""
+        work(job or self.job())
+
+    def resume(self, epochs: int = 1) -> None:
+        """Go on from a snapshot of the finished training."""
+        shutil.copytree(self.finished.training.directory, self.directory)
+        for record in sorted((self.directory / "ckpt").glob("*.metadata.json"))[epochs:]:
+            record.unlink()
+        self.train()
+
+    def judge(self) -> None:
+        """Measure and judge what the training left, as is done before anything uses it."""
+        job = self.job()
+        settings = {"model": asdict(job.model), "train": asdict(job.train)}
+        (self.directory / SETTINGS).write_bytes(pretty({**settings, "context_length": 32}))
+        artefact = Artefact(TrainingRef("0" * 64), self.directory, {})
+        verdicts = judge_all(TRAIN_GATES, measure(artefact), asdict(job.thresholds))
+        require(verdicts)
+
+    def verify(self, run: Run) -> None:
+        """Do as `assay verify` does."""
+        report = verify_run(run)
+        if report.failures:
+            raise VerificationError(report.subject, report.num_checks, tuple(report.failures))
+
+
+def try_out(fault: Fault, lab: Lab) -> Stopped:
+    """Do what went wrong, and say what stopped it."""
+    try:
+        fault.do(lab)
+    except GateFailedError as error:
+        return Stopped(error.gate, error.where or AT_THE_END)
+    except VerificationError as error:
+        return Stopped("assay verify", _told(error.failures))
+    except Exception as error:
+        cause = error if isinstance(error, (*KNOWN_ERRORS, FlowError)) else storage_error(error)
+        if cause is None:
+            raise
+        return Stopped(type(cause).__name__, _where(cause, lab.directory))
+    return Stopped("nothing", "never")
+
+
+def _told(failures: tuple[str, ...]) -> str:
+    """Name the file and the field of the first failure, without its digits."""
+    return re.sub(r"[0-9a-f]{12,}|[\d.]+\d", "...", failures[0])
+
+
+def _where(error: Exception, directory: Path) -> str:
+    """Name the step that an error names, or how far training had come."""
+    step = getattr(error, "step", None)
+    if isinstance(step, int):
+        return f"step {step}"
+    if snapshots := complete_snapshots(directory):
+        return f"before step {snapshots[-1].read()['step'] + 1}"
+    return "epoch 0" if read_rows(directory / TRAIN_LOG) else AT_ONCE
+
+
+def table(faults: tuple[Fault, ...]) -> str:
+    """Lay the faults out as the page that people read."""
+    head = (
+        "# Failures, replayed\n\n"
+        "Every failure of the training loop, the model and the resume that the reference system\n"
+        "recorded, done to this program by replacing one function, and what stops it. `F01b` is a\n"
+        "variant of `F01`. An epoch of these trainings has "
+        f"{EPOCH_STEPS} steps.\n\n"
+        "This page is written by `python -m tests.faults`; a test holds it to the code.\n\n"
+        "| | failure | what the reference saw | stopped by | detected |\n|---|---|---|---|---|\n"
+    )
+    rows = [
+        f"| {each.number} | {each.failure} | {each.seen} | `{each.stopped.by}` "
+        f"| {each.stopped.where} |\n"
+        for each in faults
+    ]
+    return head + "".join(rows)

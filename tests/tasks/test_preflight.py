@@ -1,0 +1,80 @@
+"""Shards of another tokenizer, context length or dtype than what is to be done with them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.errors import CorruptShardError, WrongTokenizerError
+from data.shard import ShardsIndex
+from flows.exit_codes import exit_code
+from tasks.errors import PreflightError
+from tasks.evaluate import best_snapshot, evaluate_task
+from tasks.preflight import check_context, check_fits, check_tokenizer
+from tasks.train_worker import work
+from tests.tasks.test_train_worker import job_of
+from tests.tasks.tiny import Finished, at_home, begin, pretokenized, sharded, tiny_settings
+
+
+def index_of(finished: Finished) -> ShardsIndex:
+    return finished.store.open(finished.refs.shards).read_index(ShardsIndex)
+
+
+def test_shards_of_the_settings_context_pass_and_others_are_refused(finished: Finished) -> None:
+    check_context(index_of(finished), 32)
+    with pytest.raises(PreflightError) as caught:
+        check_context(index_of(finished), 64)
+    assert vars(caught.value) == {
+        "setting": "shard.context_length",
+        "found": 64,
+        "expected": "32, as in these shards",
+    }
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 4, 8])
+def test_ranks_that_share_a_batch_evenly_pass(finished: Finished, num_ranks: int) -> None:
+    settings = finished.settings
+    check_fits(index_of(finished), settings.model, settings.train, num_ranks)
+
+
+def test_ranks_that_cannot_share_a_batch_evenly_are_refused(finished: Finished) -> None:
+    settings = finished.settings
+    with pytest.raises(PreflightError) as caught:
+        check_fits(index_of(finished), settings.model, settings.train, 3)
+    assert (caught.value.setting, caught.value.found) == ("train.batch_rows", 8)
+    assert caught.value.expected.startswith("a multiple of the 3 ranks")
+
+
+def test_shards_of_another_tokenizer_are_not_scored(copied: Finished) -> None:
+    changes = ["tokenizer.sample_seed=9", "tokenizer.sample_bytes=9000"]
+    settings = tiny_settings(copied.home, changes)
+    with at_home(copied.home):
+        run = begin(settings)
+        shards = sharded(run, pretokenized(run, settings), settings)
+        with pytest.raises(WrongTokenizerError) as caught:
+            evaluate_task.fn(
+                run, copied.refs.training, shards, settings.thresholds, settings.runtime
+            )
+    path = copied.store.open(shards).directory / "tokenizer.json"
+    assert caught.value.path == path
+    assert caught.value.expected.endswith("with which epoch-002.apr was trained")
+    assert exit_code(caught.value) == 4
+
+
+def test_shards_of_the_models_own_tokenizer_are_scored(finished: Finished) -> None:
+    shards = finished.store.open(finished.refs.shards).directory
+    check_tokenizer(best_snapshot(finished.training).weights, shards)
+
+
+@pytest.mark.parametrize(("key", "value"), [("dtype", "uint32"), ("context_length", 31)])
+def test_rows_of_another_width_than_the_index_says_are_refused_by_name(
+    finished: Finished, tmp_path: Path, key: str, value: Any
+) -> None:
+    job = job_of(finished, tmp_path)
+    changed = replace(job, shards_index={**job.shards_index, key: value})
+    with pytest.raises(CorruptShardError) as caught:
+        work(changed)
+    assert caught.value.path.name.endswith(".bin")
+    assert caught.value.path.parent.parent == Path(job.shards)
+    assert not (tmp_path / "train.jsonl").exists()

@@ -1,0 +1,150 @@
+"""Several ranks, each a process of its own, joined by gloo."""
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tasks import rank_processes
+from tasks.errors import TaskError
+from tasks.rank_processes import run_ranks
+from tasks.snapshots import complete_snapshots, stopped_snapshots
+from tasks.train_errors import StoppedError, WorkerDiedError, WorkerHungError
+from tasks.train_job import Job
+from tasks.train_worker import work
+from tasks.training_log import read_lines, read_rows
+from tests.tasks.test_resuming import stop_after
+from tests.tasks.test_train_worker import job_of
+from tests.tasks.tiny import STEPS, Finished
+
+TOLERANCE = 1e-4
+"Relative: only the order of float32 sums differs, and forty-eight updates amplify that."
+
+
+def nothing() -> None:
+    pass
+
+
+def ranks_of(launcher: psutil.Process) -> list[psutil.Process]:
+    """Return the ranks in their order, once each has said that it trains."""
+    return sorted(launcher.children(), key=lambda each: int(each.environ()["RANK"]))
+
+
+def launcher() -> psutil.Process | None:
+    found = psutil.Process().children()
+    return next((each for each in found if "tasks.launcher" in each.cmdline()), None)
+
+
+def step_of(directory: Path) -> int:
+    path = directory / "train.jsonl"
+    return len(read_rows(path)) if path.is_file() else 0
+
+
+def interrupted(
+    job: Job, at_step: int, interrupt: Callable[[list[psutil.Process]], object]
+) -> tuple[TaskError, list[psutil.Process]]:
+    """Train, do something to the ranks at a step, and return what came of it."""
+    with ThreadPoolExecutor(1) as threads:
+        future = threads.submit(run_ranks, job, nothing)
+        while step_of(Path(job.directory)) < at_step:
+            assert not future.done(), future.exception()
+            time.sleep(0.01)
+        started = launcher()
+        assert started is not None
+        ranks = ranks_of(started)
+        interrupt(ranks)
+        with pytest.raises(TaskError) as caught:
+            future.result()
+    return caught.value, [started, *ranks]
+
+
+def assert_near(directory: Path, finished: Finished) -> None:
+    """Assert the same rows in the same order, and the losses of one rank up to rounding."""
+    ours, theirs = (
+        read_rows(each / "train.jsonl") for each in (directory, finished.training.directory)
+    )
+    for key in ("step", "cursor_rows", "tokens", "tokens_seen", "learning_rate"):
+        assert [row[key] for row in ours] == [row[key] for row in theirs]
+    for key in ("train_loss", "grad_norm", "update_norm"):
+        expected = [row[key] for row in theirs]
+        assert [row[key] for row in ours] == pytest.approx(expected, rel=TOLERANCE)
+    losses = [snapshot.read()["val_loss"] for snapshot in complete_snapshots(directory)]
+    expected = [each.read()["val_loss"] for each in complete_snapshots(finished.training.directory)]
+    assert losses == pytest.approx(expected, rel=TOLERANCE)
+
+
+def test_a_rank_that_is_killed_is_named_and_any_number_of_ranks_goes_on(
+    finished: Finished, tmp_path: Path
+) -> None:
+    job = job_of(finished, tmp_path, num_ranks=2)
+    error, processes = interrupted(job, 20, lambda ranks: ranks[1].kill())
+    assert isinstance(error, WorkerDiedError)
+    assert (error.rank, error.num_ranks, error.status) == (1, 2, -signal.SIGKILL)
+    assert error.step >= 20
+    assert error.silent_seconds is not None
+    assert error.silent_seconds < 5
+    assert not any(each.is_running() for each in processes)
+    assert len(complete_snapshots(tmp_path)) == 1
+
+    with pytest.raises(StoppedError):
+        work(job_of(finished, tmp_path), stop_after(24, tmp_path))
+    assert len(stopped_snapshots(tmp_path)) == 1
+
+    again = job_of(finished, tmp_path, num_ranks=2, parallelism="fsdp", deterministic=True)
+    run_ranks(again, nothing)
+    assert_near(tmp_path, finished)
+    assert stopped_snapshots(tmp_path) == []
+    starts = read_lines(tmp_path / "starts.jsonl")
+    facts = ("num_ranks", "parallelism", "backend", "deterministic")
+    assert [tuple(start[key] for key in facts) for start in starts] == [
+        (2, "ddp", "gloo", False),
+        (1, "none", "none", False),
+        (2, "fsdp", "gloo", True),
+    ]
+    seeds = [rank["seed"] for rank in starts[0]["ranks"]]
+    assert len(set(seeds)) == 2
+    assert seeds == [rank["seed"] for rank in starts[2]["ranks"]]
+
+
+def test_a_rank_that_gives_no_sign_of_life_is_named_and_all_are_ended(
+    finished: Finished, tmp_path: Path
+) -> None:
+    job = job_of(finished, tmp_path, num_ranks=2, step_timeout_seconds=2.0)
+    error, processes = interrupted(job, 5, lambda ranks: ranks[1].suspend())
+    assert isinstance(error, WorkerHungError)
+    assert (error.rank, error.num_ranks) == (1, 2)
+    assert error.step >= 4
+    assert error.silent_seconds is not None
+    assert 2 < error.silent_seconds < 4
+    assert error.hint.endswith("raise runtime.step_timeout_seconds if it was only slow")
+    assert not any(each.is_running() for each in processes)
+
+
+def test_ranks_that_do_not_start_in_time_are_reported(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank_processes, "_command", lambda _job, _control: ["sleep", "60"])
+    job = job_of(finished, tmp_path, num_ranks=2, start_timeout_seconds=0.5)
+    with pytest.raises(WorkerHungError) as caught:
+        run_ranks(job, nothing)
+    assert (caught.value.rank, caught.value.doing) == (0, "starting")
+    assert caught.value.silent_seconds is None
+    assert caught.value.setting == "runtime.start_timeout_seconds"
+
+
+def test_ranks_that_are_told_to_stop_leave_a_snapshot_of_one_step(
+    finished: Finished, tmp_path: Path
+) -> None:
+    job = job_of(finished, tmp_path, num_ranks=2)
+    error, _ = interrupted(job, 5, lambda ranks: ranks[1].terminate())
+    assert isinstance(error, StoppedError)
+    (snapshot,) = stopped_snapshots(tmp_path)
+    assert snapshot.read()["step"] == error.step
+    facts = json.loads((snapshot.state / "state.json").read_text())
+    assert (facts["step"], facts["cursor_rows"]) == (error.step, 8 * error.step)
+    assert error.step < STEPS
