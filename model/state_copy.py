@@ -14,6 +14,7 @@ from model.training_state import (
     OPTIMIZER_FILE,
     STATE_FILE,
     TrainingState,
+    read_tensors,
     state_text,
     weights,
 )
