@@ -23,6 +23,6 @@ def budget_sentence(llama: LlamaSettings, train: TrainSettings, context_length: 
     tokens = planned_tokens(train, context_length)
     parameters = sum(map(prod, expected_tensors(llama).values()))
     return (
-        f"{tokens:,} tokens for {parameters:,} parameters, {tokens / parameters:.2g} a parameter "
+        f"{tokens:,} tokens for {parameters:,} parameters, {tokens / parameters:.3g} a parameter "
         f"(Chinchilla: {CHINCHILLA})"
     )

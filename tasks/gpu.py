@@ -13,21 +13,20 @@ def gpu_meter(device: torch.device) -> Callable[[], dict[str, float]]:
         return dict
     import pynvml
 
-    try:
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByUUID(
-            f"GPU-{torch.cuda.get_device_properties(device).uuid}".encode()
-        )
-    except pynvml.NVMLError:
-        return dict
-
     def sample() -> dict[str, float]:
         return {
             "gpu_utilization_percentage": pynvml.nvmlDeviceGetUtilizationRates(handle).gpu,
             "gpu_memory_megabytes": pynvml.nvmlDeviceGetMemoryInfo(handle).used / 1e6,
         }
 
-    assert sample().keys() == GPU_FIELDS
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(
+            f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+        )
+        assert sample().keys() == GPU_FIELDS
+    except pynvml.NVMLError:
+        return dict
     return sample
 
 

@@ -14,6 +14,7 @@ def model_card(
 ) -> str:
     """Write the card as Markdown with the front matter that the Hugging Face hub reads."""
     content = evaluation.index["content"]
+    family = "Qwen2" if llama["attention_bias"] else "Llama"
     architecture = "\n".join(f"| {name} | {value} |" for name, value in llama.items())
     return f"""---
 license: {settings["licence"].lower()}
@@ -23,7 +24,7 @@ library_name: transformers
 
 # {settings["name"]}
 
-A Llama of {llama["num_layers"]} layers trained from scratch on {settings["data_source"]}
+A {family} of {llama["num_layers"]} layers trained from scratch on {settings["data_source"]}
 ({settings["data_licence"]}). It completes Python; it has not been tuned to follow instructions.
 
 | measured | nats per token |

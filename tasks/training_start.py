@@ -20,7 +20,7 @@ from data.shard import ShardsIndex
 from evidence.canonical import read_object
 from model.flops import peak_flops_per_second
 from model.plain_llama import Array
-from model.precision import in_precision
+from model.precision import in_precision, matmul_precision
 from model.ranks import Ranks
 from model.self_check import (
     attentive,
@@ -119,8 +119,9 @@ def _gradients(
     """
     apart = replace(settings, micro_batch_rows=1)
     module = places.ranks.distribute(in_precision(state.model, settings.precision))
-    for _ in range(2):
-        accumulate(state, ids_BS, apart, module, places.ranks)
+    with matmul_precision(settings.precision):
+        for _ in range(2):
+            accumulate(state, ids_BS, apart, module, places.ranks)
     gradients = read_gradients(state.model)
     state.optimizer.zero_grad()
     return gradients

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> "Finished":
     from tests.tasks.tiny import make_finished
 
     return make_finished(tmp_path_factory.mktemp("finished") / "home")
+
+
+@pytest.fixture
+def own_threads() -> Iterator[None]:
+    """Restore the number of threads: the worker sets that of its process, which here is ours."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

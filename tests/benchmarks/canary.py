@@ -141,7 +141,8 @@ def their_losses(
 
 
 def _groups(model: nn.Module, recipe: TrainSettings) -> list[dict[str, Any]]:
-    decayed, exempt = [], []
+    decayed: list[nn.Parameter] = []
+    exempt: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         decays = parameter.ndim == 2 and name != "model.embed_tokens.weight"
         (decayed if decays else exempt).append(parameter)

@@ -1,8 +1,6 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.faults.catalogue import FAULTS, PAGE, page
 from tests.faults.lab import Fault, Lab, try_out
@@ -11,12 +9,7 @@ from tests.tasks.tiny import Finished
 REPLAYED = {*range(1, 23), *range(35, 48)}
 
 
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """The worker sets the number of threads of its process, which here is the tests'."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("own_threads")
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.number)

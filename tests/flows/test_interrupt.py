@@ -56,7 +56,10 @@ def run_until_training() -> tuple[int, int, list[psutil.Process]]:
         many = [word for change in changes for word in ("--set", f"train.{change}")]
         words = ["run", "--preset", "smoke", *many]
         os.execv(sys.executable, [sys.executable, "-c", program, *words])
-    assert b"train, loss" in read_until(terminal, b"train, loss", PATIENCE_SECONDS)
+    said = read_until(terminal, b"train, loss", PATIENCE_SECONDS)
+    assert b"train, loss" in said
+    # What training will see is said before it begins.
+    assert b"planned 102,400,000 tokens for " in said
     return pid, terminal, psutil.Process(pid).children(recursive=True)
 
 

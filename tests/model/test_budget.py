@@ -12,6 +12,6 @@ def test_a_budget_is_told_beside_the_parameters_of_the_model() -> None:
         said = budget_sentence(settings, tiny.TRAIN, tiny.CONTEXT)
 
         parameters = num_parameters(Llama(settings))
-        ratio = f"{480 / parameters:.2g}"
+        ratio = f"{480 / parameters:.3g}"
         expected = f"480 tokens for {parameters:,} parameters, {ratio} a parameter (Chinchilla: 20)"
         assert said == expected

@@ -161,6 +161,16 @@ def test_the_same_seed_gives_the_same_bits(settings: TrainSettings) -> None:
     assert_same(again, snapshot(first))
 
 
+def test_another_seed_is_another_training_within_ten_steps() -> None:
+    first, other = (
+        steps(reports(tiny.state(settings), settings, tiny.rows(10)))
+        for settings in (tiny.TRAIN, replace(tiny.TRAIN, seed=2))
+    )
+
+    differences = [abs(a.train_loss - b.train_loss) for a, b in zip(first, other, strict=True)]
+    assert max(differences) > 1e-4
+
+
 @pytest.mark.parametrize(("precision", "tolerance"), [("tfloat32", 1e-3), ("bfloat16", 1e-2)])
 def test_other_precisions_stay_near_float32_and_are_undone_afterwards(
     precision: Any, tolerance: float

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from data.batches import batches
 from model.errors import LossSpikeError
@@ -22,8 +21,8 @@ BAD_BATCH = 26
 
 
 @pytest.fixture(autouse=True)
-def bad_batch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let one batch hold tokens at random, and restore the number of threads."""
+def bad_batch(own_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one batch hold tokens at random."""
 
     def broken(rows: Any, **named: Any) -> Iterator[np.ndarray]:
         first = named["cursor"] // named["batch_rows"] + 1
@@ -33,9 +32,6 @@ def bad_batch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             yield ids_BS
 
     monkeypatch.setattr("tasks.train_worker.batches", broken)
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def spiking(finished: Finished, directory: Path, response: str, **settings: Any) -> Job:

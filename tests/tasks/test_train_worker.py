@@ -1,14 +1,12 @@
 """The worker's own work, in this process; `test_train.py` starts it as a process of its own."""
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from evidence.errors import GateFailedError
 from evidence.records import EPOCH_FIELDS
@@ -24,13 +22,7 @@ from tasks.training_log import read_rows
 from tests.model.small_llama import small_settings
 from tests.tasks.tiny import EPOCH_STEPS, STEPS, Finished, tiny_settings
 
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """The worker sets the number of threads of its process, which here is the tests'."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("own_threads")
 
 
 def job_of(finished: Finished, directory: Path, **changes: Any) -> Job:

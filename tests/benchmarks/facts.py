@@ -1,0 +1,155 @@
+"""What the facts of a step cost: the training loop, against a loop that measures nothing.
+
+python -m tests.benchmarks.facts --preset the-stack-v2 --device cuda --steps 30
+
+The bare loop makes the same updates of the same model and waits for the device at its end alone.
+The other is `model.train.train` with all that the worker adds to a step: the GPU's sample, the row,
+its comparison with the rows before. Both run in turns, and the median of the turns counts.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from model.flops import CONVENTION, peak_flops_per_second, training_flops_per_token
+from model.llama import LlamaSettings
+from model.optimizer import set_learning_rate
+from model.precision import in_precision, matmul_precision
+from model.ranks import Ranks
+from model.schedule import learning_rate
+from model.train import StepReport, TrainSettings, accumulate, train
+from model.training_state import TrainingState, new_state
+from tasks.gpu import device_name, gpu_meter
+from tasks.step_watch import FIELDS, StepPlan, StepWatch
+
+PRESETS = Path(__file__).parents[2] / "flows" / "presets"
+TURNS = 3
+
+
+def batches(llama: LlamaSettings, settings: TrainSettings, context: int) -> Iterator[np.ndarray]:
+    generator = np.random.default_rng(0)
+    while True:
+        yield generator.integers(0, llama.vocab_size, (settings.batch_rows, context + 1))
+
+
+def bare(state: TrainingState, stream: Iterator[np.ndarray], settings: TrainSettings) -> None:
+    """Make the updates, and look at nothing."""
+    module = in_precision(state.model, settings.precision)
+    with matmul_precision(settings.precision):
+        for step in range(1, settings.num_steps + 1):
+            accumulate(state, next(stream), settings, module, Ranks())
+            parameters = list(state.model.parameters())
+            norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+            clip_grads_with_norm_(parameters, settings.clip_norm, norm)
+            set_learning_rate(state.optimizer, learning_rate(step, settings))
+            state.optimizer.step()
+
+
+def measured(
+    state: TrainingState, stream: Iterator[np.ndarray], settings: TrainSettings, context: int
+) -> None:
+    """Make the updates as the worker does, but for the disk."""
+    sample = gpu_meter(next(state.model.parameters()).device)
+    fields = sorted(FIELDS | sample().keys())
+    plan = StepPlan(train=settings, context_length=context, uniform_nats=11.0)
+    watch, last = StepWatch(plan, [{"cursor_rows": 0, "fields": fields}]), time.perf_counter()
+    for report in train(state, stream, settings):
+        if isinstance(report, StepReport):
+            now = time.perf_counter()
+            row: dict[str, Any] = {
+                **asdict(report),
+                "tokens_seen": state.tokens_seen,
+                "leaked_rows": 0,
+                "tokens_per_second": report.tokens / (now - last),
+                "wall_seconds": now - last,
+                "time": time.time(),
+                **sample(),
+            }
+            assert watch.measure(row)["flawed_fields"] == 0
+            json.dumps(row)
+            last = now
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--preset", default="demo")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--micro-batch-rows", type=int, default=0)
+    arguments = parser.parse_args()
+    preset = tomllib.loads((PRESETS / f"{arguments.preset}.toml").read_text())
+    llama, context = LlamaSettings(**preset["model"]), preset["shard"]["context_length"]
+    settings = replace(
+        TrainSettings(**preset["train"]),
+        num_steps=arguments.steps,
+        warmup_steps=1,
+        # Rows at random are learnt from no better than at random: spikes mean nothing.
+        spike_window=10 * arguments.steps,
+    )
+    if arguments.micro_batch_rows:
+        settings = replace(settings, micro_batch_rows=arguments.micro_batch_rows)
+    device = torch.device(arguments.device)
+    seconds: dict[str, list[float]] = {"bare": [], "measured": []}
+    # The first turn warms up, and is not counted.
+    for turn in range(TURNS + 1):
+        for name in seconds:
+            state = new_state(llama, settings, device)
+            stream = batches(llama, settings, context)
+            _wait(device)
+            begin = time.perf_counter()
+            if name == "bare":
+                bare(state, stream, settings)
+            else:
+                measured(state, stream, settings, context)
+            _wait(device)
+            if turn:
+                seconds[name].append((time.perf_counter() - begin) / arguments.steps)
+            del state
+    _report(seconds, llama, settings, context, device)
+    return 0
+
+
+def _report(
+    seconds: dict[str, list[float]],
+    llama: LlamaSettings,
+    settings: TrainSettings,
+    context: int,
+    device: torch.device,
+) -> None:
+    medians = {name: statistics.median(found) for name, found in seconds.items()}
+    tokens = settings.batch_rows * context
+    flops = training_flops_per_token(llama, context)
+    peak = peak_flops_per_second(device_name(device), settings.precision)
+    result = {
+        "device": device_name(device),
+        "tokens_a_step": tokens,
+        "seconds_a_step": medians,
+        "turns": seconds,
+        "cost_of_facts": medians["measured"] / medians["bare"] - 1,
+        "tokens_per_second": tokens / medians["measured"],
+        "gflops_per_second": tokens * flops / medians["measured"] / 1e9,
+        **({"mfu_c1": tokens * flops / medians["measured"] / peak} if peak else {}),
+        "convention": CONVENTION,
+        "gpu": gpu_meter(device)(),
+    }
+    sys.stdout.write(json.dumps(result, indent=1) + "\n")
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
