@@ -95,7 +95,10 @@ def written(directory: Path, write_more: Callable[[Path], None]) -> dict[str, st
 
 
 def test_a_snapshot_is_written_whole_and_says_what_it_holds(tmp_path: Path) -> None:
-    found = written(tmp_path, lambda state: (state / "more").write_text("x") and None)
+    def write_more(state: Path) -> None:
+        (state / "more").write_text("x")
+
+    found = written(tmp_path, write_more)
     assert found == Snapshot.of_epoch(tmp_path, 1).digests()
     names = ["epoch-001.apr", "epoch-001.state/more", "epoch-001.state/optimizer.safetensors"]
     assert sorted(found) == [*names, "epoch-001.state/state.json"]
