@@ -5,12 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from model.errors import CorruptFileError
 from model.ranks import Ranks, whole
-from model.training_state import OPTIMIZER_FILE, STATE_FILE, TrainingState, state_text, weights
+from model.training_state import (
+    OPTIMIZER_FILE,
+    STATE_FILE,
+    TrainingState,
+    read_tensors,
+    state_text,
+    weights,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +40,8 @@ class StateCopy:
 
         Raises: CorruptFileError if a bit of it is not as in memory.
         """
-        require_same(
-            directory / OPTIMIZER_FILE, load_file(directory / OPTIMIZER_FILE), self.optimizer
-        )
+        path = directory / OPTIMIZER_FILE
+        require_same(path, read_tensors(path), self.optimizer)
         if (directory / STATE_FILE).read_text() != self.text:
             raise CorruptFileError(directory / STATE_FILE, "read back otherwise", "as in memory")
 

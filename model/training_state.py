@@ -127,7 +127,7 @@ def load_training_state(
     (ranks or Ranks()).place(model, device, train.precision)
     optimizer = new_optimizer(model, train)
     optimizer_path = directory / OPTIMIZER_FILE
-    tensors = _read_tensors(optimizer_path)
+    tensors = read_tensors(optimizer_path)
     # Before its first update an optimizer has no state at all.
     if tensors or facts["step"]:
         optimizer.load_tensors(tensors, str(optimizer_path))
@@ -186,7 +186,11 @@ def _check_recent(path: Path, recent: object) -> None:
             raise ModelFormatError(path, f"recent.{name} is {values!r}", "a list of numbers")
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises: CorruptFileError.
+    """
     try:
         return load_file(path)
     except SafetensorError as error:

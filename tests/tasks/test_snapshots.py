@@ -1,10 +1,24 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from evidence.errors import BrokenSealError
 from evidence.records import write_record
-from tasks.snapshots import Snapshot, complete_snapshots, drop_incomplete
+from model.errors import CorruptFileError
+from model.ranks import Ranks
+from model.state_copy import Staging
+from model.train import train
+from model.training_state import new_state
+from tasks.snapshots import (
+    Snapshot,
+    complete_snapshots,
+    drop_incomplete,
+    latest_snapshot,
+    write_snapshot,
+)
+from tests.model import tiny
+from tests.model.small_llama import small_settings, small_tokenizer
 
 
 def make(training: Path, epoch: int, *, complete: bool = True) -> Snapshot:
@@ -14,7 +28,10 @@ def make(training: Path, epoch: int, *, complete: bool = True) -> Snapshot:
     snapshot.state.mkdir()
     (snapshot.state / "state.json").write_bytes(b"{}")
     if complete:
-        write_record(snapshot.record, {"epoch": epoch, "step": epoch, "files": snapshot.digests()})
+        write_record(
+            snapshot.record,
+            {"epoch": epoch, "step": epoch, "cursor_rows": epoch, "files": snapshot.digests()},
+        )
     return snapshot
 
 
@@ -60,3 +77,59 @@ def test_an_edited_epoch_record_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BrokenSealError) as caught:
         snapshot.read()
     assert caught.value.path == str(snapshot.record)
+
+
+def written(directory: Path, write_more: Callable[[Path], None]) -> dict[str, str]:
+    state = new_state(small_settings(), tiny.TRAIN, "cpu")
+    next(train(state, iter(tiny.rows(1)), tiny.TRAIN))
+    copy = Staging().copy(state, Ranks())
+    assert copy is not None
+    return write_snapshot(
+        Snapshot.of_epoch(directory, 1),
+        copy,
+        small_settings(),
+        tokenizer_json=small_tokenizer().to_str(),
+        source="rows",
+        write_more=write_more,
+    )
+
+
+def test_a_snapshot_is_written_whole_and_says_what_it_holds(tmp_path: Path) -> None:
+    def write_more(state: Path) -> None:
+        (state / "more").write_text("x")
+
+    found = written(tmp_path, write_more)
+    assert found == Snapshot.of_epoch(tmp_path, 1).digests()
+    names = ["epoch-001.apr", "epoch-001.state/more", "epoch-001.state/optimizer.safetensors"]
+    assert sorted(found) == [*names, "epoch-001.state/state.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-001.apr", "epoch-001.state"]
+
+
+@pytest.mark.parametrize("place", [20, -5])
+@pytest.mark.parametrize("name", ["epoch-001.apr", "epoch-001.state/optimizer.safetensors"])
+def test_what_the_disk_gives_back_otherwise_gets_no_name(
+    tmp_path: Path, name: str, place: int
+) -> None:
+    def flip(state: Path) -> None:
+        path = state.parent / name
+        raw = bytearray(path.read_bytes())
+        raw[place] ^= 1
+        path.write_bytes(raw)
+
+    with pytest.raises(CorruptFileError):
+        written(tmp_path, flip)
+    assert [path.name for path in tmp_path.iterdir()] == [".epoch-001.partial"]
+
+
+def test_an_epoch_takes_the_place_of_a_step_only_once_it_is_complete(tmp_path: Path) -> None:
+    make(tmp_path, 0)
+    stopped = Snapshot.of_step(tmp_path / "ckpt", 7)
+    stopped.weights.write_bytes(b"weights")
+    stopped.state.mkdir()
+    write_record(stopped.record, {"step": 7, "cursor_rows": 56, "files": stopped.digests()})
+    make(tmp_path, 1, complete=False)
+    drop_incomplete(tmp_path)
+    assert latest_snapshot(tmp_path) == stopped
+    stopped.remove()
+    assert latest_snapshot(tmp_path) == Snapshot.of_epoch(tmp_path / "ckpt", 0)
+    assert names(tmp_path) == ["epoch-000.apr", "epoch-000.metadata.json", "epoch-000.state"]
