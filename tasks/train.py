@@ -25,7 +25,7 @@ from tasks.rank_processes import run_ranks
 from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
 from tasks.snapshots import best_record, complete_snapshots
-from tasks.stage import Done, perform
+from tasks.stage import perform
 from tasks.store import Artefact, open_store
 from tasks.thresholds import Thresholds
 from tasks.train_job import Job
@@ -66,10 +66,10 @@ def train_task(
         build,
         thresholds=asdict(thresholds),
         resumable=True,
+        illustrate=lambda training: _copy_epoch_records(run, training),
         tracking=tracking(),
     )
     announce(run, done.artefact.directory)
-    _copy_epoch_records(run, done)
     publish(run, STAGE, done.record)
     return TrainingRef(done.ref.digest)
 
@@ -136,6 +136,6 @@ def _index(directory: Path, settings: TrainSettings) -> dict[str, Any]:
     }
 
 
-def _copy_epoch_records(run: Run, done: Done) -> None:
-    for snapshot in complete_snapshots(done.artefact.directory):
+def _copy_epoch_records(run: Run, training: Artefact) -> None:
+    for snapshot in complete_snapshots(training.directory):
         shutil.copyfile(snapshot.record, run.directory / snapshot.record.name)
