@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.candidates import BATCH_BYTES, Source, SourceUnit
-from data.documents import TableWriter, read_pieces
+from data.documents import read_pieces
 from data.errors import NoTrainingDocumentsError
 from data.filter_settings import FilterSettings
 from data.removals import FIELDS, Removals
@@ -117,19 +117,21 @@ def sample_file(split: SplitName) -> str:
 
 def _write(path: Path, sample: TextSample) -> None:
     """Write the documents of a sample in pieces of bounded text."""
-    with TableWriter(path, DOCUMENTS) as writer:
+    with pq.ParquetWriter(path, DOCUMENTS, compression="zstd") as writer:
         rows, num_bytes = list[Sampled](), 0
         for document in sample.documents():
             rows.append(document)
             num_bytes += len(document.content)
             if num_bytes >= BATCH_BYTES:
-                writer.write(_table(rows))
+                writer.write_table(_table(rows))
                 rows, num_bytes = [], 0
         if rows:
-            writer.write(_table(rows))
+            writer.write_table(_table(rows))
 
 
 def _table(rows: Sequence[Sampled]) -> pa.Table:
-    names = [pa.array([row.names[place] for row in rows]) for place in range(len(FIELDS))]
+    names = [
+        pa.array([row.names[place] for row in rows], pa.string()) for place in range(len(FIELDS))
+    ]
     texts = pa.array([row.content for row in rows], pa.large_binary()).cast(pa.large_string())
-    return pa.table([*names, texts], names=DOCUMENTS.names)
+    return pa.table([*names, texts], schema=DOCUMENTS)

@@ -1,6 +1,7 @@
 """Memory: what grows with the corpus is counted in bytes a document, and all else does not grow."""
 
 import json
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -18,6 +19,14 @@ from tests.data.anonymous_memory import Peaks
 from tests.data.candidates import filter_settings
 from tests.data.memory_run import PIECE, make_plan, taken_in
 from tests.test_architecture import PROJECT
+
+GIVES_BACK = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+}
+"""Makes allocators return what is freed at once: what they keep for later is not the same twice."""
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
@@ -43,6 +52,7 @@ def test_settlement_holds_a_few_bytes_a_document(
         arguments = (units, filter_settings(), Removals(()))
         return peak_bytes(partial(settle, *arguments, scratch=tmp_path))
 
+    peak(40_000)  # compiles what is compiled at its first use
     grown = peak(200_000) - peak(80_000)
     assert 10 * 120_000 < grown < 16 * 120_000
 
@@ -66,13 +76,14 @@ def test_what_is_allocated_does_not_grow_with_the_text(tmp_path: Path) -> None:
         directory = tmp_path / str(num_bytes)
         directory.mkdir()
         command = ("-m", "tests.data.memory_run", "both stages", str(num_bytes), str(directory))
-        said = subprocess.check_output([sys.executable, *command], cwd=PROJECT)
+        environment = {**os.environ, **GIVES_BACK}
+        said = subprocess.check_output([sys.executable, *command], cwd=PROJECT, env=environment)
         found: dict[str, int] = json.loads(said)
         return found
 
-    small, large = peaks(12_000_000), peaks(48_000_000)
-    # A byte for each character more is what chance can do; tokens have two, signatures more.
-    # What an engine leaves behind that was asked about all of Unicode is not always as much.
+    small, large = peaks(8_000_000), peaks(32_000_000)
+    # Proving an engine and a tokenizer has nothing to do with the corpus.
     seen = small.keys() - {"vocabulary", "engine"}
     grown = {name: large[name] - small[name] for name in seen}
-    assert {name: most for name, most in grown.items() if most > 36_000_000} == {}
+    # The text is 24 MB larger, the tokens 48 MB.
+    assert {name: most for name, most in grown.items() if most > 10_000_000} == {}

@@ -51,6 +51,8 @@ def run_until_training() -> tuple[int, int, list[psutil.Process]]:
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(PROJECT)
+        # Whoever runs the tests in the background has interrupts ignored, which is inherited.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         program = "from flows.cli import main; main()"
         changes = ("num_steps=100_000", "steps_per_epoch=1000", "max_passes=1000")
         many = [word for change in changes for word in ("--set", f"train.{change}")]
@@ -93,7 +95,7 @@ def test_a_run_that_is_told_to_end_ends_at_once_and_says_so(
         os.close(terminal)
         if psutil.pid_exists(pid):
             psutil.Process(pid).kill()
-    assert status == code
+    assert status == code, said.decode(errors="replace")
     assert words in said
     assert b"Traceback" not in said
     record = all_runs()[-1].record()

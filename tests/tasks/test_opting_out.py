@@ -1,5 +1,7 @@
 """A repository that is opted out of The Stack v2: what is made again, what is left of it."""
 
+import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -24,7 +26,7 @@ from tests.tasks.stack_corpus import OPTED_OUT, put_stack, stack_settings
 from tests.tasks.tiny import at_home
 
 pytestmark = pytest.mark.slow
-UNTOUCHED = ("fetch", "train vocabulary", "engine", "take in")
+UNTOUCHED = ("fetch", "draw sample", "name sample", "train vocabulary", "engine", "take in")
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,51 @@ def test_nothing_of_the_repository_is_left(both: Both) -> None:
         assert sum(line in whole for line in own) == found
     reasons = [r["filter"] for r in both.after.rejected if r["repository"] == OPTED_OUT]
     assert reasons.count("opted_out") >= len(gone)
+
+
+def test_a_store_without_its_units_and_earlier_artefacts_is_rid_of_it(
+    both: Both, tmp_path: Path
+) -> None:
+    shutil.copytree(both.after.home, tmp_path / "home", copy_function=os.link)
+    # Those of an earlier run, in the same store.
+    shutil.copytree(
+        both.before.home / "store",
+        tmp_path / "home" / "store",
+        dirs_exist_ok=True,
+        copy_function=os.link,
+        ignore=lambda _, names: {*names} & {"units", "recipes", "tmp"},
+    )
+    store = Store(tmp_path / "home" / "store")
+    gone = [each for each in both.before.documents if each["repository"] == OPTED_OUT]
+    own = [f'"""Module number {int(each["path"][6:-3])}."""\n'.encode() for each in gone]
+    held = holding(store.root, own)
+    assert {path.relative_to(store.root).parts[0] for path in held} == {"units", "tokens", "shards"}
+    shutil.rmtree(store.root / "units")
+    for ref in (both.before.refs.tokens, both.before.refs.shards):
+        shutil.rmtree(store.directory(ref))
+    assert holding(store.root, own) == []
+    assert made(tmp_path / "home", both.settings).refs == both.after.refs
+    assert not (store.root / "units").exists()
+
+
+def holding(root: Path, texts: list[bytes]) -> list[Path]:
+    """Find the files that hold one of some texts, in cells of tables or as tokens."""
+    (path,) = {path.read_bytes(): path for path in root.rglob(TOKENIZER)}.values()
+    tokenizer = Tokenizer.load(path)
+    pieces = [tokenizer.decode([number]) for number in range(tokenizer.vocab_size)]
+    found = []
+    for path in root.rglob("*"):
+        if path.suffix == ".parquet":
+            cells = pq.read_table(path).to_pydict().values()
+            content = "\n".join(str(cell) for column in cells for cell in column).encode()
+            content = content.replace(b"\\n", b"\n")
+        elif path.suffix == ".bin" and "first" not in path.name:
+            content = b"".join(map(pieces.__getitem__, np.fromfile(path, "<u2").tolist()))
+        else:
+            continue
+        if any(text in content for text in texts):
+            found.append(path)
+    return found
 
 
 def test_shards_hold_the_documents_of_the_corpus_that_they_were_made_of(both: Both) -> None:

@@ -38,6 +38,7 @@ from tests.tasks.tiny import point_to
 pytestmark = pytest.mark.slow
 NUM_WORKERS = 2
 PROCESSES = replace(INLINE, task_runner="processes", num_workers=NUM_WORKERS)
+OF_THE_TOKENIZER = ("draw sample", "name sample", "train vocabulary")
 STORE = "s3://store/team"
 
 
@@ -102,6 +103,8 @@ def test_every_candidate_is_a_document_or_has_its_reason(stack: Stack) -> None:
         "vendored": 21,
     }
     assert kinds_of(stack.home) == {
+        "draw sample": 1,
+        "name sample": 1,
         "train vocabulary": 1,
         "engine": 1,
         "fetch": 20,
@@ -116,7 +119,7 @@ def test_every_candidate_is_a_document_or_has_its_reason(stack: Stack) -> None:
 def test_processes_make_what_one_process_makes(
     stack: Stack, prefect_server: None, home: Path
 ) -> None:
-    copy_units(stack.home, home, ["fetch", "train vocabulary"])
+    copy_units(stack.home, home, ["fetch", *OF_THE_TOKENIZER])
     assert in_prefect(stack.settings, PROCESSES) == stack.refs
     assert units_of(home) == units_of(stack.home)
 
@@ -198,7 +201,7 @@ def kill_one(address: str, but: list[int]) -> int:
 
 
 def test_a_killed_process_is_gone_on_with(stack: Stack, home: Path) -> None:
-    copy_units(stack.home, home, ["fetch", "train vocabulary", "engine"])
+    copy_units(stack.home, home, ["fetch", *OF_THE_TOKENIZER, "engine"])
     command = [sys.executable, "-m", "tests.tasks.scale_run", str(stack.index)]
     with subprocess.Popen(command, cwd=places.PROJECT) as process:
         wait_for(lambda: kinds_of(home)["take in"] >= 5)
