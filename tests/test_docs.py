@@ -69,7 +69,10 @@ def test_the_transcript_has_the_columns_and_the_stages_of_a_run() -> None:
     lines = [line for line in transcript.splitlines()[2:] if line.strip() and line[0] != "`"]
     header = next(i for i, line in enumerate(lines) if line.startswith("stage "))
     assert lines[header].split() == ["stage", "seconds", "outcome", "figures", "gates"]
-    assert [line.split()[0] for line in lines[:header]] == ["pipeline,", "planned", *STAGES]
+    assert [line.split()[0] for line in lines[:header]] == [
+        *("pipeline,", "planned", "warning:"),
+        *STAGES,
+    ]
     assert [line.split()[0] for line in lines[header + 1 :]] == [
         *STAGES,
         "output",

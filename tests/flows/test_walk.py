@@ -112,15 +112,15 @@ def test_a_failed_gate_is_a_failed_run_whose_message_is_the_gates_sentence(
     state = pipeline("walk", "smoke", strict, return_state=True)
     assert state.is_failed()
     assert state.message.startswith(
-        "gate evaluate.unigram: the model predicts better than a table of token frequencies: "
-        "measured "
+        "gate train.unigram: after the warm-up the model predicts better than a table of token "
+        "frequencies: measured "
     )
     assert state.message.endswith(", should be <= 0.01")
     run = all_runs()[-1]
     record = run.record()
     assert record is not None
     assert (record["outcome"], record["error"]) == ("failed", state.message)
-    assert list(run.stage_records()) == STAGES[:4]
+    assert list(run.stage_records()) == STAGES[:3]
     assert verify_run(run).failures == []
 
 
