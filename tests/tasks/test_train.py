@@ -25,6 +25,7 @@ from tasks.train_errors import WorkerDiedError, WorkerFailedError
 from tasks.train_worker import work
 from tasks.training_log import read_rows
 from tests.tasks.full_disk import full_disk
+from tests.tasks.test_ranks import is_alive
 from tests.tasks.test_train_worker import assert_same_training, job_of
 from tests.tasks.tiny import Finished, begin, tiny_settings, train_again
 
@@ -65,13 +66,6 @@ def worker_of(pid: int | None = None) -> psutil.Process | None:
         each for each in psutil.Process(pid).children() if "tasks.train_worker" in each.cmdline()
     ]
     return found[0] if found else None
-
-
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 @pytest.fixture
