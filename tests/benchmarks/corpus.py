@@ -60,6 +60,9 @@ def texts(wheels: Path | None, num_bytes: int) -> Iterator[tuple[str, str]]:
                 text = content.decode()
             except UnicodeDecodeError:
                 continue
+            if text.startswith("\N{ZERO WIDTH NO-BREAK SPACE}"):
+                # A byte order mark is no text to us, and some to others.
+                continue
             left -= len(content)
             yield path, text
 
