@@ -35,7 +35,7 @@ from tests.model.oracle import theirs
 PRESETS = Path(__file__).resolve().parents[2] / "flows" / "presets"
 NUM_STEPS = 300
 NUM_BYTES = 256
-TOLERANCES = {"float32": (1e-3, 1e-4), "tfloat32": (0.1, 0.01), "bfloat16": (0.2, 0.025)}
+TOLERANCES = {"float32": (1e-3, 1e-4), "tfloat32": (0.1, 0.01), "bfloat16": (0.2, 0.05)}
 """Nats by which two curves may differ: at most, and in the mean.
 
 What was measured, and how far faults part the curves: evidence/decisions/0003.
