@@ -1,10 +1,12 @@
 """Opting out: a list of what must not be in the corpus, one name a line.
 
-A name is a repository, the sha1 of a content (`blob_id`), a Software Heritage identifier
-(`swh:1:cnt:...`), or the sha256 of a document. Lines that start with `#` are comments.
+A name is a repository (`owner/name`, or its address on GitHub), the sha1 of a content (`blob_id`),
+a Software Heritage identifier (`swh:1:cnt:...`, qualifiers do not count), or the sha256 of a
+document, in whatever case. Lines that start with `#` are comments.
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pyarrow.compute as pc
 
 from data.errors import MissingFileError, WrongSettingError
 
-SWHID = "swh:1:cnt:"
+_DECORATION = re.compile(r"^swh:1:cnt:|^(?:https?://)?(?:www\.)?github\.com/|(?:\.git)?/*$|;.*$")
 FIELDS = ("repository", "blob_id", "content_id", "sha256")
 
 
@@ -36,7 +38,8 @@ class Removals:
         names = pa.array(self.names, pa.string())
         for field in FIELDS:
             column = documents[field]
-            for place in pc.indices_nonzero(pc.is_in(column, names)).to_pylist():
+            is_named = pc.is_in(pc.utf8_lower(column), names)
+            for place in pc.indices_nonzero(is_named).to_pylist():
                 found[place] = found[place] or f"{field} {column[place]} is on the removal list"
         return found
 
@@ -55,5 +58,16 @@ def read_removals(path: str) -> Removals:
     except UnicodeDecodeError:
         raise WrongSettingError("pretokenize.removal_list", path, "a text in UTF-8") from None
     lines = (line.strip() for line in text.splitlines())
-    names = {line.removeprefix(SWHID) for line in lines if line and not line.startswith("#")}
-    return Removals(tuple(sorted(names)))
+    return Removals(tuple(sorted({_name(line) for line in lines if line and line[0] != "#"})))
+
+
+def _name(line: str) -> str:
+    """Leave of a line what a document is called, in small letters.
+
+    Raises: WrongSettingError.
+    """
+    name = _DECORATION.sub("", line.lower())
+    if not name or ":" in name:
+        expected = "lines of owner/name, swh:1:cnt:<40 digits>, a sha1 or a sha256"
+        raise WrongSettingError("pretokenize.removal_list", line, expected)
+    return name

@@ -3,7 +3,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from data.errors import MissingFileError
+from data.errors import MissingFileError, WrongSettingError
 from data.removals import Removals, read_removals
 
 DOCUMENTS = pa.table(
@@ -29,6 +29,37 @@ def test_a_document_is_removed_by_any_of_its_names(tmp_path: Path) -> None:
         "",
         f"sha256 {'0' * 64} is on the removal list",
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("https://github.com/C/D", "c/d"),
+        ("http://www.github.com/c/d.git", "c/d"),
+        ("github.com/c/d/", "c/d"),
+        (f"swh:1:cnt:{'5' * 40};origin=https://github.com/c/d", "5" * 40),
+        ("ABCDEF" + "0" * 58, "abcdef" + "0" * 58),
+        ("group/sub/project", "group/sub/project"),
+    ],
+)
+def test_a_name_is_known_however_it_is_written(tmp_path: Path, line: str, name: str) -> None:
+    (tmp_path / "list").write_text(line)
+    assert read_removals(str(tmp_path / "list")).names == (name,)
+
+
+def test_a_name_on_the_list_counts_in_whatever_case_the_source_has_it() -> None:
+    table = DOCUMENTS.set_column(0, "repository", pa.array(["A/b", "c/D", "", ""]))
+    found = Removals(("a/b", "c/d")).details(table)
+    assert [bool(detail) for detail in found] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    "line", ["swh:1:cnt:;origin=https://x", "https://gitlab.com/a/b", "github.com/", "swh:1:rev:1"]
+)
+def test_a_line_that_can_name_nothing_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "list").write_text(f"a/b\n{line}\n")
+    with pytest.raises(WrongSettingError, match="should be lines of owner/name"):
+        read_removals(str(tmp_path / "list"))
 
 
 def test_no_list_removes_nothing() -> None:
