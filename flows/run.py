@@ -43,14 +43,17 @@ def recorded(
     """
     request = {**request, "runtime": asdict(settings.runtime), "prefect_flow_run_id": flow_run.id}
     run = start_run(name, settings.as_record(), request)
+    output, failure = None, None
     with mirrored(run) as mirror:
         try:
             with recording_the_end(run):
                 output = body(run)
         except KNOWN_ERRORS as error:
-            publish_run(run)
-            return failed_with(run, error)  # type: ignore[no-any-return]  # see its docstring
-        publish_run(run)
+            failure = error
+    # After the mirror has ended: before, it may not have begun, and there would be no link to it.
+    publish_run(run)
+    if failure:
+        return failed_with(run, failure)  # type: ignore[no-any-return]  # see its docstring
     return Finished(str(run.directory), str(output), mirror.complete)
 
 
