@@ -25,10 +25,9 @@ from data.intake import COUNTS
 from data.settlement import decisions_file
 from data.split import Holdout
 from data.token_files import LITTLE_ENDIAN, TOKENS, DtypeName, adopt
+from data.token_statistics import TokenCounter
 
 VERSION = 3
-COUNTED_TOKENS = 2**21
-"""Tokens that are counted at a time."""
 
 
 def compact(
@@ -75,15 +74,14 @@ def _copy_tokens(
         return counts_V
     tokens = np.memmap(taken / TOKENS, dtype=LITTLE_ENDIAN[dtype], mode="r")
     length_D = pq.read_table(taken / DOCUMENTS, columns=["num_tokens"])["num_tokens"].to_numpy()
+    dropped = TokenCounter(vocab_size, str(taken / TOKENS))
     with (out / TOKENS).open("xb") as file:
         for is_kept, run in _runs(tokens, kept_D, length_D):
             if is_kept:
                 file.write(run.data)
             else:
-                for at in range(0, len(run), COUNTED_TOKENS):
-                    piece = run[at : at + COUNTED_TOKENS]
-                    counts_V -= np.bincount(piece, minlength=vocab_size)
-    return counts_V
+                dropped.add(np.asarray(run))
+    return np.asarray(counts_V - dropped.counts_V)
 
 
 def _sided(documents: pa.Table, holdout: Holdout) -> pa.Table:

@@ -48,11 +48,6 @@ class TextBuffer:
         """Bytes of each document."""
         return np.diff(self.offsets)
 
-    @cached_property
-    def whole(self) -> bytes:
-        """All bytes, for searches that Python does well."""
-        return self.data.tobytes()
-
     def document(self, number: int) -> bytes:
         """Return the bytes of one document."""
         first, end = self.offsets[number : number + 2].tolist()

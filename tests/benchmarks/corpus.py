@@ -3,13 +3,12 @@
     python -m tests.benchmarks.corpus OUT --megabytes 500 [--wheels DIR] [--sample-megabytes 24]
 
 Writes `part-NNNNN.parquet` (path, text; zstd), a sample of whole files drawn from all of it as
-`sample/sample.parquet` and `sample/sample.jsonl`, and `tokenizer.json`, trained on the sample.
+`sample/sample.parquet`, and `tokenizer.json`, trained on the sample.
 Files are sorted by path and deduplicated by content: the same packages give the same corpus.
 """
 
 import argparse
 import hashlib
-import json
 import sys
 import sysconfig
 import zipfile
@@ -103,8 +102,6 @@ def write_sample(out: Path, num_bytes: int) -> list[str]:
     rows = [(row["path"], row["text"]) for row in table.take(chosen).to_pylist()]
     (out / "sample").mkdir(exist_ok=True)
     write(out / "sample" / "sample.parquet", rows)
-    lines = (json.dumps({"path": path, "text": text}) + "\n" for path, text in rows)
-    (out / "sample" / "sample.jsonl").write_text("".join(lines))
     return [text for _, text in rows]
 
 

@@ -21,7 +21,6 @@ from tokenizers import Tokenizer as HuggingFace
 
 from data import (
     checked_encoder,
-    compaction,
     cut,
     plan,
     settlement,
@@ -137,7 +136,7 @@ def both_stages(num_bytes: int, directory: Path) -> Callable[[Peaks], object]:
     vars(checked_encoder)["opened"] = lambda _, definition: CharacterEncoder(definition)
     for module in (source_columns, source_tables, tokenizer_sample):
         vars(module)["BATCH_BYTES"] = WORKING_BYTES // 4
-    cut.BLOCK_TOKENS = compaction.COUNTED_TOKENS = WORKING_BYTES // 8
+    cut.BLOCK_TOKENS = WORKING_BYTES // 8
     text = pa.schema([("path", pa.string()), ("text", pa.large_string())])
     (directory / "source").mkdir()
     with pq.ParquetWriter(directory / "source" / "one.parquet", text) as writer:
