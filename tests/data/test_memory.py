@@ -54,7 +54,7 @@ def test_settlement_holds_a_few_bytes_a_document(
 
     peak(40_000)  # compiles what is compiled at its first use
     grown = peak(200_000) - peak(80_000)
-    assert 10 * 120_000 < grown < 16 * 120_000
+    assert 10 * 120_000 <= grown < 16 * 120_000
 
 
 def test_a_plan_holds_a_few_bytes_a_document(
@@ -69,7 +69,7 @@ def test_a_plan_holds_a_few_bytes_a_document(
 
     peak(100_000)  # loads what is loaded at its first use
     grown = peak(400_000) - peak(200_000)
-    assert 9 * 200_000 < grown < 16 * 200_000
+    assert 9 * 200_000 <= grown < 16 * 200_000
 
 
 def test_what_is_allocated_does_not_grow_with_the_text(tmp_path: Path) -> None:
