@@ -45,6 +45,7 @@ def job_of(finished: Finished, directory: Path, **changes: Any) -> Job:
         num_ranks=1,
         parallelism="ddp",
         deterministic=False,
+        compiled=False,
         start_timeout_seconds=60.0,
         step_timeout_seconds=60.0,
     )
