@@ -8,18 +8,19 @@ Shapes: B rows, T positions, S = T + 1 ids of a row, D hidden channels, F feed-f
 N query heads, K key/value heads, H channels of a head, V vocabulary.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.documents import Separation, documents_of, separate
+from model.documents import documents_of, separate
 from model.head_loss import HeadLoss
 from model.llama import Layer, Llama, LlamaSettings, rope_tables
 
 Rotation = tuple[Tensor, Tensor]
-"""Cosines and signed sines of the angle of every position: each (T, H), or (B, 1, T, H)."""
+"""Cosines and signed sines of the angle of every position: each (T, 1, H), or (B, T, 1, H)."""
 
 
 class FastNorm(nn.Module):
@@ -63,9 +64,11 @@ class FastLayer(nn.Module):
 
     def _attend(self, x_BTD: Tensor, rotation: Rotation, visible_B1TT: Tensor | None) -> Tensor:
         joined = functional.linear(x_BTD, self.qkv, self.qkv_bias)
-        heads = joined.view(*joined.shape[:2], -1, self.head_size).transpose(1, 2)
-        q_BNTH, k_BKTH, v_BKTH = torch.split(heads, self.heads, dim=1)
-        q_BNTH, k_BKTH = _rotated(q_BNTH, rotation), _rotated(k_BKTH, rotation)
+        heads = joined.view(*joined.shape[:2], -1, self.head_size)
+        q_BTNH, k_BTKH, v_BTKH = torch.split(heads, self.heads, dim=2)
+        # Rotated as they lie in memory, so that the heads' results lie side by side too.
+        turned = (_rotated(q_BTNH, rotation), _rotated(k_BTKH, rotation), v_BTKH)
+        q_BNTH, k_BKTH, v_BKTH = (each.transpose(1, 2) for each in turned)
         group = self.heads[0] // self.heads[1]
         if visible_B1TT is not None and group > 1:
             # The fused kernels that take a mask take no groups.
@@ -93,8 +96,6 @@ class FastLlama(nn.Module):
     def __init__(self, model: Llama, dtype: torch.dtype, *, compiled: bool) -> None:
         super().__init__()
         self.settings = settings = model.settings
-        self.ready: Callable[[Tensor], None] | None = None
-        """Told of each of the model's parameters once its gradient is whole, if it is set."""
         with next(model.parameters()).device:
             self.embedding = _empty(dtype, settings.vocab_size, settings.hidden_size)
             self.layers = nn.ModuleList(
@@ -104,9 +105,7 @@ class FastLlama(nn.Module):
             self.head = self.embedding
             if not settings.tie_embeddings:
                 self.head = _empty(dtype, settings.vocab_size, settings.hidden_size)
-        self._sources = {copy: tuple(parts) for copy, *parts in self._pairs(model)}
-        for copy in self._sources:
-            copy.register_post_accumulate_grad_hook(self._hand_over)  # type: ignore[no-untyped-call]
+        self.receivers = [Receiver(copy, tuple(sources)) for copy, *sources in self._pairs(model)]
         self.compiled = compiled
         if compiled:
             # Layer by layer: they are alike, so that one is compiled for all of them.
@@ -116,9 +115,14 @@ class FastLlama(nn.Module):
     @torch.no_grad()
     def refresh(self) -> None:
         """Copy the model's weights."""
-        views = [view for copy in self._sources for view in self._views(copy, copy)]
-        sources = [source for parts in self._sources.values() for source in parts]
+        views = [view for receiver in self.receivers for view in receiver.views]
+        sources = [source for receiver in self.receivers for source in receiver.sources]
         torch._foreach_copy_(views, sources)
+
+    def tell(self, ready: Callable[[Tensor], None] | None) -> None:
+        """Have each of the model's parameters named as soon as its gradient is whole, or not."""
+        for receiver in self.receivers:
+            receiver.ready = ready
 
     def forward(self, ids_BS: Tensor, document_end: int | None, scale: float) -> Tensor:
         """Return the scaled sum of the losses of some rows; padding costs nothing.
@@ -153,12 +157,11 @@ class FastLlama(nn.Module):
         cos, sin = rope_tables(
             settings.head_size, settings.rope_theta, inputs_BT.shape[1], inputs_BT.device
         )
-        cos, sin = cos.to(dtype), sin.to(dtype)
+        cos, sin = cos.to(dtype)[:, None], sin.to(dtype)[:, None]
         if document_end is None:
             return (cos, sin), None
-        separation: Separation = separate(documents_of(inputs_BT, document_end))
-        positions_BT = separation.positions_BT
-        return (cos[positions_BT][:, None], sin[positions_BT][:, None]), separation.visible_B1TT
+        positions_BT, visible_B1TT = separate(documents_of(inputs_BT, document_end))
+        return (cos[positions_BT], sin[positions_BT]), visible_B1TT
 
     def _pairs(self, model: Llama) -> Iterator[tuple[Tensor, ...]]:
         """Name every matrix of this copy together with what stands in it, from top to bottom."""
@@ -181,16 +184,23 @@ class FastLlama(nn.Module):
             assert isinstance(model.lm_head, nn.Linear)
             yield self.head, model.lm_head.weight
 
-    def _views(self, copy: Tensor, tensor: Tensor) -> Sequence[Tensor]:
-        """Split a tensor of this copy's shape into what its sources hold."""
-        sizes = [len(source) for source in self._sources[copy]]
-        return torch.split(tensor, sizes)
+
+class Receiver:
+    """Hands the gradient of a copied matrix over to those parameters that stand in it."""
+
+    def __init__(self, copy: Any, sources: tuple[Tensor, ...]) -> None:
+        self.sources = sources
+        self.sizes = [len(source) for source in sources]
+        self.views = torch.split(copy.detach(), self.sizes)
+        self.ready: Callable[[Tensor], None] | None = None
+        copy.register_post_accumulate_grad_hook(self._hand_over)
 
     @torch.no_grad()
     def _hand_over(self, copy: Tensor) -> None:
         """Add a gradient that is whole to those of the model, and forget it."""
         assert copy.grad is not None
-        for source, part in zip(self._sources[copy], self._views(copy, copy.grad), strict=True):
+        parts = torch.split(copy.grad, self.sizes)
+        for source, part in zip(self.sources, parts, strict=True):
             if source.grad is None:
                 source.grad = part.to(source.dtype)
             else:
@@ -204,6 +214,6 @@ def _empty(dtype: torch.dtype, *shape: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape, dtype=dtype))
 
 
-def _rotated(x_BNTH: Tensor, rotation: Rotation) -> Tensor:
+def _rotated(x_BTNH: Tensor, rotation: Rotation) -> Tensor:
     cos, sin = rotation
-    return x_BNTH * cos + x_BNTH.roll(x_BNTH.shape[-1] // 2, -1) * sin
+    return x_BTNH * cos + x_BTNH.roll(x_BTNH.shape[-1] // 2, -1) * sin

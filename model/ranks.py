@@ -119,11 +119,11 @@ class RankGroup(Ranks):
             return
         sums: list[Any] = []
         if last:
-            passes.ready = lambda p: sums.append(dist.all_reduce(p.grad, async_op=True))
+            passes.tell(lambda p: sums.append(dist.all_reduce(p.grad, async_op=True)))
         try:
             yield
         finally:
-            passes.ready = None
+            passes.tell(None)
         for each in sums:
             each.wait()
 

@@ -323,7 +323,7 @@ def attention() -> dict[str, Any]:
         out = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=not expand)
         torch.autograd.backward((out,), (out.detach(),))
 
-    choose = cast("Any", torch._fused_sdp_choice)  # noqa: SLF001
+    choose = cast("Any", torch._fused_sdp_choice)
     found["chosen"] = str(choose(*inputs.values(), is_causal=True, enable_gqa=True))
     for backend in (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION):
         for expand in (False, True):

@@ -1,5 +1,7 @@
 """The model of training steps beside the plain one, which is held to transformers."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -20,14 +22,14 @@ each_architecture = pytest.mark.parametrize(
 masked_or_not = pytest.mark.parametrize("document_end", [None, END_OF_TEXT], ids=["open", "masked"])
 
 
-def model_of(settings: LlamaSettings, dtype: torch.dtype = torch.float64) -> Llama:
+def model_of(settings: LlamaSettings) -> Llama:
+    """Draw a model with wide scores and gains other than one: a fault would show."""
     model = Llama(settings)
     initialise(model, 1)
     with torch.no_grad():
         for parameter in model.parameters():
-            # Wide scores and gains other than one: a fault would show.
             parameter.mul_(torch.linspace(1, 4, parameter.numel()).view_as(parameter))
-    return model.to(dtype)
+    return model.double()
 
 
 def example_ids() -> Tensor:
@@ -92,15 +94,17 @@ def test_masking_documents_matters_to_what_is_compared() -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("dtype", "loss_error", "gradient_error"),
-    [(torch.float32, 1e-6, 5e-6), (torch.bfloat16, 5e-3, 5e-2)],
+    [(torch.float32, 5e-7, 5e-6), (torch.bfloat16, 1e-3, 6e-2)],
     ids=str,
 )
 def test_compiled_it_is_as_far_from_float64_as_the_format_rounds(
     dtype: torch.dtype, loss_error: float, gradient_error: float
 ) -> None:
-    loss, gradients = plain(model_of(tiny.LLAMA), None)
+    model = Llama(tiny.LLAMA)
+    initialise(model, 1)
+    loss, gradients = plain(copy.deepcopy(model).double(), None)
 
-    found, handed_over = fast(model_of(tiny.LLAMA, torch.float32), None, dtype=dtype, compiled=True)
+    found, handed_over = fast(model, None, dtype=dtype, compiled=True)
 
     assert float(found) == pytest.approx(float(loss), rel=loss_error)
     assert worst(handed_over, gradients) < gradient_error
@@ -130,9 +134,9 @@ def test_moved_weights_count_once_they_are_taken_over() -> None:
             parameter.add_(0.01)
     expected, _ = plain(model, None)
 
-    before = float(passes(example_ids(), None, SCALE))
+    before = passes(example_ids(), None, SCALE).item()
     passes.refresh()
-    after = float(passes(example_ids(), None, SCALE))
+    after = passes(example_ids(), None, SCALE).item()
 
     assert after == pytest.approx(float(expected), rel=1e-12)
     assert before != pytest.approx(after, rel=1e-6)
@@ -143,7 +147,7 @@ def test_whoever_asks_is_told_of_every_gradient_once() -> None:
     passes = FastLlama(model, torch.float64, compiled=False)
     passes.refresh()
     told: list[Tensor] = []
-    passes.ready = told.append
+    passes.tell(told.append)
 
     torch.autograd.backward(passes(example_ids(), None, SCALE))
 
@@ -163,7 +167,7 @@ def test_scores_are_made_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> No
     for at_a_time in (1, 4, 64):
         monkeypatch.setattr("model.head_loss.SCORES_AT_A_TIME", {"cpu": at_a_time * 50})
         found = HeadLoss.apply(states_PD, head_VD, targets_P, SCALE, False)  # type: ignore[no-untyped-call]
-        assert float(found) == pytest.approx(float(expected), rel=1e-12)
+        assert found.item() == pytest.approx(expected.item(), rel=1e-12)
         for mine, theirs in zip(torch.autograd.grad(found, inputs), gradients, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
 
