@@ -7,6 +7,7 @@ of kernels is kept too; with `--seconds N` no further part is begun after so lon
 """
 
 import argparse
+import gc
 import json
 import statistics
 import sys
@@ -63,13 +64,17 @@ class Bench:
 
     out: Path | None
     limit_seconds: float
+    only: list[str]
     begin: float
 
     def part(self, name: str, work: Callable[[], dict[str, Any]]) -> None:
         """Measure, and say what was found or what went wrong."""
+        if self.only and not any(name.startswith(each) for each in self.only):
+            return
         if time.perf_counter() - self.begin > self.limit_seconds:
             self.say(name, {"skipped": "no time left"})
             return
+        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         began = time.perf_counter()
@@ -360,11 +365,12 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path)
     parser.add_argument("--shards", type=Path, help="Shards that the real worker trains on.")
+    parser.add_argument("--only", nargs="*", default=[], help="First words of parts.")
     parser.add_argument("--seconds", type=float, default=1e9)
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("no CUDA device answers here")
-    bench = Bench(arguments.out, arguments.seconds, time.perf_counter())
+    bench = Bench(arguments.out, arguments.seconds, arguments.only, time.perf_counter())
     with torch.device("meta"):
         parameters = num_parameters(Llama(settings()[0]))
     bench.say(
