@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from model.apr_blocks import QUANTIZATION
+from model.apr_dtypes import AprDtype
 from model.apr_file import VOCABULARY_KEY, open_apr, write_apr
-from model.apr_layout import DTYPE_CODES, VERSION, AprFlag
+from model.apr_layout import VERSION, AprFlag
 from model.architecture import (
     BOUNDS,
     HUGGING_FACE_CLASSES,
@@ -25,11 +28,12 @@ from model.architecture import (
     require_finite,
     require_tensors,
 )
-from model.errors import ModelFormatError, WrongSettingError
+from model.errors import ModelFormatError, UnsupportedFeatureError, WrongSettingError
 from model.llama import LlamaSettings
 
 __all__ = ["describe", "expected_tensors", "read_model", "write_model"]
 
+EMBEDDING = "model.embed_tokens.weight"
 SPLIT_HALVES = 2
 PROVENANCE_KEYS = (
     "name",
@@ -56,8 +60,11 @@ def write_model(
     *,
     tokenizer_json: str,
     provenance: Mapping[str, str],
+    quantization: AprDtype | None = None,
 ) -> None:
     """Write a model that other readers of the format can run.
+
+    Quantised are the matrices but for the embedding, as far as their rows are whole blocks.
 
     Raises: WrongTensorsError, WrongSettingError, ModelFormatError (a value is NaN or infinite).
     """
@@ -70,6 +77,7 @@ def write_model(
         "model_type": family(settings),
         **_provenance(provenance),
         "param_count": sum(map(prod, expected_tensors(settings).values())),
+        **({"quantization": QUANTIZATION[quantization]} if quantization else {}),
         **_architecture(family(settings)),
         **({TIED_KEY: True} if settings.tie_embeddings else {}),
         **{key: getattr(settings, key) for key in BOUNDS if key != "initializer_std"},
@@ -77,7 +85,17 @@ def write_model(
         **_tokenizer(path, settings, tokenizer_json),
         INITIALIZER_KEY: settings.initializer_std,
     }
-    write_apr(path, metadata, tensors)
+    dtypes = quantized_tensors(tensors, quantization) if quantization else {}
+    write_apr(path, metadata, tensors, dtypes)
+
+
+def quantized_tensors(tensors: Mapping[str, Tensor], dtype: AprDtype) -> dict[str, AprDtype]:
+    """Choose the tensors of a model that are quantised."""
+    return {
+        name: dtype
+        for name, tensor in tensors.items()
+        if tensor.ndim == 2 and name != EMBEDDING and dtype.fits(tuple(tensor.shape))
+    }
 
 
 def read_model(path: Path, *, scan: bool = False) -> tuple[LlamaSettings, dict[str, Tensor]]:
@@ -119,7 +137,7 @@ def describe(path: Path) -> dict[str, object]:
         "tensors": [
             {
                 "name": entry.name,
-                "dtype": str(entry.dtype).removeprefix("torch."),
+                "dtype": entry.dtype.name,
                 "shape": list(entry.shape),
                 "size_bytes": entry.size_bytes,
             }
@@ -132,7 +150,7 @@ def _read_settings(path: Path, metadata: Mapping[str, object]) -> LlamaSettings:
     name = metadata.get("architecture")
     if name not in list(HUGGING_FACE_CLASSES):
         expected = f"one of {', '.join(HUGGING_FACE_CLASSES)}"
-        raise ModelFormatError(path, f"architecture is {name!r:.60}", expected)
+        raise UnsupportedFeatureError(path, f"architecture is {name!r:.60}", expected)
     for key, value in _architecture(str(name)).items():
         if metadata.get(key) != value:
             raise ModelFormatError(path, f"{key} is {metadata.get(key)!r:.60}", f"{value!r}")
@@ -158,7 +176,7 @@ def _architecture(name: str) -> dict[str, object]:
 
 
 def _require_float32_vector(path: Path, name: str, tensor: Tensor) -> None:
-    if tensor.ndim == 1 and DTYPE_CODES.get(tensor.dtype) != 0:
+    if tensor.ndim == 1 and tensor.dtype != torch.float32:
         found = f"vector {name!r} is {str(tensor.dtype).removeprefix('torch.')}"
         raise ModelFormatError(path, found, "float32, which other readers take it for unasked")
 

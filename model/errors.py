@@ -4,6 +4,7 @@ ModelError
 +-- WrongSettingError        a setting contradicts another, or the data
 +-- ModelFormatError         a file is not what its format says
 |   +-- CorruptFileError     its bytes changed, or end too early
+|   +-- UnsupportedFeatureError  it is what it says, and that is more than this program reads
 +-- WrongTensorsError        tensor names or shapes differ from the architecture's
 +-- NonFiniteError           a loss or a gradient is NaN or infinite
 +-- LossSpikeError           a loss or a gradient norm far above those before it
@@ -55,6 +56,13 @@ class CorruptFileError(ModelFormatError):
     """A file whose bytes changed or end too early."""
 
     hint = "restore the file from its source, or build it again"
+
+
+@dataclass(eq=False)
+class UnsupportedFeatureError(ModelFormatError):
+    """A file of a kind that other programs write and this one does not read."""
+
+    hint = "convert the file with the program that made it"
 
 
 @dataclass(eq=False)

@@ -60,7 +60,7 @@ def test_the_370m_index_is_written_with_the_published_offsets(tmp_path: Path) ->
     # Views of one element: the shapes are real, the memory and the file's weights are not needed.
     shapes = expected_tensors(settings_of_the_370m())
     tensors = {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
-    entries = place_tensors(tmp_path, tensors)
+    entries = place_tensors(tmp_path, tensors, {})
     offsets = {entry.name: entry.offset_bytes for entry in entries}
     assert len(encode_index(entries)) == 15_786
     assert offsets["lm_head.weight"] == 0
