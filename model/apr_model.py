@@ -15,7 +15,6 @@ from torch import Tensor
 from model.apr_blocks import QUANTIZATION
 from model.apr_dtypes import AprDtype
 from model.apr_file import VOCABULARY_KEY, open_apr, write_apr
-from model.apr_layout import VERSION, AprFlag
 from model.architecture import (
     BOUNDS,
     HUGGING_FACE_CLASSES,
@@ -31,7 +30,7 @@ from model.architecture import (
 from model.errors import ModelFormatError, UnsupportedFeatureError, WrongSettingError
 from model.llama import LlamaSettings
 
-__all__ = ["describe", "expected_tensors", "read_model", "write_model"]
+__all__ = ["expected_tensors", "read_model", "read_settings", "write_model"]
 
 EMBEDDING = "model.embed_tokens.weight"
 SPLIT_HALVES = 2
@@ -107,7 +106,7 @@ def read_model(path: Path, *, scan: bool = False) -> tuple[LlamaSettings, dict[s
     """
     file = open_apr(path)
     file.verify()
-    settings = _read_settings(path, file.metadata)
+    settings = read_settings(path, file.metadata)
     require_tensors(
         str(path), settings, {entry.name: entry.shape for entry in file.tensors.values()}
     )
@@ -117,36 +116,11 @@ def read_model(path: Path, *, scan: bool = False) -> tuple[LlamaSettings, dict[s
     return settings, tensors
 
 
-def describe(path: Path) -> dict[str, object]:
-    """Summarise an .apr file of any architecture as plain JSON values.
+def read_settings(path: Path, metadata: Mapping[str, object]) -> LlamaSettings:
+    """Build the settings that a file's metadata states.
 
-    Raises: CorruptFileError, ModelFormatError.
+    Raises: ModelFormatError, UnsupportedFeatureError for another architecture.
     """
-    file = open_apr(path)
-    entries = sorted(file.tensors.values(), key=lambda entry: entry.offset_bytes)
-    lists = {key: len(value) for key, value in file.metadata.items() if isinstance(value, list)}
-    return {
-        "format": "apr",
-        "version": ".".join(map(str, VERSION)),
-        "size_bytes": file.size_bytes,
-        "flags": [flag.name for flag in AprFlag if flag & file.header.flags],
-        "num_tensors": len(entries),
-        "num_parameters": sum(prod(entry.shape) for entry in entries),
-        "metadata": {key: value for key, value in file.metadata.items() if key not in lists},
-        "num_items": lists,
-        "tensors": [
-            {
-                "name": entry.name,
-                "dtype": entry.dtype.name,
-                "shape": list(entry.shape),
-                "size_bytes": entry.size_bytes,
-            }
-            for entry in entries
-        ],
-    }
-
-
-def _read_settings(path: Path, metadata: Mapping[str, object]) -> LlamaSettings:
     name = metadata.get("architecture")
     if name not in list(HUGGING_FACE_CLASSES):
         expected = f"one of {', '.join(HUGGING_FACE_CLASSES)}"

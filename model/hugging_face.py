@@ -47,9 +47,24 @@ def write_directory(
     Precision: every tensor is rounded to `dtype`.
     Raises: WrongTensorsError, WrongSettingError, ModelFormatError.
     """
+    if dtype not in DTYPES.values():
+        raise WrongSettingError("dtype", dtype, f"one of {', '.join(DTYPES)}")
+    ends = write_tokenizer(
+        directory, settings, tokenizer_json=tokenizer_json, end_of_text=end_of_text
+    )
+    write_weights(directory, settings, tensors, ends=ends, dtype=dtype)
+
+
+def write_tokenizer(
+    directory: Path, settings: LlamaSettings, *, tokenizer_json: str, end_of_text: str
+) -> dict[str, int | str]:
+    """Write the tokenizer's files, and return the ids of what begins and ends a text.
+
+    Raises: WrongSettingError, ModelFormatError.
+    """
     tokenizer = parse_tokenizer(directory / TOKENIZER_FILE, settings, tokenizer_json)
     ends = _boundaries("token_id", _special_id(tokenizer, end_of_text))
-    write_weights(directory, settings, tensors, ends=ends, dtype=dtype)
+    directory.mkdir(parents=True, exist_ok=True)
     _write_json(directory / "generation_config.json", ends)
     (directory / TOKENIZER_FILE).write_text(tokenizer_json, encoding="utf-8", newline="")
     _write_json(directory / "special_tokens_map.json", _boundaries("token", end_of_text))
@@ -60,6 +75,7 @@ def write_directory(
         "clean_up_tokenization_spaces": False,
     }
     _write_json(directory / "tokenizer_config.json", tokenizer_config)
+    return ends
 
 
 def write_weights(

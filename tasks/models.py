@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from model.apr_model import read_model
@@ -18,7 +19,7 @@ def load_apr(path: Path, device: str) -> Llama:
 
     Raises: CorruptFileError, ModelFormatError, WrongTensorsError.
     """
-    return _build(*read_model(path), device)
+    return build_model(*read_model(path), device)
 
 
 def load_directory(directory: Path, device: str) -> Llama:
@@ -26,10 +27,17 @@ def load_directory(directory: Path, device: str) -> Llama:
 
     Raises: CorruptFileError, ModelFormatError, WrongTensorsError.
     """
-    return _build(*read_directory(directory), device)
+    return build_model(*read_directory(directory), device)
 
 
-def _build(settings: LlamaSettings, tensors: Mapping[str, Tensor], device: str) -> Llama:
-    model = Llama(settings)
-    model.load_state_dict(dict(tensors))
+def build_model(settings: LlamaSettings, tensors: Mapping[str, Tensor], device: str) -> Llama:
+    """Make a model of tensors; those in float32 are taken as they are, mapped ones too.
+
+    Precision: tensors are widened to float32.
+    """
+    # Without memory at first: drawing weights only to replace them takes longer than reading them.
+    with torch.device("meta"):
+        model = Llama(settings)
+    wide = {name: tensor.to(torch.float32) for name, tensor in tensors.items()}
+    model.load_state_dict(wide, assign=True)
     return model.to(device).eval()

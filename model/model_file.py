@@ -1,0 +1,194 @@
+"""Any file or directory that holds a model's tensors, seen in one way.
+
+Opening checks the structure, so whatever is opened can be listed; `check` and `values` read data.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+
+from torch import Tensor
+
+from model import apr_model, hugging_face, hugging_face_config
+from model.apr_file import open_apr
+from model.apr_layout import MAGIC as APR_MAGIC
+from model.apr_layout import VERSION, AprFlag
+from model.errors import ModelFormatError, WrongTensorsError
+from model.llama import LlamaSettings
+from model.safetensors_file import LENGTH, open_safetensors
+
+KINDS = "an .apr, a .gguf or a .safetensors file, or a Hugging Face directory"
+TOKENIZER = "tokenizer."
+HASHED = ("sha256", "crc32")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """One tensor as its file lists it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFile:
+    """An opened model, of whatever format."""
+
+    format: str
+    paths: tuple[Path, ...]
+    "The files that hold its tensors."
+    identity: Mapping[str, object]
+    settings: LlamaSettings | None
+    "None where it is not said what computes with the tensors."
+    tensors: tuple[StoredTensor, ...]
+    metadata: Mapping[str, object]
+    values: Callable[[str], Tensor]
+    check: Callable[[], None]
+    "Holds the data to the checksums that the format has, and the tensors to the architecture."
+
+    def describe(self) -> dict[str, object]:
+        """Summarise it as plain JSON values."""
+        texts = {key: value for key, value in self.metadata.items() if not _is_long(value)}
+        return {
+            "format": self.format,
+            **self.identity,
+            "size_bytes": sum(path.stat().st_size for path in self.paths),
+            "architecture": asdict(self.settings) if self.settings else None,
+            "num_tensors": len(self.tensors),
+            "num_parameters": sum(prod(tensor.shape) for tensor in self.tensors),
+            "dtypes": self._dtypes(),
+            "metadata": texts,
+            "num_items": {
+                key: len(value)
+                for key, value in self.metadata.items()
+                if isinstance(value, list | dict) and _is_long(value)
+            },
+            "tensors": [
+                {
+                    "name": tensor.name,
+                    "dtype": tensor.dtype,
+                    "shape": list(tensor.shape),
+                    "size_bytes": tensor.size_bytes,
+                }
+                for tensor in self.tensors
+            ],
+        }
+
+    def _dtypes(self) -> list[dict[str, object]]:
+        """Count tensors, parameters and bytes of each dtype, the largest first."""
+        found: dict[str, list[int]] = {}
+        for tensor in self.tensors:
+            sums = found.setdefault(tensor.dtype, [0, 0, 0])
+            for place, amount in enumerate((1, prod(tensor.shape), tensor.size_bytes)):
+                sums[place] += amount
+        ordered = sorted(found.items(), key=lambda item: -item[1][2])
+        return [
+            dict(zip(("dtype", "tensors", "parameters", "bytes"), (name, *sums), strict=True))
+            for name, sums in ordered
+        ]
+
+
+def _is_long(value: object) -> bool:
+    return isinstance(value, list | dict) and len(value) > 16
+
+
+def open_model_file(path: Path) -> ModelFile:
+    """Open whatever this is, told by its content and not by its name.
+
+    Raises: ModelFormatError (also if it is none of them), CorruptFileError,
+    UnsupportedFeatureError.
+    """
+    if path.is_dir():
+        if not (path / hugging_face_config.CONFIG_FILE).is_file():
+            raise ModelFormatError(path, f"no {hugging_face_config.CONFIG_FILE}", KINDS)
+        return _open_directory(path)
+    if not path.is_file():
+        raise ModelFormatError(path, "no regular file", KINDS)
+    with path.open("rb") as file:
+        start = file.read(LENGTH.size + 1)
+    if start.startswith(APR_MAGIC):
+        return _open_apr(path)
+    if start[LENGTH.size :] == b"{" or path.suffix == ".safetensors":
+        return _open_safetensors(path)
+    raise ModelFormatError(path, f"starts with {start[:8]!r}", KINDS)
+
+
+def _open_apr(path: Path) -> ModelFile:
+    file = open_apr(path)
+    tensors = tuple(
+        StoredTensor(entry.name, entry.dtype.name, entry.shape, entry.size_bytes)
+        for entry in file.tensors.values()
+    )
+    is_model = "architecture" in file.metadata
+
+    def check() -> None:
+        file.verify()
+        if is_model:
+            apr_model.read_model(path)
+
+    return ModelFile(
+        format="apr",
+        paths=(path,),
+        identity={
+            "version": ".".join(map(str, VERSION)),
+            "flags": [flag.name for flag in AprFlag if flag & file.header.flags],
+        },
+        settings=_settings(lambda: apr_model.read_settings(path, file.metadata)),
+        tensors=tensors,
+        metadata=file.metadata,
+        values=file.tensor,
+        check=check,
+    )
+
+
+def _open_safetensors(path: Path) -> ModelFile:
+    file = open_safetensors(path)
+    return ModelFile(
+        format="safetensors",
+        paths=(path,),
+        identity={},
+        settings=None,
+        tensors=tuple(
+            StoredTensor(entry.name, entry.dtype, entry.shape, entry.size_bytes)
+            for entry in file.tensors.values()
+        ),
+        metadata=file.metadata,
+        values=file.tensor,
+        check=lambda: None,
+    )
+
+
+def _open_directory(path: Path) -> ModelFile:
+    files = hugging_face.open_weights(path)
+    config = hugging_face_config.read_object(path / hugging_face_config.CONFIG_FILE)
+    entries = [file.tensors[name] for name, file in files.items()]
+
+    def check() -> None:
+        hugging_face.read_directory(path)
+
+    return ModelFile(
+        format="huggingface",
+        paths=tuple(sorted({file.path for file in files.values()})),
+        identity={},
+        settings=_settings(
+            lambda: hugging_face_config.read_config(path / hugging_face_config.CONFIG_FILE)[0]
+        ),
+        tensors=tuple(
+            StoredTensor(entry.name, entry.dtype, entry.shape, entry.size_bytes)
+            for entry in entries
+        ),
+        metadata=config,
+        values=lambda name: files[name].tensor(name),
+        check=check,
+    )
+
+
+def _settings(read: Callable[[], LlamaSettings]) -> LlamaSettings | None:
+    """Return the settings, if it is a model of ours; what is not can still be described."""
+    try:
+        return read()
+    except (ModelFormatError, WrongTensorsError):
+        return None
