@@ -22,6 +22,7 @@ from model.architecture import (
     decode_settings,
     expected_tensors,
     family,
+    padded_vocabulary,
     parse_tokenizer,
     require_bounds,
     require_finite,
@@ -167,7 +168,6 @@ def _tokenizer(path: Path, settings: LlamaSettings, tokenizer_json: str) -> dict
     model = json.loads(tokenizer.to_str())["model"]
     if model["type"] != "BPE":
         raise ModelFormatError(path, f"tokenizer of type {model['type']}", "BPE")
-    ids = tokenizer.get_vocab(with_added_tokens=True)
     spaced = [pair for pair in model["merges"] if " " in "".join(pair)]
     if spaced:
         raise ModelFormatError(path, f"merge {spaced[0]!r}", "two tokens without a space in them")
@@ -176,11 +176,11 @@ def _tokenizer(path: Path, settings: LlamaSettings, tokenizer_json: str) -> dict
     # A tokenizer with one special token separates documents by it, so it both ends and begins them.
     ends = {f"tokenizer.{end}_token_id": special[0] for end in ("bos", "eos") if len(special) == 1}
     return {
-        VOCABULARY_KEY: sorted(ids, key=lambda token: ids[token]),
+        VOCABULARY_KEY: padded_vocabulary(tokenizer, settings.vocab_size),
         "tokenizer.merges": [" ".join(pair) for pair in model["merges"]],
         **ends,
         "tokenizer.add_bos_token": False,
-        "tokenizer.vocab_size": len(ids),
+        "tokenizer.vocab_size": settings.vocab_size,
         "tokenizer.model_type": model["type"],
         TOKENIZER_DIGEST_KEY: hashlib.sha256(tokenizer_json.encode()).hexdigest(),
     }

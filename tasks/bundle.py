@@ -81,7 +81,7 @@ def seal(files: Iterable[WeightsFile], model: Sealable, ids: list[list[int]]) ->
     return record_of(ids, reference, found)
 
 
-def measure_files(directory: Path, lossless: list[str]) -> dict[str, Measured]:
+def measure_files(directory: Path, lossless: list[str]) -> dict[str, int | float]:
     """Read every file with weights, and compare it with what was recorded of it.
 
     Raises: CorruptFileError, ModelFormatError, WrongTensorsError.

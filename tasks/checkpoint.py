@@ -35,7 +35,7 @@ def measure(artefact: Artefact) -> Measurements:
     """Read every file with weights, and hold it to the recorded forward pass."""
     directory, content = artefact.directory, artefact.index["content"]
     found = measure_files(directory, content["lossless"])
-    drift = abs(float(found["forward_loss_nats"] or 0) - content["recorded_loss_nats"])
+    drift = abs(found["forward_loss_nats"] - content["recorded_loss_nats"])
     return {
         "epoch": content["epoch"],
         **found,

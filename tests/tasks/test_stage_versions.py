@@ -30,6 +30,9 @@ def bundle_of_fixed_tensors(root: Path) -> Path:
             tokenizer_json=tokenizer_json,
             provenance={"name": "fixed"},
         )
+        (directory / "ckpt" / "epoch-000.state").mkdir()
+        (directory / "ckpt" / "epoch-000.state" / "probe.json").write_text('{"loss_nats": 9.0}')
+        (directory / "settings.json").write_text("{}\n")
         training = store.commit(directory, TrainingRef, {"best_epoch": 0})
     with store.building("shards") as directory:
         (directory / "tokenizer.json").write_text(tokenizer_json)
@@ -48,19 +51,22 @@ def bundle_of_fixed_tensors(root: Path) -> Path:
     out = root / "bundle"
     out.mkdir()
     settings = tiny_settings(root).checkpoint
-    content = write_bundle(store.open(training), scored, store.open(shards), settings, out)
+    made_of = (store.open(training), scored, store.open(shards))
+    content = write_bundle(*made_of, settings, [[1, 2, 3]], out)
     assert content == {
         "name": "assay-smoke",
         "epoch": 0,
         "training": str(training),
         "evaluation": f"evaluation:{'0' * 64}",
+        "lossless": ["model.apr", "model.safetensors"],
+        "recorded_loss_nats": 9.0,
     }
     return out
 
 
 def test_the_bytes_of_a_checkpoint_belong_to_its_version(tmp_path: Path) -> None:
     out = bundle_of_fixed_tensors(tmp_path)
-    assert checkpoint.VERSION == checkpoint.STAGE.version == 2
+    assert checkpoint.VERSION == checkpoint.STAGE.version == 3
     assert {path.name: file_sha256(path)[:16] for path in sorted(out.iterdir())} == {
         "README.md": "657b7baf83ab79a6",
         "config.json": "9e4a2acecd98b59d",
@@ -126,6 +132,6 @@ def test_the_versions_of_all_stages_are_in_their_recipes(finished: Finished) -> 
         "shard": 2,
         "train": 3,
         "evaluate": 2,
-        "checkpoint": 2,
+        "checkpoint": 3,
         "bisect": 1,
     }

@@ -1,0 +1,167 @@
+"""Import: make a checkpoint of a model that was trained elsewhere.
+
+Its weights are kept value for value, its tokenizer byte for byte. What is not known (how it was
+trained, how well it does) is not said.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evidence.canonical import file_sha256
+from evidence.refs import CheckpointRef
+from model.apr_file import VOCABULARY_KEY
+from model.apr_model import TOKENIZER_DIGEST_KEY
+from model.architecture import family, padded_vocabulary, parse_tokenizer
+from model.errors import ModelFormatError
+from model.hugging_face import TOKENIZER_FILE, write_config
+from model.hugging_face_config import CONFIG_FILE, DTYPES, read_object
+from model.llama import LlamaSettings
+from model.model_file import ModelFile, open_model_file
+from tasks.bundle import Sealable, seal, weights_files
+from tasks.checkpoint_settings import CheckpointSettings
+from tasks.errors import NotFoundError
+from tasks.first_forward import write_record
+from tasks.model_card import imported_card
+from tasks.publish_bundle import VOCABULARY, finish
+from tasks.store import open_store
+
+PROBE_TEXT = "def main():\n    for line in lines:\n        print(line.strip())\n"
+BESIDES = (
+    *(TOKENIZER_FILE, "tokenizer_config.json", "special_tokens_map.json"),
+    *("generation_config.json", "added_tokens.json", "chat_template.jinja"),
+)
+"What a Hugging Face directory says of its tokenizer; kept as it is."
+ENDS = ("bos_token_id", "eos_token_id")
+OF_FORMAT = {
+    "apr": "tokenizer.{end}_token_id",
+    "gguf": "tokenizer.ggml.{end}_token_id",
+    "huggingface": "{end}_token_id",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """What a person says of the model, since its files may not."""
+
+    name: str
+    licence: str
+    data_source: str
+    data_licence: str
+
+
+def import_model(source: Path, labels: Labels, tokenizer: Path | None = None) -> CheckpointRef:
+    """Make a checkpoint of a directory or a file.
+
+    `tokenizer` is a `tokenizer.json`, or a directory with one; default: beside the weights.
+
+    Raises: NotFoundError, ModelFormatError, CorruptFileError, UnsupportedFeatureError,
+    WrongTensorsError (with all that is missing or too much), WrongSettingError.
+    """
+    if not source.exists():
+        raise NotFoundError(f"file or directory {source.name}", str(source.absolute().parent))
+    opened = open_model_file(source)
+    llama, tensors = opened.read_model()
+    beside = _tokenizer_directory(source, tokenizer)
+    tokenizer_json = (beside / TOKENIZER_FILE).read_bytes().decode()
+    _require_own_tokenizer(opened, llama, beside / TOKENIZER_FILE, tokenizer_json)
+    settings = CheckpointSettings(
+        name=labels.name,
+        licence=labels.licence,
+        data_source=labels.data_source,
+        data_licence=labels.data_licence,
+        safetensors_dtype=_dtype_name(tensors),
+        apr_types=(),
+        gguf_types=(),
+    )
+    model = Sealable(
+        llama=llama,
+        tensors=tensors,
+        tokenizer_json=tokenizer_json,
+        ends=_ends(opened),
+        provenance={"name": labels.name, "license": labels.licence, "source": source.name},
+    )
+    store = open_store()
+    store.check_writable()
+    with store.building("import") as out:
+        content = _write(out, model, settings, opened, beside)
+        return store.commit(out, CheckpointRef, content)
+
+
+def _write(
+    out: Path, model: Sealable, settings: CheckpointSettings, opened: ModelFile, beside: Path
+) -> dict[str, Any]:
+    for name in BESIDES:
+        if (beside / name).is_file():
+            shutil.copyfile(beside / name, out / name)
+    tokenizer = parse_tokenizer(beside / TOKENIZER_FILE, model.llama, model.tokenizer_json)
+    probe = tokenizer.encode(PROBE_TEXT, add_special_tokens=False).ids
+    files = list(weights_files(out, model, settings))
+    record = seal(files, model, [probe[: model.llama.max_position_embeddings]])
+    write_record(out, record)
+    described = f"`{opened.paths[0].name}` ({opened.format})"
+    origin = [
+        {"name": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        for path in opened.paths
+    ]
+    finish(
+        out,
+        settings,
+        tokenizer_json=model.tokenizer_json,
+        facts={
+            "version": str(origin[0]["sha256"])[:12],
+            "architecture": family(model.llama),
+            "provenance": {
+                "pipeline": "assay import",
+                "parent": f"{origin[0]['name']}, sha256 {origin[0]['sha256']}",
+                "parent_license": settings.licence,
+            },
+        },
+        card=lambda listed: imported_card(settings, model.llama, described, record, listed),
+    )
+    return {
+        "name": settings.name,
+        "imported": {"format": opened.format, "files": origin},
+        "lossless": [file.path.name for file in files if file.is_lossless],
+        "recorded_loss_nats": sum(record["losses_nats"]) / len(record["losses_nats"]),
+    }
+
+
+def _tokenizer_directory(source: Path, tokenizer: Path | None) -> Path:
+    place = tokenizer or source
+    directory = place if place.is_dir() else place.parent
+    if not (directory / TOKENIZER_FILE).is_file():
+        raise NotFoundError(TOKENIZER_FILE, str(directory))
+    return directory
+
+
+def _require_own_tokenizer(
+    opened: ModelFile, llama: LlamaSettings, path: Path, tokenizer_json: str
+) -> None:
+    """Refuse a tokenizer of other tokens than the file says its ids stand for."""
+    tokens = padded_vocabulary(parse_tokenizer(path, llama, tokenizer_json), llama.vocab_size)
+    said = opened.metadata.get(VOCABULARY_KEY, opened.metadata.get("tokenizer.ggml.tokens"))
+    if isinstance(said, list) and said != tokens:
+        number = next(i for i, pair in enumerate(zip(said, tokens, strict=False)) if len(set(pair)) > 1)
+        found = f"token {number} is {tokens[number]!r}"
+        raise ModelFormatError(path, found, f"{said[number]!r}, as {opened.paths[0].name} says")
+
+
+def _dtype_name(tensors: Mapping[str, Tensor]) -> Any:
+    """Keep the dtype of the matrices if it is one for all, else store them in float32."""
+    found = {tensor.dtype for tensor in tensors.values() if tensor.ndim > 1}
+    named = {dtype: name for name, dtype in DTYPES.items()}
+    return named.get(found.pop(), "float32") if len(found) == 1 else "float32"
+
+
+def _ends(opened: ModelFile) -> dict[str, object]:
+    """Return the ids of what begins and ends a text, as far as the model says them."""
+    keys = {f"{end}_token_id": OF_FORMAT[opened.format].format(end=end) for end in ("bos", "eos")}
+    return {
+        key: opened.metadata[said] for key, said in keys.items() if said in opened.metadata
+    }
