@@ -89,6 +89,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     model_errors.WrongSettingError: USAGE,
     model_errors.ModelFormatError: INVALID_FORMAT,
     model_errors.UnsupportedFeatureError: NOT_AVAILABLE,
+    model_errors.UnencodableError: VALIDATION_FAILED,
     model_errors.WrongTensorsError: MODEL_LOAD_FAILED,
     model_errors.NonFiniteError: VALIDATION_FAILED,
     model_errors.LossSpikeError: VALIDATION_FAILED,

@@ -11,12 +11,16 @@ from torch import Tensor
 
 from model.apr_dtypes import SCALE_BYTES, SMALL_BLOCK, AprDtype
 from model.errors import ModelFormatError
+from model.k_quants import BlockKind, decode, encode
 
 SMALLEST_SCALE = 2.0**-14
 "Other readers take an AprQ4 scale below the normal range of float16 for zero."
+MAX_MAGNITUDE = 65_504.0
+"Far above any weight; its block's scale is within the range of float16."
 NIBBLE_ZERO = 8
 MAX_NIBBLE, MAX_BYTE = 7, 127
 
+GGML = {AprDtype.Q4K: BlockKind.Q4_K, AprDtype.Q6K: BlockKind.Q6_K}
 QUANTIZATION: dict[AprDtype, dict[str, object]] = {
     AprDtype.Q4K: {"quant_type": "q4_k", "bits": 4, "block_size": 256, "symmetric": False},
     AprDtype.Q6K: {"quant_type": "q6_k", "bits": 6, "block_size": 256, "symmetric": True},
@@ -49,16 +53,16 @@ def quantize(path: Path, name: str, dtype: AprDtype, tensor: Tensor) -> BlockTen
     values = tensor.detach().to("cpu", torch.float32).contiguous()
     if not values.isfinite().all():
         raise ModelFormatError(path, f"tensor {name!r} with NaN or infinity", "finite")
+    if values.numel() and values.abs().max() > MAX_MAGNITUDE:
+        found = f"tensor {name!r} with values up to {values.abs().max().item():.6g}"
+        raise ModelFormatError(path, found, f"at most {MAX_MAGNITUDE:g}")
     if dtype is AprDtype.AprQ8:
         blocks = _encode_q8(values)
     elif dtype is AprDtype.AprQ4:
         blocks = _encode_q4(values)
-        if not decode_blocks(BlockTensor(dtype, shape, blocks)).isfinite().all():
-            found = f"tensor {name!r} with values up to {values.abs().max().item():.6g}"
-            raise ModelFormatError(path, found, "within the range of float16 scales")
     else:
-        raise NotImplementedError
-    return BlockTensor(dtype, shape, blocks)
+        blocks = encode(GGML[dtype], values.reshape(-1, shape[-1]))
+    return BlockTensor(dtype, shape, blocks.reshape(-1))
 
 
 def decode_blocks(stored: BlockTensor) -> Tensor:
@@ -67,7 +71,7 @@ def decode_blocks(stored: BlockTensor) -> Tensor:
         return _decode_q8(stored.blocks).reshape(stored.shape)
     if stored.dtype is AprDtype.AprQ4:
         return _decode_q4(stored.blocks, stored.shape)
-    raise NotImplementedError
+    return decode(GGML[stored.dtype], stored.blocks, stored.shape)
 
 
 def _encode_q8(values: Tensor) -> Tensor:

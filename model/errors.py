@@ -5,6 +5,7 @@ ModelError
 +-- ModelFormatError         a file is not what its format says
 |   +-- CorruptFileError     its bytes changed, or end too early
 |   +-- UnsupportedFeatureError  it is what it says, and that is more than this program reads
++-- UnencodableError         a matrix that a block format cannot hold
 +-- WrongTensorsError        tensor names or shapes differ from the architecture's
 +-- NonFiniteError           a loss or a gradient is NaN or infinite
 +-- LossSpikeError           a loss or a gradient norm far above those before it
@@ -63,6 +64,18 @@ class UnsupportedFeatureError(ModelFormatError):
     """A file of a kind that other programs write and this one does not read."""
 
     hint = "convert the file with the program that made it"
+
+
+class UnencodableError(ModelError):
+    """A matrix that a block format cannot hold, or blocks that are not of a matrix."""
+
+    kind: str
+    found: str
+    expected: str
+    hint = "keep this tensor in a floating-point type"
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.found}, should be {self.expected}"
 
 
 @dataclass(eq=False)

@@ -1,6 +1,7 @@
 """Any file or directory that holds a model's tensors, seen in one way.
 
-Opening checks the structure, so whatever is opened can be listed; `check` and `values` read data.
+Opening checks the structure, so whatever is opened can be listed; only `read_model` and `values`
+read data.
 """
 
 from collections.abc import Callable, Mapping
@@ -46,8 +47,18 @@ class ModelFile:
     tensors: tuple[StoredTensor, ...]
     metadata: Mapping[str, object]
     values: Callable[[str], Tensor]
-    check: Callable[[], None]
-    "Holds the data to the checksums that the format has, and the tensors to the architecture."
+    read: Callable[[], tuple[LlamaSettings, dict[str, Tensor]]] | None
+    "Reads it as a model of ours: checksums hold, tensors are the architecture's, all finite."
+
+    def read_model(self) -> tuple[LlamaSettings, dict[str, Tensor]]:
+        """Read the model that these are the weights of.
+
+        Raises: CorruptFileError, ModelFormatError, UnsupportedFeatureError, WrongTensorsError.
+        """
+        if self.read is None:
+            found = f"a {self.format} file without a configuration"
+            raise ModelFormatError(self.paths[0], found, "a model: name the directory it is in")
+        return self.read()
 
     def describe(self) -> dict[str, object]:
         """Summarise it as plain JSON values."""
@@ -122,13 +133,6 @@ def _open_apr(path: Path) -> ModelFile:
         StoredTensor(entry.name, entry.dtype.name, entry.shape, entry.size_bytes)
         for entry in file.tensors.values()
     )
-    is_model = "architecture" in file.metadata
-
-    def check() -> None:
-        file.verify()
-        if is_model:
-            apr_model.read_model(path)
-
     return ModelFile(
         format="apr",
         paths=(path,),
@@ -140,7 +144,7 @@ def _open_apr(path: Path) -> ModelFile:
         tensors=tensors,
         metadata=file.metadata,
         values=file.tensor,
-        check=check,
+        read=lambda: apr_model.read_model(path, scan=True),
     )
 
 
@@ -157,7 +161,7 @@ def _open_safetensors(path: Path) -> ModelFile:
         ),
         metadata=file.metadata,
         values=file.tensor,
-        check=lambda: None,
+        read=None,
     )
 
 
@@ -165,9 +169,6 @@ def _open_directory(path: Path) -> ModelFile:
     files = hugging_face.open_weights(path)
     config = hugging_face_config.read_object(path / hugging_face_config.CONFIG_FILE)
     entries = [file.tensors[name] for name, file in files.items()]
-
-    def check() -> None:
-        hugging_face.read_directory(path)
 
     return ModelFile(
         format="huggingface",
@@ -182,7 +183,7 @@ def _open_directory(path: Path) -> ModelFile:
         ),
         metadata=config,
         values=lambda name: files[name].tensor(name),
-        check=check,
+        read=lambda: hugging_face.read_directory(path, scan=True),
     )
 
 

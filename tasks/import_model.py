@@ -5,22 +5,20 @@ trained, how well it does) is not said.
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from evidence.canonical import file_sha256
 from evidence.refs import CheckpointRef
 from model.apr_file import VOCABULARY_KEY
-from model.apr_model import TOKENIZER_DIGEST_KEY
 from model.architecture import family, padded_vocabulary, parse_tokenizer
 from model.errors import ModelFormatError
-from model.hugging_face import TOKENIZER_FILE, write_config
-from model.hugging_face_config import CONFIG_FILE, DTYPES, read_object
+from model.hugging_face import TOKENIZER_FILE
+from model.hugging_face_config import DTYPES
 from model.llama import LlamaSettings
 from model.model_file import ModelFile, open_model_file
 from tasks.bundle import Sealable, seal, weights_files
@@ -28,7 +26,7 @@ from tasks.checkpoint_settings import CheckpointSettings
 from tasks.errors import NotFoundError
 from tasks.first_forward import write_record
 from tasks.model_card import imported_card
-from tasks.publish_bundle import VOCABULARY, finish
+from tasks.publish_bundle import finish
 from tasks.store import open_store
 
 PROBE_TEXT = "def main():\n    for line in lines:\n        print(line.strip())\n"
@@ -147,7 +145,9 @@ def _require_own_tokenizer(
     tokens = padded_vocabulary(parse_tokenizer(path, llama, tokenizer_json), llama.vocab_size)
     said = opened.metadata.get(VOCABULARY_KEY, opened.metadata.get("tokenizer.ggml.tokens"))
     if isinstance(said, list) and said != tokens:
-        number = next(i for i, pair in enumerate(zip(said, tokens, strict=False)) if len(set(pair)) > 1)
+        number = next(
+            i for i, pair in enumerate(zip(said, tokens, strict=False)) if len(set(pair)) > 1
+        )
         found = f"token {number} is {tokens[number]!r}"
         raise ModelFormatError(path, found, f"{said[number]!r}, as {opened.paths[0].name} says")
 
@@ -162,6 +162,4 @@ def _dtype_name(tensors: Mapping[str, Tensor]) -> Any:
 def _ends(opened: ModelFile) -> dict[str, object]:
     """Return the ids of what begins and ends a text, as far as the model says them."""
     keys = {f"{end}_token_id": OF_FORMAT[opened.format].format(end=end) for end in ("bos", "eos")}
-    return {
-        key: opened.metadata[said] for key, said in keys.items() if said in opened.metadata
-    }
+    return {key: opened.metadata[said] for key, said in keys.items() if said in opened.metadata}
