@@ -35,6 +35,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     task_errors.ArtefactDamagedError: VALIDATION_FAILED,
     task_errors.UnfaithfulFileError: VALIDATION_FAILED,
     task_errors.ImportedError: USAGE,
+    task_errors.NotAModelError: USAGE,
     task_errors.StorageError: STORAGE,
     task_errors.UnsupportedStoreError: NOT_AVAILABLE,
     task_errors.StoreRefusedError: STORAGE,

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from model.apr_dtypes import SCALE_BYTES, SMALL_BLOCK, AprDtype
 from model.errors import ModelFormatError
-from model.k_quants import BlockKind, decode, encode
 
 SMALLEST_SCALE = 2.0**-14
 "Other readers take an AprQ4 scale below the normal range of float16 for zero."
@@ -20,7 +19,7 @@ MAX_MAGNITUDE = 65_504.0
 NIBBLE_ZERO = 8
 MAX_NIBBLE, MAX_BYTE = 7, 127
 
-GGML = {AprDtype.Q4K: BlockKind.Q4_K, AprDtype.Q6K: BlockKind.Q6_K}
+GGML = {AprDtype.Q4K: "Q4_K", AprDtype.Q6K: "Q6_K"}
 QUANTIZATION: dict[AprDtype, dict[str, object]] = {
     AprDtype.Q4K: {"quant_type": "q4_k", "bits": 4, "block_size": 256, "symmetric": False},
     AprDtype.Q6K: {"quant_type": "q6_k", "bits": 6, "block_size": 256, "symmetric": True},
@@ -61,7 +60,10 @@ def quantize(path: Path, name: str, dtype: AprDtype, tensor: Tensor) -> BlockTen
     elif dtype is AprDtype.AprQ4:
         blocks = _encode_q4(values)
     else:
-        blocks = encode(GGML[dtype], values.reshape(-1, shape[-1]))
+        # Deferred: the compiler that it brings takes longer to import than most files to read.
+        from model.k_quants import BlockKind, encode
+
+        blocks = encode(BlockKind[GGML[dtype]], values.reshape(-1, shape[-1]))
     return BlockTensor(dtype, shape, blocks.reshape(-1))
 
 
@@ -71,7 +73,9 @@ def decode_blocks(stored: BlockTensor) -> Tensor:
         return _decode_q8(stored.blocks).reshape(stored.shape)
     if stored.dtype is AprDtype.AprQ4:
         return _decode_q4(stored.blocks, stored.shape)
-    return decode(GGML[stored.dtype], stored.blocks, stored.shape)
+    from model.k_quants import BlockKind, decode
+
+    return decode(BlockKind[GGML[stored.dtype]], stored.blocks, stored.shape)
 
 
 def _encode_q8(values: Tensor) -> Tensor:

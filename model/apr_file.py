@@ -18,6 +18,7 @@ from model.apr_blocks import BlockTensor, decode_blocks, quantize
 from model.apr_dtypes import PLAIN, AprDtype
 from model.apr_layout import (
     CHECKSUM,
+    CHECKSUM_OFFSET,
     HEADER,
     AprFlag,
     AprHeader,
@@ -150,6 +151,16 @@ class AprFile:
     def _map(self, entry: AprTensor, dtype: torch.dtype) -> Tensor:
         start = self.header.data_offset + entry.offset_bytes
         return map_tensor(self._mapped, dtype, start, entry.size_bytes)
+
+    def checksums(self) -> dict[str, str]:
+        """Verify both checksums and return them.
+
+        Raises: CorruptFileError, ModelFormatError.
+        """
+        self.verify()
+        places = {"header": CHECKSUM_OFFSET, "footer": self.size_bytes - CHECKSUM.size}
+        found = {name: CHECKSUM.unpack_from(self._mapped, place) for name, place in places.items()}
+        return {f"crc32 {name}": f"{checksum:08x}" for name, (checksum,) in found.items()}
 
     def verify(self) -> None:
         """Read every byte and compare it with the checksum at the end of the file.

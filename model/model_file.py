@@ -20,8 +20,6 @@ from model.llama import LlamaSettings
 from model.safetensors_file import LENGTH, open_safetensors
 
 KINDS = "an .apr, a .gguf or a .safetensors file, or a Hugging Face directory"
-TOKENIZER = "tokenizer."
-HASHED = ("sha256", "crc32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +45,8 @@ class ModelFile:
     tensors: tuple[StoredTensor, ...]
     metadata: Mapping[str, object]
     values: Callable[[str], Tensor]
+    checksums: Callable[[], Mapping[str, str]]
+    "Verifies those that the format has, and returns them."
     read: Callable[[], tuple[LlamaSettings, dict[str, Tensor]]] | None
     "Reads it as a model of ours: checksums hold, tensors are the architecture's, all finite."
 
@@ -144,6 +144,7 @@ def _open_apr(path: Path) -> ModelFile:
         tensors=tensors,
         metadata=file.metadata,
         values=file.tensor,
+        checksums=file.checksums,
         read=lambda: apr_model.read_model(path, scan=True),
     )
 
@@ -161,6 +162,7 @@ def _open_safetensors(path: Path) -> ModelFile:
         ),
         metadata=file.metadata,
         values=file.tensor,
+        checksums=dict,
         read=None,
     )
 
@@ -183,6 +185,7 @@ def _open_directory(path: Path) -> ModelFile:
         ),
         metadata=config,
         values=lambda name: files[name].tensor(name),
+        checksums=dict,
         read=lambda: hugging_face.read_directory(path, scan=True),
     )
 

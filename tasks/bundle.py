@@ -131,12 +131,17 @@ def read_weights(path: Path) -> Model:
 
 def _apr(path: Path, model: Sealable, quantization: AprDtype | None) -> WeightsFile:
     dtypes = quantized_tensors(model.tensors, quantization) if quantization else {}
+    # The format keeps vectors in float32, where no value changes.
+    tensors = {
+        name: tensor if tensor.ndim > 1 else tensor.to(torch.float32)
+        for name, tensor in model.tensors.items()
+    }
 
     def write(path: Path) -> None:
         write_model(
             path,
             model.llama,
-            model.tensors,
+            tensors,
             tokenizer_json=model.tokenizer_json,
             provenance=model.provenance,
             quantization=quantization,
@@ -147,7 +152,7 @@ def _apr(path: Path, model: Sealable, quantization: AprDtype | None) -> WeightsF
             name: decode_blocks(quantize(path, name, dtypes[name], tensor))
             if name in dtypes
             else tensor
-            for name, tensor in model.tensors.items()
+            for name, tensor in tensors.items()
         }
 
     return WeightsFile(

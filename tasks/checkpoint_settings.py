@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from model.errors import WrongSettingError
 
@@ -45,8 +45,11 @@ class CheckpointSettings:
         if not is_licence(self.licence):
             expected = "an SPDX id such as Apache-2.0"
             raise WrongSettingError("checkpoint.licence", repr(self.licence), expected)
-        for field in ("apr_types", "gguf_types"):
+        for field, known in {"apr_types": AprType, "gguf_types": GgufType}.items():
             types = getattr(self, field)
+            if not set(types) <= set(get_args(known)):
+                expected = f"of {', '.join(get_args(known))}"
+                raise WrongSettingError(f"checkpoint.{field}", types, expected)
             if len(set(types)) < len(types):
                 raise WrongSettingError(f"checkpoint.{field}", types, "each type once")
 

@@ -8,6 +8,7 @@ TaskError
 +-- ArtefactDamagedError   an artefact's bytes are not what its index says
 +-- UnfaithfulFileError    a file that does not compute what it was written to hold
 +-- ImportedError          a checkpoint from elsewhere, of which there is no training
++-- NotAModelError         an artefact that holds no model
 +-- StorageError           the disk refused: full, read-only, not permitted
 +-- UnsupportedStoreError  a store of a kind that nothing here can open
 +-- StoreRefusedError      the far store said no: denied, no such bucket, no credentials
@@ -128,6 +129,17 @@ class ImportedError(TaskError):
 
     def __str__(self) -> str:
         return f"{self.ref} was imported: no {self.what}, should be sealed from a training"
+
+
+@dataclass(eq=False)
+class NotAModelError(TaskError):
+    """An artefact that holds no model."""
+
+    ref: str
+    hint = "`assay verify` recomputes artefacts of every kind"
+
+    def __str__(self) -> str:
+        return f"{self.ref} holds no sealed model, should be a checkpoint"
 
 
 @dataclass(eq=False)

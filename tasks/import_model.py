@@ -6,7 +6,7 @@ trained, how well it does) is not said.
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,52 +43,43 @@ OF_FORMAT = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Labels:
-    """What a person says of the model, since its files may not."""
-
-    name: str
-    licence: str
-    data_source: str
-    data_licence: str
-
-
-def import_model(source: Path, labels: Labels, tokenizer: Path | None = None) -> CheckpointRef:
-    """Make a checkpoint of a directory or a file.
+def import_model(
+    source: Path, settings: CheckpointSettings, tokenizer: Path | None
+) -> CheckpointRef:
+    """Make a checkpoint of a directory or a file; safetensors keep the dtype of the source.
 
     `tokenizer` is a `tokenizer.json`, or a directory with one; default: beside the weights.
 
     Raises: NotFoundError, ModelFormatError, CorruptFileError, UnsupportedFeatureError,
-    WrongTensorsError (with all that is missing or too much), WrongSettingError.
+    WrongTensorsError (with all that is missing or too much), UnfaithfulFileError.
     """
     if not source.exists():
         raise NotFoundError(f"file or directory {source.name}", str(source.absolute().parent))
     opened = open_model_file(source)
     llama, tensors = opened.read_model()
     beside = _tokenizer_directory(source, tokenizer)
-    tokenizer_json = (beside / TOKENIZER_FILE).read_bytes().decode()
+    tokenizer_json = _read_text(beside / TOKENIZER_FILE)
     _require_own_tokenizer(opened, llama, beside / TOKENIZER_FILE, tokenizer_json)
-    settings = CheckpointSettings(
-        name=labels.name,
-        licence=labels.licence,
-        data_source=labels.data_source,
-        data_licence=labels.data_licence,
-        safetensors_dtype=_dtype_name(tensors),
-        apr_types=(),
-        gguf_types=(),
-    )
     model = Sealable(
         llama=llama,
         tensors=tensors,
         tokenizer_json=tokenizer_json,
         ends=_ends(opened),
-        provenance={"name": labels.name, "license": labels.licence, "source": source.name},
+        provenance={"name": settings.name, "license": settings.licence, "source": source.name},
     )
+    settings = replace(settings, safetensors_dtype=_dtype_name(tensors))
     store = open_store()
     store.check_writable()
     with store.building("import") as out:
         content = _write(out, model, settings, opened, beside)
         return store.commit(out, CheckpointRef, content)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError:
+        raise ModelFormatError(path, "not UTF-8", "a tokenizer.json") from None
 
 
 def _write(
@@ -102,7 +93,6 @@ def _write(
     files = list(weights_files(out, model, settings))
     record = seal(files, model, [probe[: model.llama.max_position_embeddings]])
     write_record(out, record)
-    described = f"`{opened.paths[0].name}` ({opened.format})"
     origin = [
         {"name": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
         for path in opened.paths
@@ -120,7 +110,9 @@ def _write(
                 "parent_license": settings.licence,
             },
         },
-        card=lambda listed: imported_card(settings, model.llama, described, record, listed),
+        card=lambda listed: imported_card(
+            settings, model.llama, f"`{origin[0]['name']}` ({opened.format})", record, listed
+        ),
     )
     return {
         "name": settings.name,
