@@ -62,7 +62,7 @@ def import_(
     from tasks.import_model import import_model
 
     settings = CheckpointSettings(
-        name=Path(source).resolve().stem if name is None else name,
+        name=_model_name(Path(source).resolve()) if name is None else name,
         licence=licence,
         data_source=data_source,
         data_licence=data_licence,
@@ -76,6 +76,12 @@ def import_(
         return
     out.print(f"output    {ref}")
     out.print(f"check     assay validate {ref.short}        describe  assay inspect {ref.short}")
+
+
+def _model_name(source: Path) -> str:
+    """Name a model after its directory, or its file without the ending; versions have dots, too."""
+    is_file = source.suffix in (".apr", ".gguf", ".safetensors")
+    return source.stem if is_file else source.name
 
 
 def up(

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models
 
 from model.apr_file import open_apr, write_apr
 from model.apr_layout import encode_index, place_tensors
-from model.apr_model import describe, expected_tensors, read_model, write_model
+from model.apr_model import expected_tensors, read_model, write_model
 from model.architecture import BOUNDS, SWITCHES
 from model.errors import CorruptFileError, ModelFormatError, WrongSettingError, WrongTensorsError
 from model.llama import LlamaSettings
@@ -394,19 +394,3 @@ def test_a_merge_with_a_space_in_a_token_is_refused(tmp_path: Path) -> None:
             provenance={},
         )
     assert caught.value.found == "merge ['!', ' ']"
-
-
-def test_a_description_says_what_the_file_holds(tmp_path: Path) -> None:
-    path = tmp_path / "demo.apr"
-    write_apr(path, {"model_type": "demo", "tokenizer.merges": ["a b"]}, {"w": torch.zeros(3, 2)})
-    assert describe(path) == {
-        "format": "apr",
-        "version": "2.0",
-        "size_bytes": 64 + 64 + 64 + 64 + 4,
-        "flags": ["ROW_MAJOR"],
-        "num_tensors": 1,
-        "num_parameters": 6,
-        "metadata": {"model_type": "demo"},
-        "num_items": {"tokenizer.merges": 1},
-        "tensors": [{"name": "w", "dtype": "float32", "shape": [3, 2], "size_bytes": 24}],
-    }
