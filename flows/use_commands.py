@@ -9,6 +9,8 @@ import typer
 from flows.run_commands import Json
 from flows.screen import out, show_json
 
+GGUF_TYPES = ("Q8_0", "Q4_K")
+
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
@@ -53,7 +55,8 @@ def import_(
         str | None, typer.Option(help="Its tokenizer.json; default: beside the weights.")
     ] = None,
     gguf: Annotated[
-        list[str] | None, typer.Option(help="GGUF to write; may be repeated; default: Q8_0, Q4_K.")
+        list[str] | None,
+        typer.Option(help="GGUF to write, may be repeated, or none; default: Q8_0 and Q4_K."),
     ] = None,
     json: Json = False,  # noqa: FBT002
 ) -> None:
@@ -68,7 +71,7 @@ def import_(
         data_licence=data_licence,
         safetensors_dtype="float32",
         apr_types=(),
-        gguf_types=tuple(gguf or ("Q8_0", "Q4_K")),  # type: ignore[arg-type]  # checked there
+        gguf_types=() if gguf == ["none"] else tuple(gguf or GGUF_TYPES),  # type: ignore[arg-type]
     )
     ref = import_model(Path(source), settings, Path(tokenizer) if tokenizer else None)
     if json:

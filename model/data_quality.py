@@ -77,9 +77,9 @@ def _may_be_constant(name: str) -> bool:
 
 
 def _measure(tensor: Tensor) -> _Facts:
-    rows = tensor.reshape(len(tensor), -1) if tensor.ndim > 1 else tensor.reshape(1, -1)
-    if not rows.numel():
+    if not tensor.numel():
         return _Facts(0, 0, 0, 0.0, 0.0, 0.0, 0)
+    rows = tensor.reshape(len(tensor), -1) if tensor.ndim > 1 else tensor.reshape(1, -1)
     step = max(1, CHUNK_ELEMENTS // rows.shape[1])
     parts = [_measure_rows(rows[start : start + step]) for start in range(0, len(rows), step)]
     return _Facts(

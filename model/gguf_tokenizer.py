@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from model.architecture import parse_tokenizer
+from model.architecture import padded_vocabulary, parse_tokenizer
 from model.errors import ModelFormatError
 from model.gguf_values import Array, Metadata, Scalar, Value, ValueKind
 from model.llama import LlamaSettings
 
 END_OF_TEXT = "<|endoftext|>"
-NORMAL, CONTROL = 1, 3
+NORMAL, CONTROL, UNUSED = 1, 3, 5
 """Types of tokens; text never becomes one of the second."""
 
 SPLIT_CL100K = (
@@ -46,12 +46,15 @@ def tokenizer_metadata(
     if any(merge.count(" ") != 1 for merge in merges):
         wrong = next(merge for merge in merges if merge.count(" ") != 1)
         raise ModelFormatError(path, f"merge {wrong!r}", "two tokens without a space in them")
-    types = np.array([CONTROL if number in added else NORMAL for number in range(len(ids))])
+    tokens = padded_vocabulary(tokenizer, settings.vocab_size)
+    types = np.full(len(tokens), UNUSED)
+    types[: len(ids)] = NORMAL
+    types[list(added)] = CONTROL
     end_id = _end_id(path, {t.content: n for n, t in added.items() if t.special})
     return {
         "tokenizer.ggml.model": Scalar(ValueKind.STRING, "gpt2"),
         "tokenizer.ggml.pre": Scalar(ValueKind.STRING, _split_name(path, definition)),
-        "tokenizer.ggml.tokens": Array(ValueKind.STRING, sorted(ids, key=ids.__getitem__)),
+        "tokenizer.ggml.tokens": Array(ValueKind.STRING, tokens),
         "tokenizer.ggml.token_type": Array(ValueKind.I32, types),
         "tokenizer.ggml.merges": Array(ValueKind.STRING, merges),
         "tokenizer.ggml.bos_token_id": Scalar(ValueKind.U32, end_id),

@@ -4,18 +4,28 @@ Opening checks the structure, so whatever is opened can be listed; only `read_mo
 read data.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model import apr_model, hugging_face, hugging_face_config
 from model.apr_file import open_apr
 from model.apr_layout import MAGIC as APR_MAGIC
 from model.apr_layout import VERSION, AprFlag
-from model.errors import ModelFormatError, WrongTensorsError
+from model.errors import ModelFormatError, UnsupportedFeatureError, WrongTensorsError
+from model.gguf_file import open_gguf
+from model.gguf_layout import MAGIC as GGUF_MAGIC
+from model.gguf_layout import VERSION as GGUF_VERSION
+from model.gguf_model import BLOCK_KINDS, READABLE, TORCH_TYPES, read_gguf_model
+from model.gguf_names import settings_of
+from model.gguf_values import Scalar
+from model.k_quants import decode
 from model.llama import LlamaSettings
 from model.safetensors_file import LENGTH, open_safetensors
 
@@ -122,6 +132,8 @@ def open_model_file(path: Path) -> ModelFile:
         start = file.read(LENGTH.size + 1)
     if start.startswith(APR_MAGIC):
         return _open_apr(path)
+    if start.startswith(GGUF_MAGIC):
+        return _open_gguf(path)
     if start[LENGTH.size :] == b"{" or path.suffix == ".safetensors":
         return _open_safetensors(path)
     raise ModelFormatError(path, f"starts with {start[:8]!r}", KINDS)
@@ -147,6 +159,42 @@ def _open_apr(path: Path) -> ModelFile:
         checksums=file.checksums,
         read=lambda: apr_model.read_model(path, scan=True),
     )
+
+
+def _open_gguf(path: Path) -> ModelFile:
+    file = open_gguf(path)
+
+    def values(name: str) -> Tensor:
+        entry, content = file.tensors[name], torch.from_numpy(file.content(name))
+        if entry.type in BLOCK_KINDS:
+            return decode(BLOCK_KINDS[entry.type], content, entry.shape)
+        if entry.type in TORCH_TYPES:
+            return content.view(TORCH_TYPES[entry.type]).reshape(entry.shape)
+        found = f"tensor {name!r} of type {entry.type.name}"
+        expected = f"one of {', '.join(kind.name for kind in READABLE)}"
+        raise UnsupportedFeatureError(path, found, expected)
+
+    return ModelFile(
+        format="gguf",
+        paths=(path,),
+        identity={"version": str(GGUF_VERSION)},
+        settings=_settings(lambda: settings_of(path, file.metadata, file.tensors)),
+        tensors=tuple(
+            StoredTensor(entry.name, entry.type.name, entry.shape, entry.size_bytes)
+            for entry in file.tensors.values()
+        ),
+        metadata={
+            key: value.value if isinstance(value, Scalar) else _plain(value.values)
+            for key, value in file.metadata.items()
+        },
+        values=values,
+        checksums=dict,
+        read=lambda: read_gguf_model(path),
+    )
+
+
+def _plain(values: Sequence[str] | NDArray[np.generic]) -> list[object]:
+    return values.tolist() if isinstance(values, np.ndarray) else list(values)
 
 
 def _open_safetensors(path: Path) -> ModelFile:

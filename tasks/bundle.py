@@ -11,8 +11,20 @@ from torch import Tensor
 from model.apr_blocks import decode_blocks, quantize
 from model.apr_dtypes import AprDtype
 from model.apr_model import quantized_tensors, read_model, write_model
+from model.errors import ModelFormatError
+from model.gguf_file import open_gguf
+from model.gguf_layout import TensorType
+from model.gguf_model import (
+    BLOCK_KINDS,
+    TORCH_TYPES,
+    FileType,
+    read_gguf_model,
+    write_gguf_model,
+)
+from model.gguf_names import gguf_name
 from model.hugging_face import WEIGHTS_FILE, read_directory, write_weights
 from model.hugging_face_config import DTYPES
+from model.k_quants import decode, encode
 from model.llama import LlamaSettings
 from tasks import first_forward
 from tasks.checkpoint_settings import CheckpointSettings
@@ -64,6 +76,9 @@ def weights_files(
     )
     for name in settings.apr_types:
         yield _apr(out / f"{settings.name}-{name.lower()}.apr", model, AprDtype[name])
+    for file_type in settings.gguf_types:
+        ending = file_type.lower().replace("_k", "k")
+        yield _gguf(out / f"{settings.name}-{ending}.gguf", model, FileType[file_type])
 
 
 def seal(files: Iterable[WeightsFile], model: Sealable, ids: list[list[int]]) -> dict[str, Any]:
@@ -126,6 +141,8 @@ def read_weights(path: Path) -> Model:
     """
     if path.suffix == ".apr":
         return read_model(path, scan=True)
+    if path.suffix == ".gguf":
+        return read_gguf_model(path)
     return read_directory(path.parent, scan=True)
 
 
@@ -158,3 +175,44 @@ def _apr(path: Path, model: Sealable, quantization: AprDtype | None) -> WeightsF
     return WeightsFile(
         path, write, lambda: read_model(path, scan=True), holds, is_lossless=quantization is None
     )
+
+
+def _gguf(path: Path, model: Sealable, file_type: FileType) -> WeightsFile:
+    def write(path: Path) -> None:
+        try:
+            write_gguf_model(
+                path,
+                model.llama,
+                model.tensors,
+                tokenizer_json=model.tokenizer_json,
+                file_type=file_type,
+                provenance=model.provenance,
+            )
+        except ModelFormatError as error:
+            error.add_note(
+                "without GGUF: checkpoint.gguf_types = [], or `assay import --gguf none`"
+            )
+            raise
+
+    def holds() -> Tensors:
+        listed = open_gguf(path).tensors
+        return {
+            name: _rounded(tensor.to(torch.float32), listed[gguf_name(name)].type)
+            for name, tensor in model.tensors.items()
+        }
+
+    return WeightsFile(
+        path,
+        write,
+        lambda: read_gguf_model(path),
+        holds,
+        is_lossless=file_type is FileType.F32,
+    )
+
+
+def _rounded(tensor: Tensor, kind: TensorType) -> Tensor:
+    """Give the values that a type keeps of a tensor."""
+    if kind in BLOCK_KINDS:
+        block = BLOCK_KINDS[kind]
+        return decode(block, encode(block, tensor), tuple(tensor.shape))
+    return tensor.to(TORCH_TYPES[kind])
