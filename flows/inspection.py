@@ -99,8 +99,9 @@ def _describe_artefact(artefact: Artefact) -> dict[str, Any]:
 def _describe_weights(artefact: Artefact) -> dict[str, Any]:
     """Describe the model once, and what is particular to each of its files."""
     digests = {str(each["path"]): str(each["sha256"]) for each in artefact.index["files"]}
-    # Files of two names are described under the one that sorts last: model.apr, not NAME.apr.
-    names = {digests[name]: name for name in sorted(digests) if name.endswith(MODEL_SUFFIXES)}
+    # Of a file's two names the one that is the same in every checkpoint comes last, and stays.
+    ordered = sorted(digests, key=lambda name: (name.startswith("model."), name))
+    names = {digests[name]: name for name in ordered if name.endswith(MODEL_SUFFIXES)}
     models = {name: describe_model(artefact.directory / name) for name in sorted(names.values())}
     if not models:
         return {}

@@ -16,7 +16,7 @@ MAX_ZERO_SHARE = 0.8
 MAX_ZERO_SHARE_OF_EMBEDDING = 0.5
 MIN_NORM = 1e-6
 EMBEDDINGS = ("embed", "wte", "wpe", "lm_head")
-OUTPUT = "output.weight"
+GGUF_EMBEDDINGS = ("token_embd.weight", "output.weight")
 EXEMPT_FROM_CONSTANT = ("norm", "bias")
 CHUNK_ELEMENTS = 1 << 22
 "How many values are widened at a time."
@@ -69,7 +69,7 @@ def faults(name: str, tensor: Tensor) -> Iterator[Fault]:
 
 
 def _is_embedding(name: str) -> bool:
-    return any(part in name for part in EMBEDDINGS) or name.endswith(OUTPUT)
+    return any(part in name for part in EMBEDDINGS) or name in GGUF_EMBEDDINGS
 
 
 def _may_be_constant(name: str) -> bool:
