@@ -66,6 +66,7 @@ class UnsupportedFeatureError(ModelFormatError):
     hint = "convert the file with the program that made it"
 
 
+@dataclass(eq=False)
 class UnencodableError(ModelError):
     """A matrix that a block format cannot hold, or blocks that are not of a matrix."""
 

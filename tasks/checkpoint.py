@@ -14,6 +14,7 @@ from evidence.refs import CheckpointRef, EvaluationRef, parse_ref
 from model.apr_model import read_model
 from model.architecture import family
 from model.hugging_face import write_tokenizer
+from model.llama import LlamaSettings
 from tasks import first_forward
 from tasks.bundle import Sealable, measure_files, seal, weights_files
 from tasks.checkpoint_settings import CheckpointSettings
@@ -177,16 +178,7 @@ def write_bundle(
         out,
         settings,
         tokenizer_json=tokenizer_json,
-        facts={
-            "version": f"epoch {epoch} of {training.ref.digest[:12]}",
-            "architecture": family(llama),
-            "provenance": {
-                "pipeline": "assay pretokenize, shard, train, evaluate, checkpoint",
-                "parent": "none, trained from scratch",
-                "recipe": RECIPE,
-                "recipe_sha256": file_sha256(out / RECIPE),
-            },
-        },
+        facts=_facts(training, epoch, llama, out / RECIPE),
         card=lambda files: model_card(settings, llama, provenance, evaluation, record, files),
     )
     return {
@@ -196,4 +188,18 @@ def write_bundle(
         "evaluation": str(evaluation.ref),
         "lossless": [file.path.name for file in files if file.is_lossless],
         "recorded_loss_nats": read_probe_loss(snapshot.state),
+    }
+
+
+def _facts(training: Artefact, epoch: int, llama: LlamaSettings, recipe: Path) -> dict[str, Any]:
+    """Collect what the manifest says of how the model came about."""
+    return {
+        "version": f"epoch {epoch} of {training.ref.digest[:12]}",
+        "architecture": family(llama),
+        "provenance": {
+            "pipeline": "assay pretokenize, shard, train, evaluate, checkpoint",
+            "parent": "none, trained from scratch",
+            "recipe": recipe.name,
+            "recipe_sha256": file_sha256(recipe),
+        },
     }

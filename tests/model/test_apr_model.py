@@ -346,15 +346,27 @@ def test_provenance_under_an_unknown_key_is_refused(tmp_path: Path) -> None:
     assert (caught.value.setting, caught.value.found) == ("provenance", "licence")
 
 
-def test_a_tokenizer_with_other_ids_than_the_embedding_is_refused(tmp_path: Path) -> None:
-    settings = replace(small_settings(), vocab_size=300)
+def test_a_tokenizer_with_more_ids_than_the_embedding_is_refused(tmp_path: Path) -> None:
+    settings = replace(small_settings(), vocab_size=260)
     tensors = {name: torch.ones(shape) for name, shape in expected_tensors(settings).items()}
     with pytest.raises(ModelFormatError) as caught:
         write_model(
             tmp_path / "m.apr", settings, tensors, tokenizer_json=TOKENIZER_JSON, provenance={}
         )
     assert caught.value.found == "tokenizer of 264 tokens up to id 263"
-    assert caught.value.expected == "one for every id below 300"
+    assert caught.value.expected == "one for every id from 0, at most the 260 of the embedding"
+
+
+def test_rows_without_a_token_are_named_as_padding(tmp_path: Path) -> None:
+    path = tmp_path / "m.apr"
+    settings = replace(small_settings(), vocab_size=266)
+    tensors = {name: torch.ones(shape) for name, shape in expected_tensors(settings).items()}
+    write_model(path, settings, tensors, tokenizer_json=TOKENIZER_JSON, provenance={})
+    metadata = open_apr(path).metadata
+    vocabulary = metadata["tokenizer.vocabulary"]
+    assert isinstance(vocabulary, list)
+    assert vocabulary[264:] == ["<|pad_264|>", "<|pad_265|>"]
+    assert metadata["tokenizer.vocab_size"] == metadata["vocab_size"] == 266
 
 
 @pytest.mark.parametrize(

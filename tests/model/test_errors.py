@@ -18,6 +18,10 @@ EXAMPLES = [
         errors.WrongTensorsError("here", ("a", "b", "c", "d"), (), ("e",)),
         "here: missing a, b, c ...; wrong shape e; should be exactly the architecture's tensors",
     ),
+    (
+        errors.UnsupportedFeatureError(Path("m.apr"), "flags 0x0404 (ENCRYPTED)", "plain data"),
+        "m.apr: flags 0x0404 (ENCRYPTED), should be plain data",
+    ),
     (errors.NonFiniteError("loss", 7, float("inf")), "step 7: loss is inf, should be finite"),
     (
         errors.LossSpikeError(7, "grad_norm", 30.0, 2.5, 0),

@@ -314,8 +314,8 @@ def test_a_choice_that_cannot_work_is_refused(
     assert not (tmp_path / "model").exists()
 
 
-def test_a_tokenizer_with_other_ids_than_the_embedding_is_refused(tmp_path: Path) -> None:
-    settings = replace(small_settings(), vocab_size=265)
+def test_a_tokenizer_with_more_ids_than_the_embedding_is_refused(tmp_path: Path) -> None:
+    settings = replace(small_settings(), vocab_size=263)
     with pytest.raises(ModelFormatError) as caught:
         write_directory(
             tmp_path / "model",

@@ -77,10 +77,25 @@ def test_a_name_that_cannot_name_a_file_is_refused(name: str) -> None:
     assert found == ("checkpoint.name", repr(name), expected)
 
 
-@pytest.mark.parametrize("field", ["apr_types", "gguf_types"])
-def test_a_type_twice_is_refused(field: str) -> None:
-    found = refused(SETTINGS.checkpoint, **{field: ("Q6_K", "Q6_K")})
-    assert found == (f"checkpoint.{field}", ("Q6_K", "Q6_K"), "each type once")
+@pytest.mark.parametrize(("field", "name"), [("apr_types", "Q6K"), ("gguf_types", "Q6_K")])
+def test_a_type_twice_is_refused(field: str, name: str) -> None:
+    found = refused(SETTINGS.checkpoint, **{field: (name, name)})
+    assert found == (f"checkpoint.{field}", (name, name), "each type once")
+
+
+@pytest.mark.parametrize(
+    ("field", "known"),
+    [
+        ("apr_types", "of Q4K, Q6K, AprQ4, AprQ8"),
+        ("gguf_types", "of F32, F16, BF16, Q8_0, Q4_K, Q6_K"),
+    ],
+)
+def test_a_type_that_is_not_written_is_refused(field: str, known: str) -> None:
+    assert refused(SETTINGS.checkpoint, **{field: ("Q5_1",)}) == (
+        f"checkpoint.{field}",
+        ("Q5_1",),
+        known,
+    )
 
 
 def test_fewer_than_no_threads_are_refused() -> None:
