@@ -160,8 +160,10 @@ EXAMPLES: list[tuple[TaskError, str]] = [
     ),
     (
         UnfaithfulFileError(Path("model.apr"), 2.5, 2.25),
-        "model.apr: loaded again it gives other logits (mean loss 2.5), "
-        "should give those of its tensors (2.25)",
+        (
+            "model.apr: loaded again it gives other logits (mean loss 2.5), "
+            "should give those of its tensors (2.25)"
+        ),
     ),
     (
         ImportedError("checkpoint:0123", "training"),
