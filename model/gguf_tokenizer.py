@@ -75,10 +75,9 @@ def require_tokenizer(path: Path, settings: LlamaSettings, metadata: Metadata) -
     for key in ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.scores"):
         value = metadata.get(key)
         if value is not None and not _has_length(value, settings.vocab_size):
-            found = (
-                f"{key} of {len(value.values)}" if isinstance(value, Array) else f"a single {key}"
-            )
-            raise ModelFormatError(path, found, f"{settings.vocab_size}, one for each token")
+            fact = f"{len(value.values)} items" if isinstance(value, Array) else "no list"
+            expected = f"one item for each of {settings.vocab_size} tokens"
+            raise ModelFormatError(path, f"{key} has {fact}", expected)
     for key, value in metadata.items():
         if key.startswith("tokenizer.ggml.") and key.endswith("_token_id"):
             number = value.value if isinstance(value, Scalar) else None

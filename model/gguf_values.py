@@ -128,7 +128,8 @@ class Cursor:
                     break
                 found.append(str(view[start:position], "utf-8"))
         except UnicodeDecodeError:
-            raise self.refusal(f"{what} {bytes(view[start : start + 40])!r}", "UTF-8") from None
+            raw = bytes(view[start : min(position, start + 40)])
+            raise self.refusal(f"{what} {raw!r}", "UTF-8") from None
         if len(found) < count:
             fact = f"{what} that ends at {max(start, position)} of {limit} bytes"
             raise CorruptFileError(self.path, fact, f"whole {self.section}")
@@ -171,7 +172,7 @@ def _encode_scalar(path: Path, key: str, scalar: Scalar) -> bytes:
         return _encode_text(scalar.value)
     with np.errstate(over="ignore"):
         stored = np.array([scalar.value]).astype(scalar.kind.layout)
-    if stored[0] != scalar.value and scalar.kind is not ValueKind.F32:
+    if scalar.kind is not ValueKind.F32 and stored[0] != scalar.value:
         raise ModelFormatError(path, f"{key} is {scalar.value!r:.60}", f"a {scalar.kind.name}")
     return stored.tobytes()
 
