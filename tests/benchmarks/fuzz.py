@@ -145,7 +145,8 @@ def fuzz(kind: Format, num_files: int, seed: int, keep: Path) -> Outcome:
     keep.mkdir(parents=True, exist_ok=True)
     for good in seeds:  # also loads what readers load once, before memory is compared
         _read(kind, good, keep, outcome)
-    assert not outcome.failures and outcome.counts["read"], outcome
+    assert outcome.counts["read"], outcome
+    assert not outcome.failures, outcome
     peak_before_mb = _peak_mb()
     for number in range(num_files):
         content = spoil(seeds[int(generator.integers(len(seeds)))], generator)

@@ -458,3 +458,18 @@ def test_no_edit_under_right_checksums_does_worse_than_a_refusal(
         return
     # What is accepted lies inside the one block of data that the file has.
     assert all(file.tensor(name).nbytes <= len(GOOD.data) for name in file.tensors)
+
+
+@pytest.mark.parametrize("dtype", [AprDtype.Q4K, AprDtype.Q6K, AprDtype.AprQ4])
+def test_an_infinite_scale_is_read_in_silence_and_then_found(
+    tmp_path: Path, dtype: AprDtype
+) -> None:
+    size = dtype.size_bytes((256,))
+    # Infinity, and quanta that are zero: their product is no number.
+    data = (b"\x00\x7c" if dtype is not AprDtype.Q6K else b"") + bytes(size - 2)
+    data = data.ljust(size, b"\0") if dtype is not AprDtype.Q6K else bytes(size - 2) + b"\x00\x7c"
+    path = tmp_path / "hostile.apr"
+    entry = Entry(dtype=dtype, shape=(256,), size=size)
+    path.write_bytes(build(replace(GOOD, entries=(entry,), data=data + bytes(-size % 64))))
+    with pytest.raises(ModelFormatError):
+        require_finite(path, "w", open_apr(path).tensor("w"))
