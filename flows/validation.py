@@ -11,7 +11,7 @@ from tasks import first_forward
 from tasks.bundle import measure_files
 from tasks.directories import differences
 from tasks.errors import NotAModelError, NotFoundError
-from tasks.publish_bundle import publish_faults
+from tasks.publish_bundle import listed_files, publish_faults
 from tasks.store import INDEX, Artefact, open_store
 from tasks.verify import Report
 
@@ -73,7 +73,7 @@ def _validate_checkpoint(artefact: Artefact) -> Report:
         report.check(holds=measured[key] == 0, failure=f"{key} is {measured[key]}, should be 0")
     for name in first_forward.read_record(artefact.directory)["files"]:
         _validate_model(report, open_model_file(artefact.directory / name))
-    missing = list(publish_faults(artefact.directory))
+    missing = list(publish_faults(artefact.directory, listed_files(artefact)))
     report.num_checks += 1
     report.failures.extend(missing)
     return report

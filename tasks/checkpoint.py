@@ -21,7 +21,7 @@ from tasks.checkpoint_settings import CheckpointSettings
 from tasks.model_card import model_card
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.probe import probe_ids, read_probe_loss
-from tasks.publish_bundle import RECIPE, finish, publish_faults
+from tasks.publish_bundle import RECIPE, finish, listed_files, publish_faults
 from tasks.run_record import Run
 from tasks.snapshots import SNAPSHOTS, Snapshot
 from tasks.stage import Stage, perform
@@ -41,7 +41,7 @@ def measure(artefact: Artefact) -> Measurements:
         "epoch": content["epoch"],
         **found,
         "forward_drift_nats": drift,
-        "publish_faults": len(list(publish_faults(directory))),
+        "publish_faults": len(list(publish_faults(directory, listed_files(artefact)))),
     }
 
 

@@ -17,8 +17,9 @@ from model.hugging_face import TOKENIZER_FILE, WEIGHTS_FILE
 from model.hugging_face_config import CONFIG_FILE, read_config
 from model.safetensors_file import DTYPES, open_safetensors
 from tasks.checkpoint_settings import CheckpointSettings, is_licence
-from tasks.directories import list_files
+from tasks.directories import digests
 from tasks.models import APR
+from tasks.store import Artefact
 
 CARD, LICENCE, MANIFEST, RECIPE = "README.md", "LICENSE", "manifest.yaml", "recipe.json"
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
@@ -63,16 +64,12 @@ def name_weights(out: Path, name: str) -> None:
     os.link(out / WEIGHTS_FILE, out / f"{name}.safetensors")
 
 
-def digests(out: Path) -> dict[str, tuple[int, str]]:
-    """Compute size and sha256 of every file, once of one that has two names."""
-    by_inode: dict[int, tuple[int, str]] = {}
-    found = {}
-    for name in list_files(out):
-        status = (out / name).stat()
-        if status.st_ino not in by_inode:
-            by_inode[status.st_ino] = (status.st_size, file_sha256(out / name))
-        found[name] = by_inode[status.st_ino]
-    return found
+def listed_files(artefact: Artefact) -> Files:
+    """Return size and sha256 of an artefact's files as its index has them."""
+    return {
+        str(entry["path"]): (int(entry["bytes"]), str(entry["sha256"]))
+        for entry in artefact.index["files"]
+    }
 
 
 def write_manifest(
@@ -120,8 +117,8 @@ def finish(
     write_manifest(out, settings, {**facts, "provenance": provenance}, listed)
 
 
-def publish_faults(directory: Path) -> Iterator[str]:
-    """Yield all that keeps a bundle from being published."""
+def publish_faults(directory: Path, files: Files) -> Iterator[str]:
+    """Yield all that keeps a bundle of these files from being published."""
     manifest = _read_manifest(directory)
     if manifest is None:
         yield f"{MANIFEST}: not there, or no YAML mapping"
@@ -130,9 +127,10 @@ def publish_faults(directory: Path) -> Iterator[str]:
     yield from (
         f"{file}: missing from the publish bundle"
         for file in published_files(name)
-        if not (directory / file).is_file()
+        if file not in files
     )
-    yield from _manifest_faults(directory, manifest)
+    yield from _manifest_faults(manifest, files)
+    yield from _dtype_faults(directory, manifest.get("quantization"))
 
 
 def _read_manifest(directory: Path) -> dict[str, Any] | None:
@@ -146,7 +144,7 @@ def _read_manifest(directory: Path) -> dict[str, Any] | None:
     return manifest if isinstance(manifest, dict) else None
 
 
-def _manifest_faults(directory: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
+def _manifest_faults(manifest: Mapping[str, Any], files: Files) -> Iterator[str]:
     provenance = manifest.get("provenance")
     provenance = provenance if isinstance(provenance, dict) else {}
     for key in REQUIRED:
@@ -159,13 +157,10 @@ def _manifest_faults(directory: Path, manifest: Mapping[str, Any]) -> Iterator[s
     if not isinstance(licence, str) or not is_licence(licence):
         yield f"{MANIFEST}: license is {licence!r:.60}, should be an SPDX id"
     if recipe := provenance.get("recipe"):
-        yield from _file_faults(directory, str(recipe), provenance.get("recipe_sha256"), None)
+        yield from _file_faults(files, {"name": recipe, "sha256": provenance.get("recipe_sha256")})
     main = {"name": WEIGHTS_FILE, **{key: manifest.get(key) for key in ("sha256", "size_bytes")}}
     for entry in (main, *_entries(manifest.get("files"))):
-        yield from _file_faults(
-            directory, str(entry.get("name")), entry.get("sha256"), entry.get("size_bytes")
-        )
-    yield from _dtype_faults(directory, manifest.get("quantization"))
+        yield from _file_faults(files, entry)
 
 
 def _entries(files: object) -> list[dict[str, Any]]:
@@ -174,15 +169,17 @@ def _entries(files: object) -> list[dict[str, Any]]:
     return [entry for entry in files if isinstance(entry, dict)]
 
 
-def _file_faults(directory: Path, name: str, sha256: object, size: object) -> Iterator[str]:
-    """Hold a file to what the manifest says of it; a name never leads out of the directory."""
-    path = directory / name
-    if Path(name).name != name or not path.is_file():
+def _file_faults(files: Files, entry: Mapping[str, Any]) -> Iterator[str]:
+    """Hold a file to what the manifest says of it."""
+    name = str(entry.get("name"))
+    if name not in files:
         yield f"{MANIFEST}: names {name!r:.60}, which is not there"
-    elif size is not None and path.stat().st_size != size:
-        yield f"{name}: {path.stat().st_size} bytes, {MANIFEST} says {size!r:.60}"
-    elif (found := file_sha256(path)) != sha256:
-        yield f"{name}: sha256 {found[:12]}, {MANIFEST} says {str(sha256)[:12]}"
+        return
+    size_bytes, sha256 = files[name]
+    if entry.get("size_bytes", size_bytes) != size_bytes:
+        yield f"{name}: {size_bytes} bytes, {MANIFEST} says {entry['size_bytes']!r:.60}"
+    if entry.get("sha256") != sha256:
+        yield f"{name}: sha256 {sha256[:12]}, {MANIFEST} says {str(entry.get('sha256'))[:12]}"
 
 
 def _dtype_faults(directory: Path, declared: object) -> Iterator[str]:

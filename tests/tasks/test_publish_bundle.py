@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.publish_bundle import digests, publish_faults, published_files
+from tasks.directories import digests
+from tasks.publish_bundle import publish_faults, published_files
 from tests.tasks.test_stage_versions import bundle_of_fixed_tensors
 
 
@@ -23,6 +24,10 @@ def bundle(sealed: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def faults_of(bundle: Path) -> list[str]:
+    return list(publish_faults(bundle, digests(bundle)))
+
+
 def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
     manifest = yaml.safe_load((bundle / "manifest.yaml").read_text())
     change(manifest)
@@ -32,7 +37,7 @@ def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def test_a_sealed_bundle_has_the_twelve_files_and_no_fault(bundle: Path) -> None:
     assert len(published_files("assay-smoke")) == 12
     assert all((bundle / name).is_file() for name in published_files("assay-smoke"))
-    assert list(publish_faults(bundle)) == []
+    assert faults_of(bundle) == []
 
 
 def test_a_second_name_costs_no_second_copy(sealed: Path) -> None:
@@ -44,13 +49,13 @@ def test_a_second_name_costs_no_second_copy(sealed: Path) -> None:
 @pytest.mark.parametrize("name", published_files("assay-smoke"))
 def test_each_missing_file_is_named(bundle: Path, name: str) -> None:
     (bundle / name).unlink()
-    assert f"{name}: missing from the publish bundle" in list(publish_faults(bundle))
+    assert f"{name}: missing from the publish bundle" in faults_of(bundle)
 
 
 def test_a_changed_file_is_named(bundle: Path) -> None:
     path = bundle / "merges.txt"
     path.write_bytes(path.read_bytes().swapcase())
-    (fault,) = publish_faults(bundle)
+    (fault,) = faults_of(bundle)
     assert fault.startswith("merges.txt: sha256 ")
     assert fault.endswith(", manifest.yaml says 448642aa4b0a")
 
@@ -82,7 +87,7 @@ def test_each_fault_of_the_manifest_is_named(
     bundle: Path, change: Callable[[dict[str, Any]], object], fault: str
 ) -> None:
     edit(bundle, change)
-    assert f"manifest.yaml: {fault}" in list(publish_faults(bundle))
+    assert f"manifest.yaml: {fault}" in faults_of(bundle)
 
 
 @pytest.mark.parametrize(
@@ -90,8 +95,8 @@ def test_each_fault_of_the_manifest_is_named(
 )
 def test_a_manifest_that_is_none_is_named(bundle: Path, text: bytes) -> None:
     (bundle / "manifest.yaml").write_bytes(text)
-    assert list(publish_faults(bundle)) == ["manifest.yaml: not there, or no YAML mapping"]
+    assert faults_of(bundle) == ["manifest.yaml: not there, or no YAML mapping"]
 
 
 def test_a_directory_without_a_manifest_is_no_publish_bundle(tmp_path: Path) -> None:
-    assert list(publish_faults(tmp_path)) == ["manifest.yaml: not there, or no YAML mapping"]
+    assert faults_of(tmp_path) == ["manifest.yaml: not there, or no YAML mapping"]
