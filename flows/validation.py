@@ -68,12 +68,17 @@ def _validate_checkpoint(artefact: Artefact) -> Report:
     if report.failures:
         return report
     content = artefact.index["content"]
+    if "lossless" not in content:
+        old = (
+            "sealed before files were held to a forward pass: seal it again with `assay checkpoint`"
+        )
+        report.check(holds=False, failure=f"{artefact.ref.short}: {old}")
+        return report
     measured = measure_files(artefact.directory, content["lossless"])
     for key in ("differing_tensors", "settings_differ", "files_unlike_forward"):
         report.check(holds=measured[key] == 0, failure=f"{key} is {measured[key]}, should be 0")
     for name in first_forward.read_record(artefact.directory)["files"]:
         _validate_model(report, open_model_file(artefact.directory / name))
-    missing = list(publish_faults(artefact.directory, listed_files(artefact)))
     report.num_checks += 1
-    report.failures.extend(missing)
+    report.failures.extend(publish_faults(artefact.directory, listed_files(artefact)))
     return report

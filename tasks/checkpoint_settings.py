@@ -27,6 +27,7 @@ class CheckpointSettings:
     data_source: str
     data_licence: str
     safetensors_dtype: SafetensorsDtype
+    "If not float32, bisecting finds the rounding: raise thresholds.max_trace_error to that."
     apr_types: tuple[AprType, ...]
     "Quantised .apr files."
     gguf_types: tuple[GgufType, ...]

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from evidence.canonical import file_sha256
+from evidence.canonical import file_sha256, pretty
 from evidence.refs import CheckpointRef
 from model.apr_file import VOCABULARY_KEY
 from model.architecture import family, padded_vocabulary, parse_tokenizer
@@ -88,6 +88,9 @@ def _write(
     for name in BESIDES:
         if (beside / name).is_file():
             shutil.copyfile(beside / name, out / name)
+    generation = out / "generation_config.json"
+    if not generation.exists():
+        generation.write_bytes(pretty(model.ends))
     tokenizer = parse_tokenizer(beside / TOKENIZER_FILE, model.llama, model.tokenizer_json)
     probe = tokenizer.encode(PROBE_TEXT, add_special_tokens=False).ids
     files = list(weights_files(out, model, settings))

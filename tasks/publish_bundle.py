@@ -5,6 +5,7 @@ Source: the publish bundle and the manifest (AC-PM) of the system that assay fol
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,13 @@ def write_licence(out: Path, name: str, licence: str) -> None:
 
 
 def name_weights(out: Path, name: str) -> None:
-    """Give the weights the model's name, too; no byte is stored twice."""
-    os.link(out / APR, out / f"{name}.apr")
-    os.link(out / WEIGHTS_FILE, out / f"{name}.safetensors")
+    """Give the weights the model's name, too; no byte is stored twice where links are possible."""
+    for file in (APR, WEIGHTS_FILE):
+        named = out / f"{name}.{file.rpartition('.')[2]}"
+        try:
+            os.link(out / file, named)
+        except OSError:
+            shutil.copyfile(out / file, named)
 
 
 def listed_files(artefact: Artefact) -> Files:

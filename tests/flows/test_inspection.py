@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from evidence.canonical import file_sha256
+from evidence.refs import CheckpointRef
 from flows.cli import run
 from model.apr_file import open_apr, write_apr
 from model.apr_model import write_model
 from model.gguf_model import FileType, write_gguf_model
 from model.hugging_face import write_directory
 from model.llama import LlamaSettings
+from tasks.store import open_store
 from tests.model.small_llama import (
     END_OF_TEXT,
     small_settings,
@@ -256,6 +258,18 @@ def test_an_imported_model_is_described_validated_and_found_damaged(
     refused = capsys.readouterr().err
     assert "small-q4k.gguf: sha256 " in refused
     assert "vocab.json: no file, should be 2718 bytes" in refused
+
+
+def test_a_checkpoint_of_before_forward_passes_is_told_to_be_sealed_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    store = open_store()
+    with store.building("old") as directory:
+        (directory / "README.md").write_text("old\n")
+        ref = store.commit(directory, CheckpointRef, {"name": "old", "training": "training:00"})
+    assert run(["validate", str(ref)]) == 5
+    assert "seal it again with `assay checkpoint`" in capsys.readouterr().err
+    assert run(["inspect", str(ref)]) == 0
 
 
 def test_a_bundle_without_a_file_that_hubs_want_is_incomplete(
