@@ -15,7 +15,7 @@ from torch import Tensor
 from evidence.canonical import file_sha256, pretty
 from evidence.refs import CheckpointRef
 from model.apr_file import VOCABULARY_KEY
-from model.architecture import family, padded_vocabulary, parse_tokenizer
+from model.architecture import family, parse_tokenizer
 from model.errors import ModelFormatError
 from model.hugging_face import TOKENIZER_FILE
 from model.hugging_face_config import DTYPES
@@ -109,12 +109,16 @@ def _write(
             "architecture": family(model.llama),
             "provenance": {
                 "pipeline": "assay import",
-                "parent": f"{origin[0]['name']}, sha256 {origin[0]['sha256']}",
+                "parent": f"{model.provenance['source']}, sha256 {origin[0]['sha256']}",
                 "parent_license": settings.licence,
             },
         },
         card=lambda listed: imported_card(
-            settings, model.llama, f"`{origin[0]['name']}` ({opened.format})", record, listed
+            settings,
+            model.llama,
+            f"`{model.provenance['source']}` ({opened.format})",
+            record,
+            listed,
         ),
     )
     return {
@@ -137,14 +141,18 @@ def _require_own_tokenizer(
     opened: ModelFile, llama: LlamaSettings, path: Path, tokenizer_json: str
 ) -> None:
     """Refuse a tokenizer of other tokens than the file says its ids stand for."""
-    tokens = padded_vocabulary(parse_tokenizer(path, llama, tokenizer_json), llama.vocab_size)
+    ids = parse_tokenizer(path, llama, tokenizer_json).get_vocab(with_added_tokens=True)
     said = opened.metadata.get(VOCABULARY_KEY, opened.metadata.get("tokenizer.ggml.tokens"))
-    if isinstance(said, list) and said != tokens:
-        number = next(
-            i for i, pair in enumerate(zip(said, tokens, strict=False)) if len(set(pair)) > 1
-        )
-        found = f"token {number} is {tokens[number]!r}"
-        raise ModelFormatError(path, found, f"{said[number]!r}, as {opened.paths[0].name} says")
+    if not isinstance(said, list):
+        return
+    for token, number in sorted(ids.items(), key=lambda item: item[1]):
+        # Rows beyond the last token have whatever name their writer gives them.
+        if number >= len(said) or said[number] != token:
+            found, expected = (
+                f"token {number} is {token!r:.60}",
+                f"{said[number : number + 1]!r:.60}",
+            )
+            raise ModelFormatError(path, found, f"{expected}, as {opened.paths[0].name} says")
 
 
 def _dtype_name(tensors: Mapping[str, Tensor]) -> Any:

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from evidence.refs import CheckpointRef
+from model.apr_file import open_apr, write_apr
 from model.errors import (
     ModelFormatError,
     UnsupportedFeatureError,
@@ -154,7 +155,7 @@ def test_the_checkpoint_says_that_it_was_imported_and_nothing_of_a_training(home
     assert origin["name"] == "model.safetensors"
     assert origin["bytes"] == (source / "model.safetensors").stat().st_size
     card = (artefact.directory / "README.md").read_text()
-    assert "imported from `model.safetensors` (huggingface)" in card
+    assert "imported from `source` (huggingface)" in card
     assert "it has not been evaluated" in card
     assert "validation loss" not in card
 
@@ -203,7 +204,20 @@ def test_a_tokenizer_of_other_tokens_is_refused(home: Path) -> None:
             imported(first.directory / name, other)
         assert caught.value.path == other
         assert caught.value.found == "token 1 is '\"'"
-        assert caught.value.expected == f"'!', as {name} says"
+        assert caught.value.expected == f"['!'], as {name} says"
+
+
+def test_a_file_with_fewer_names_than_tokens_is_refused(home: Path) -> None:
+    path = imported(saved(home / "source")).directory / "model.apr"
+    file = open_apr(path)
+    vocabulary = file.metadata["tokenizer.vocabulary"]
+    assert isinstance(vocabulary, list)
+    short = home / "short.apr"
+    metadata = {**file.metadata, "tokenizer.vocabulary": vocabulary[:200]}
+    write_apr(short, metadata, {name: file.tensor(name) for name in file.tensors})
+    with pytest.raises(ModelFormatError) as caught:
+        imported(short, path.parent)
+    assert caught.value.expected == "[], as short.apr says"
 
 
 def test_missing_and_unknown_tensors_are_listed(home: Path) -> None:
