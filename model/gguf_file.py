@@ -114,14 +114,13 @@ def open_gguf(path: Path) -> GgufFile:
             raise CorruptFileError(path, found, f"{HEADER.size} or more")
         # Copy on write: torch wants a writable buffer, and a stray write must not reach the file.
         view = memoryview(mmap.mmap(file.fileno(), size_bytes, access=mmap.ACCESS_COPY))
-    cursor = Cursor(path, view, position=0, section="header")
+    cursor = Cursor(path, view)
     num_tensors, num_keys = decode_header(cursor)
-    cursor.section = "metadata"
     metadata = decode_metadata(cursor, num_keys)
     alignment = decode_alignment(path, metadata)
-    cursor.section = "list of tensors"
     tensors = decode_entries(cursor, num_tensors, alignment)
     padding = aligned(cursor.position, alignment) - cursor.position
+    cursor.enter("padding", padding)
     _require_zeros(path, cursor.take(padding, "padding"), "list of tensors")
     _require_whole(path, tensors, view[cursor.position :], alignment)
     return GgufFile(path, metadata, tensors, view[cursor.position :], size_bytes)

@@ -24,6 +24,7 @@ MAX_TENSORS = 1 << 14
 MAX_NAME_BYTES = 63
 MAX_DIMENSIONS = 4
 LEAST_ENTRY_BYTES = 8 + 1 + 4 + 8 + 4 + 8
+MOST_ENTRY_BYTES = 8 + MAX_NAME_BYTES + 4 + 8 * MAX_DIMENSIONS + 4 + 8
 LEAST_KEY_BYTES = 8 + 1 + 4 + 1
 
 
@@ -148,6 +149,7 @@ def decode_entries(cursor: Cursor, num_tensors: int, alignment: int) -> list[Ggu
     tensors: list[GgufTensor] = []
     names: set[str] = set()
     expected_bytes = 0
+    cursor.enter("list of tensors", num_tensors * MOST_ENTRY_BYTES)
     for _ in range(num_tensors):
         tensor = _decode_entry(cursor)
         if tensor.name in names:

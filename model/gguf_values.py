@@ -70,32 +70,35 @@ Metadata = Mapping[str, Value]
 
 
 class Cursor:
-    """A place in bytes that are read from the front, never beyond a limit."""
+    """A place in bytes that are read from the front, section by section, none beyond its bound."""
 
-    def __init__(self, path: Path, view: memoryview, *, position: int, section: str) -> None:
+    def __init__(self, path: Path, view: memoryview) -> None:
         self.path = path
-        self.position = position
-        self.section = section
+        self.position = 0
         self._view = view
+        self.enter("header", len(view))
+
+    def enter(self, section: str, max_bytes: int) -> None:
+        """Begin a section of so many bytes at most; nothing larger is decoded to be refused."""
+        self._section = section
+        self._max_bytes = max_bytes
+        self._limit = min(len(self._view), self.position + max_bytes)
 
     @property
     def remaining(self) -> int:
-        """Bytes that are left."""
+        """Bytes that are left in the file."""
         return len(self._view) - self.position
 
     def take(self, num_bytes: int, what: str) -> memoryview:
         """Read so many bytes.
 
-        Raises: CorruptFileError if there are not as many.
+        Raises: CorruptFileError if there are not as many, ModelFormatError if that is too many.
         """
-        if num_bytes > self.remaining:
-            found = (
-                f"{what} of {num_bytes} bytes at {self.position} where {self.remaining} are left"
-            )
-            raise CorruptFileError(self.path, found, f"whole {self.section}")
-        start = self.position
-        self.position += num_bytes
-        return self._view[start : self.position]
+        start, end = self.position, self.position + num_bytes
+        if end > self._limit:
+            raise self._beyond(what, end)
+        self.position = end
+        return self._view[start:end]
 
     def number(self, layout: str, what: str) -> int:
         """Read one whole number laid out as struct says."""
@@ -105,36 +108,38 @@ class Cursor:
     def text(self, what: str) -> str:
         """Read one text.
 
-        Raises: CorruptFileError, ModelFormatError if it is not UTF-8.
+        Raises: CorruptFileError, ModelFormatError.
         """
         return self.texts(1, what)[0]
 
     def texts(self, count: int, what: str) -> tuple[str, ...]:
         """Read so many texts, in one loop because vocabularies are long.
 
-        Raises: CorruptFileError, ModelFormatError if one is not UTF-8.
+        Raises: CorruptFileError, ModelFormatError if one is not UTF-8, or all are too long.
         """
-        if count * LENGTH.size > self.remaining:
-            self.take(count * LENGTH.size, f"{count} of {what}")
-        view, position, limit = self._view, self.position, len(self._view)
+        view, position, limit = self._view, self.position, self._limit
         found = []
-        try:
-            for _ in range(count):
-                start = position + LENGTH.size
-                if start > limit:
-                    break
-                position = start + LENGTH.unpack_from(view, position)[0]
-                if position > limit:
-                    break
+        for _ in range(count):
+            start = position + LENGTH.size
+            if start > limit:
+                raise self._beyond(what, start)
+            position = start + LENGTH.unpack_from(view, position)[0]
+            if position > limit:
+                raise self._beyond(what, position)
+            try:
                 found.append(str(view[start:position], "utf-8"))
-        except UnicodeDecodeError:
-            raw = bytes(view[start : min(position, start + 40)])
-            raise self.refusal(f"{what} {raw!r}", "UTF-8") from None
-        if len(found) < count:
-            fact = f"{what} that ends at {max(start, position)} of {limit} bytes"
-            raise CorruptFileError(self.path, fact, f"whole {self.section}")
+            except UnicodeDecodeError:
+                raw = bytes(view[start : min(position, start + 40)])
+                raise self.refusal(f"{what} {raw!r}", "UTF-8") from None
         self.position = position
         return tuple(found)
+
+    def _beyond(self, what: str, end: int) -> ModelFormatError:
+        if end <= len(self._view):
+            found = f"{self._section} of more than {self._max_bytes} bytes"
+            return ModelFormatError(self.path, found, "that at most")
+        found = f"{what} that ends at {end} of {len(self._view)} bytes"
+        return CorruptFileError(self.path, found, f"a whole {self._section}")
 
     def refusal(self, found: str, expected: str) -> ModelFormatError:
         """Give the error for something that is here and must not be."""
@@ -156,9 +161,7 @@ def encode_metadata(path: Path, metadata: Metadata) -> bytes:
             parts.append(struct.pack("<I", value.kind.code))
             parts.append(_encode_scalar(path, key, value))
     encoded = b"".join(parts)
-    decode_metadata(
-        Cursor(path, memoryview(encoded), position=0, section="metadata"), len(metadata)
-    )
+    decode_metadata(Cursor(path, memoryview(encoded)), len(metadata))
     return encoded
 
 
@@ -191,7 +194,8 @@ def decode_metadata(cursor: Cursor, num_keys: int) -> dict[str, Value]:
     if num_keys > MAX_KEYS:
         raise cursor.refusal(f"{num_keys} metadata keys", f"at most {MAX_KEYS}")
     metadata: dict[str, Value] = {}
-    start, num_strings = cursor.position, 0
+    num_strings = 0
+    cursor.enter("metadata", MAX_METADATA_BYTES)
     for _ in range(num_keys):
         key = cursor.text("key")
         if not 0 < len(key.encode()) <= MAX_KEY_BYTES or not key.isprintable():
@@ -201,9 +205,6 @@ def decode_metadata(cursor: Cursor, num_keys: int) -> dict[str, Value]:
         value = _decode_value(cursor, key, MAX_STRINGS - num_strings)
         if isinstance(value, Array) and value.kind is ValueKind.STRING:
             num_strings += len(value.values)
-        if cursor.position - start > MAX_METADATA_BYTES:
-            found = f"metadata of more than {MAX_METADATA_BYTES} bytes"
-            raise cursor.refusal(found, "that at most")
         metadata[key] = value
     return metadata
 
@@ -252,9 +253,6 @@ def _decode_numbers(cursor: Cursor, key: str, kind: ValueKind, count: int) -> ND
     assert kind.layout is not None
     layout = np.dtype(kind.layout)
     what = f"{key!r:.60}"
-    if count * layout.itemsize > MAX_METADATA_BYTES:
-        found = f"{what} of {count * layout.itemsize} bytes"
-        raise cursor.refusal(found, f"metadata of at most {MAX_METADATA_BYTES}")
     numbers = np.frombuffer(bytes(cursor.take(count * layout.itemsize, what)), layout)
     if kind is ValueKind.BOOL and count and numbers.max() > 1:
         raise cursor.refusal(f"{what} is {numbers.max()}", "0 or 1, being true or false")

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.quantise [--rows 4096] [--repeats 5]
 
-Needs llama-cpp-python (see `make test-interop`). Every contender quantises the same normal matrix of
-4096 columns, in megabytes of float32 per second, on one thread and on two; the others' threads take
-rows each. Machine code is compiled before the time starts. Then the errors of what they wrote.
+Needs llama-cpp-python (see `make test-interop`). Every contender quantises the same normal matrix,
+in megabytes of float32 per second, on one thread and on two; the others' threads take rows each.
+Machine code is compiled before the time starts. Then the errors of what they wrote.
 """
 
 import argparse
@@ -74,6 +74,11 @@ def contend(name: str, kind: BlockKind, num_rows: int, num_threads: int) -> None
     report(timing, amount=matrix.nbytes / MEGABYTE, rmse=rmse)
 
 
+def _arguments(name: str, kind: BlockKind, num_rows: int, num_threads: int) -> tuple[str, ...]:
+    numbers = f"--rows {num_rows} --threads {num_threads}"
+    return tuple(f"--quantiser {name} --kind {kind.name} {numbers}".split())
+
+
 def main() -> None:
     """Compare the quantisers, or be one of them."""
     parser = argparse.ArgumentParser(
@@ -96,8 +101,7 @@ def main() -> None:
             Contender(
                 f"{name}, {num_threads} thread{'s' * (num_threads > 1)}",
                 MODULE,
-                ("--quantiser", name, "--kind", kind.name, "--rows", str(options.rows))
-                + ("--threads", str(num_threads)),
+                _arguments(name, kind, options.rows, num_threads),
                 environment={**ONE_CORE, "OMP_NUM_THREADS": str(num_threads)},
             )
             for num_threads in (1, 2)

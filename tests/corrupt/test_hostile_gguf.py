@@ -3,6 +3,7 @@
 import os
 import struct
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,13 +147,13 @@ HOSTILE: dict[str, tuple[Recipe, str, str]] = {
     ),
     "an array of bytes without end": (
         with_key(array("k", U8, b"", 2**62)),
-        f"'k' of {2**62} bytes",
-        "metadata of at most 16777216",
+        f"'k' that ends at {2**62 + 94} of 160 bytes",
+        "a whole metadata",
     ),
     "an array whose size wraps round": (
         with_key(array("k", U64, b"", 2**61)),
-        f"'k' of {2**64} bytes",
-        "metadata of at most 16777216",
+        f"'k' that ends at {2**64 + 94} of 160 bytes",
+        "a whole metadata",
     ),
     "texts without end": (
         with_key(array("k", STRING, b"", 2**62)),
@@ -276,12 +277,12 @@ HOSTILE: dict[str, tuple[Recipe, str, str]] = {
     "metadata alone, cut short": (
         Recipe(entries=(), data=b"", alignment=1, keys=(Key(b"k", STRING, text(b"ab", 3)),)),
         "text of 'k' that ends at 48 of 47 bytes",
-        "whole metadata",
+        "a whole metadata",
     ),
     "a text without end": (
         with_key(Key(b"k", STRING, text(b"", HUGE))),
         f"text of 'k' that ends at {HUGE + 90} of 160 bytes",
-        "whole metadata",
+        "a whole metadata",
     ),
 }
 
@@ -356,10 +357,34 @@ def test_the_largest_metadata_is_read_in_bounded_time_and_memory(tmp_path: Path,
     assert extra_bytes < MAX_EXTRA_BYTES
 
 
-def test_metadata_beyond_the_bound_is_refused(tmp_path: Path) -> None:
-    keys = tuple(Key(f"k{n}".encode(), STRING, text(b"x" * (4 << 20))) for n in range(5))
-    error = refusal(tmp_path / "bomb.gguf", build(replace(GOOD, keys=keys)))
-    assert error.found == "metadata of more than 16777216 bytes"
+MEBIBYTE = 1 << 20
+OVERSIZED = {
+    "one text": (text(b"x" * (17 * MEBIBYTE)), STRING),
+    "one text in a list": (struct.pack("<IQ", STRING, 1) + text(b"x" * (17 * MEBIBYTE)), ARRAY),
+    "numbers": (struct.pack("<IQ", U8, 17 * MEBIBYTE) + bytes(17 * MEBIBYTE), ARRAY),
+}
+
+
+@pytest.mark.parametrize("case", OVERSIZED)
+def test_metadata_beyond_the_bound_is_refused_before_it_is_decoded(
+    tmp_path: Path, case: str
+) -> None:
+    value, kind = OVERSIZED[case]
+    path = tmp_path / "bomb.gguf"
+    path.write_bytes(build(with_key(Key(b"k", kind, value))))
+    tracemalloc.start()
+    with pytest.raises(ModelFormatError) as caught:
+        open_gguf(path)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert caught.value.found == "metadata of more than 16777216 bytes"
+    assert peak_bytes < MEBIBYTE
+
+
+def test_a_list_of_tensors_beyond_the_bound_is_refused(tmp_path: Path) -> None:
+    recipe = replace(GOOD, entries=(Entry(name=b"w" * MEBIBYTE),))
+    error = refusal(tmp_path / "bomb.gguf", build(recipe))
+    assert error.found == "list of tensors of more than 119 bytes"
 
 
 def test_texts_of_several_arrays_are_counted_together(tmp_path: Path) -> None:

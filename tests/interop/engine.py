@@ -61,3 +61,11 @@ class Engine:
     def close(self) -> None:
         """Free the model."""
         self._llama.close()
+
+
+def quantised(source: Path, target: Path, file_type: int) -> Path:
+    """Let llama.cpp quantise a file in float32."""
+    parameters = llama_cpp.llama_model_quantize_default_params()
+    parameters.ftype, parameters.nthread = file_type, 1
+    assert not llama_cpp.llama_model_quantize(bytes(source), bytes(target), parameters)
+    return target

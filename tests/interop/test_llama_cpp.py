@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from data.tokenizer import Tokenizer, train_tokenizer
 from data.tokenizer_file import END_OF_TEXT, byte_characters
+from model.gguf_file import open_gguf
 from model.gguf_model import FileType, read_gguf_model, write_gguf_model
 from model.k_quants import BlockKind, decode, encode
 from model.llama import Llama, LlamaSettings
@@ -25,7 +26,7 @@ from tests.model.small_llama import small_settings, small_tensors, small_tokeniz
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: make test-interop")
 
 from tests.interop import ggml
-from tests.interop.engine import Engine
+from tests.interop.engine import Engine, quantised
 
 pytestmark = [
     pytest.mark.interop,
@@ -163,22 +164,35 @@ def test_we_err_no_more_than_its_quantiser(kind: BlockKind, matrix: tuple[str, T
         (decode(kind, blocks, shape) - values).double().square()
         for blocks in (encode(kind, values), theirs)
     ]
-    weights = (torch.ones(()), weights_of(kind, values).double())
+    weights = (torch.ones(()), ggml.judging_weights(kind, values).double())
 
     for weight in weights:
         ours, others = (float((weight * error).mean()) for error in errors)
         assert ours <= others * (1 + 1e-9)
 
 
-def weights_of(kind: BlockKind, values: Tensor) -> Tensor:
-    """Give the weights by which llama.cpp's quantiser judges."""
-    if kind is BlockKind.Q8_0:
-        return torch.ones_like(values)
-    if kind is BlockKind.Q6_K:
-        return values.square()
-    groups = values.reshape(-1, 32)
-    means = groups.square().mean(1, keepdim=True).sqrt()
-    return (means + groups.abs()).reshape(values.shape)
+@pytest.mark.parametrize(
+    ("file_type", "is_the_same"),
+    [(FileType.Q8_0, True), (FileType.F16, True), (FileType.BF16, True), (FileType.Q6_K, False)],
+)
+def test_a_file_that_llama_cpp_quantised_is_read(
+    tmp_path: Path, file_type: FileType, is_the_same: bool
+) -> None:
+    tokenizer = small_tokenizer().to_str()
+    source = written(tmp_path / "f32.gguf", LLAMA, FileType.F32, tokenizer)
+    ours = open_gguf(written(tmp_path / "ours.gguf", LLAMA, file_type, tokenizer))
+
+    theirs = open_gguf(quantised(source, tmp_path / "theirs.gguf", file_type.code))
+
+    assert {name: tensor.type for name, tensor in theirs.tensors.items()} == {
+        name: tensor.type for name, tensor in ours.tensors.items()
+    }
+    if is_the_same:
+        assert all(np.array_equal(theirs.content(n), ours.content(n)) for n in ours.tensors)
+    settings, tensors = read_gguf_model(theirs.path)
+    assert settings == LLAMA
+    for name, value in tensors_of(LLAMA).items():
+        assert float((tensors[name] - value).norm() / value.norm()) < 0.02
 
 
 @pytest.fixture(scope="module")
