@@ -3,8 +3,8 @@
     python -m tests.benchmarks.fuzz --format gguf --files 100000 [--seed 1] [--keep DIRECTORY]
 
 Anything but a value or an error of the model package is a failure, as is a file that takes a
-processor longer than a second, or memory far above the file's size. Files that fail are kept. The same seed makes
-the same files.
+processor longer than a second, or memory far above the file's size. Files that fail are kept. The
+same seed makes the same files.
 """
 
 import argparse
