@@ -12,6 +12,7 @@ from torch import Tensor
 ALL_ZERO, NOT_FINITE, DEGENERATE, EMPTY_ROW = (
     f"F-DATA-QUALITY-{number}" for number in ("001", "002", "003", "007")
 )
+UNREADABLE = "F-DATA-QUALITY: unreadable"
 MAX_ZERO_SHARE = 0.8
 MAX_ZERO_SHARE_OF_EMBEDDING = 0.5
 MIN_NORM = 1e-6
@@ -50,6 +51,10 @@ class _Facts:
 
 def faults(name: str, tensor: Tensor) -> Iterator[Fault]:
     """Yield every gate that a tensor fails."""
+    if not tensor.is_floating_point():
+        found = str(tensor.dtype).removeprefix("torch.")
+        yield Fault(UNREADABLE, name, found, "numbers that float32 can stand for")
+        return
     facts = _measure(tensor)
     if facts.not_finite:
         found = f"{facts.not_finite} of {facts.count} values are NaN or infinite"

@@ -99,3 +99,10 @@ def test_a_large_value_does_not_hide_in_an_infinite_sum_of_squares() -> None:
     tensor = torch.full((2, 2), 3e38)
     tensor[0, 0] = 1
     assert list(faults("w", tensor)) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_what_is_no_number_with_a_fraction_is_unreadable(dtype: torch.dtype) -> None:
+    (fault,) = faults("step", torch.ones(3).to(dtype))
+    assert fault.gate == "F-DATA-QUALITY: unreadable"
+    assert fault.found == str(dtype).removeprefix("torch.")
