@@ -7,7 +7,8 @@ from typing import Any
 from evidence.canonical import digest, file_sha256, read_object
 from evidence.refs import REF_TYPES, CheckpointRef, parse_ref
 from tasks.errors import NotFoundError
-from tasks.run_record import all_runs, find_run
+from tasks.places import evidence
+from tasks.run_record import PLAN, find_run
 from tasks.store import INDEX, Artefact, open_store
 
 MODEL_SUFFIXES = (".apr", ".gguf", ".safetensors")
@@ -29,9 +30,9 @@ def describe(subject: str) -> dict[str, Any]:
         store = open_store()
         return _describe_artefact(store.open(store.resolve(subject)))
     path = Path(subject)
-    if not path.exists() or any(run.name == subject for run in all_runs()):
-        if path.suffix in MODEL_SUFFIXES or "/" in subject:
-            raise NotFoundError(f"file {path.name}", str(path.parent))
+    if not path.exists() and path.suffix in MODEL_SUFFIXES:
+        raise NotFoundError(f"file {path.name}", str(path.parent))
+    if not path.exists() or any((each / PLAN).is_file() for each in (path, evidence() / subject)):
         run = find_run(subject)
         return {"plan": run.plan(), "record": run.record()}
     if artefact := artefact_at(path):

@@ -1,6 +1,6 @@
 """What a model hub wants beside the weights: licence, vocabulary, manifest, and files by name.
 
-Source: the publish bundle and the manifest (AC-PM) of the system that assay follows.
+Source: the twelve files and the manifest (AC-PM) that aprender's models are published with.
 """
 
 import json

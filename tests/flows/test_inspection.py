@@ -217,7 +217,7 @@ def test_what_is_no_model_is_said_to_be_none(
     ("line", "code", "said"),
     [
         ("validate nothing.gguf", 3, "no file nothing.gguf"),
-        ("inspect nowhere/nothing", 3, "no file nothing"),
+        ("inspect nowhere/nothing", 3, "no run nowhere/nothing"),
         ("validate tokens:abcdef", 3, "no artefact tokens:abcdef"),
         ("import nothing --licence MIT", 3, "no file or directory nothing"),
         ("import nothing --licence unknown", 2, "should be an SPDX id"),
