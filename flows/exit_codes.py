@@ -53,6 +53,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     task_errors.UnitFailedError: UNEXPECTED,
     task_errors.MirrorError: NETWORK,
     task_errors.DeviceUnavailableError: NOT_AVAILABLE,
+    task_errors.CompilerMissingError: NOT_AVAILABLE,
     task_errors.PreflightError: VALIDATION_FAILED,
     data_errors.WrongSettingError: USAGE,
     data_errors.MissingFileError: NOT_FOUND,

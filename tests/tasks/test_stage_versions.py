@@ -147,7 +147,7 @@ def test_the_versions_of_all_stages_are_in_their_recipes(finished: Finished) -> 
     assert {stage: each["recipe"]["version"] for stage, each in records.items()} == {
         "pretokenize": 2,
         "shard": 2,
-        "train": 3,
+        "train": 4,
         "evaluate": 2,
         "checkpoint": 3,
         "bisect": 1,
