@@ -26,6 +26,13 @@ SPLIT_CL100K = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 SPLIT_QWEN2 = SPLIT_CL100K.replace(r"\p{N}{1,3}", r"\p{N}")
+SPLIT_NAMES = {
+    (("Split", SPLIT_CL100K), ("ByteLevel", "false")): ("dbrx", "llama-bpe"),
+    (("Split", SPLIT_QWEN2), ("ByteLevel", "false")): ("qwen2", None),
+    (("ByteLevel", "true"),): ("gpt-2", None),
+    (("Digits", "true"), ("ByteLevel", "true")): ("starcoder", None),
+}
+"""Steps to llama.cpp's names: where words are merged, and where a known word is taken as it is."""
 
 
 def tokenizer_metadata(
@@ -104,18 +111,11 @@ def _split_name(path: Path, definition: Mapping[str, Any]) -> str:
     """Name the way in which llama.cpp splits text as this tokenizer does."""
     steps = _steps(definition["pre_tokenizer"])
     takes_whole_words = bool(definition["model"].get("ignore_merges"))
-    names = {
-        # All with this pattern, none but `llama-bpe` takes a known word as it is, unmerged.
-        (("Split", SPLIT_CL100K), ("ByteLevel", "false")): ("dbrx", "llama-bpe"),
-        (("Split", SPLIT_QWEN2), ("ByteLevel", "false")): ("qwen2", None),
-        (("ByteLevel", "true"),): ("gpt-2", None),
-        (("Digits", "true"), ("ByteLevel", "true")): ("starcoder", None),
-    }
-    name = names.get(steps, (None, None))[takes_whole_words]
+    name = SPLIT_NAMES.get(steps, (None, None))[takes_whole_words]
     if name is None:
         kinds = " + ".join(f"{kind} {detail:.40}" for kind, detail in steps) or "none"
         found = f"pre-tokenizer {kinds}" + (" with ignore_merges" if takes_whole_words else "")
-        known = ", ".join(name for pair in names.values() for name in pair if name)
+        known = ", ".join(name for pair in SPLIT_NAMES.values() for name in pair if name)
         raise ModelFormatError(path, found, f"one that llama.cpp has: {known}")
     return name
 
