@@ -53,11 +53,14 @@ CONSTANTS: dict[str, dict[str, object]] = {
         "rope_scaling": None,
     },
 }
+# Of any family, in files of others: SmolLM's name for another channel pairing.
+ELSEWHERE: dict[str, object] = {"rope_interleaved": False}
 # Read by this module in their own way, or without any effect on the logits.
 OTHER_KEYS = {
     *("architectures", "model_type", "layer_types", "sliding_window", "max_window_layers"),
     *("head_dim", "rope_parameters", "rope_theta", "dtype", "torch_dtype"),
     *("bos_token_id", "eos_token_id", "pad_token_id", "use_cache"),
+    *("is_llama_config", "transformers.js_config"),
     *("transformers_version", "_name_or_path", "return_dict", "output_hidden_states"),
 }
 
@@ -101,6 +104,8 @@ def read_config(path: Path) -> tuple[LlamaSettings, torch.dtype]:
     config = read_object(path)
     name = _require_family(path, config)
     values = {setting: config[key] for setting, key in CONFIG_KEYS.items() if key in config}
+    # What transformers takes for a key that older files leave out.
+    values.setdefault("num_kv_heads", values.get("num_heads"))
     values = {"tie_embeddings": False, **values, "attention_bias": name == QWEN2}
     settings = decode_settings(path, {**values, "rope_theta": _rope_theta(path, config)})
     if config.get("head_dim", settings.head_size) != settings.head_size:
@@ -118,7 +123,7 @@ def _require_family(path: Path, config: Mapping[str, object]) -> str:
     if name not in list(HUGGING_FACE_CLASSES):
         known = f"one of {', '.join(HUGGING_FACE_CLASSES)}"
         raise UnsupportedFeatureError(path, f"model_type is {name!r:.60}", known)
-    constants = CONSTANTS[str(name)]
+    constants = {**CONSTANTS[str(name)], **ELSEWHERE}
     for key in config:
         if key not in {*constants, *CONFIG_KEYS.values(), *OTHER_KEYS}:
             raise UnsupportedFeatureError(path, f"unknown key {key!r}", f"keys of a plain {name}")
