@@ -14,8 +14,13 @@ ModelError
 """
 
 import copyreg
+import re
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+LAYER_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 class ModelError(Exception):
@@ -90,7 +95,7 @@ class WrongTensorsError(ModelError):
 
     def __str__(self) -> str:
         parts = [
-            f"{label} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+            f"{label} {', '.join(_collapsed(names))}"
             for label, names in (
                 ("missing", self.missing),
                 ("unexpected", self.unexpected),
@@ -99,6 +104,15 @@ class WrongTensorsError(ModelError):
             if names
         ]
         return f"{self.where}: {'; '.join(parts)}; should be exactly the architecture's tensors"
+
+
+def _collapsed(names: tuple[str, ...]) -> Iterator[str]:
+    """Name what differs in the number of its layer only once, with how many there are."""
+    patterns = Counter(LAYER_NUMBER.sub("N", name) for name in names)
+    for name in names:
+        count = patterns.pop(LAYER_NUMBER.sub("N", name), 0)
+        if count:
+            yield name if count == 1 else f"{LAYER_NUMBER.sub('N', name)} ({count})"
 
 
 @dataclass(eq=False)
