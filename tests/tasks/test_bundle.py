@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from evidence.canonical import pretty
 from model.safetensors_file import open_safetensors, write_safetensors
 from tasks.bundle import Sealable, WeightsFile, measure_files, seal, weights_files
-from tasks.checkpoint_settings import CheckpointSettings
+from tasks.checkpoint_settings import CheckpointSettings, SafetensorsDtype
 from tasks.errors import UnfaithfulFileError
 from tasks.first_forward import FORWARD, forward_of, read_record, write_record
 from tests.model.small_llama import small_settings, small_tensors, small_tokenizer
@@ -104,3 +105,18 @@ def test_a_file_that_does_not_give_back_what_it_was_given_is_not_sealed(tmp_path
     assert caught.value.path == tmp_path / "model.apr"
     expected = forward_of(WIDE, model().tensors, IDS)
     assert caught.value.expected_nats == expected.loss_nats != caught.value.found_nats
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_safetensors_in_half_precision_are_sealed_and_opened_as_that(
+    tmp_path: Path, dtype: SafetensorsDtype
+) -> None:
+    settings = replace(EVERYTHING, safetensors_dtype=dtype, apr_types=(), gguf_types=())
+    files = list(weights_files(tmp_path, model(), settings))
+    record = seal(files, model(), IDS)
+    assert [file.is_lossless for file in files] == [True, False]
+    assert 0 < record["files"]["model.safetensors"]["relative_l2"] < 0.05
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert str(theirs.dtype) == f"torch.{dtype}"
+    expected = model().tensors["lm_head.weight"].to(theirs.dtype)
+    assert torch.equal(theirs.state_dict()["lm_head.weight"], expected)
