@@ -17,8 +17,10 @@ from tasks.errors import (
     CompilerMissingError,
     DeviceUnavailableError,
     FeatureError,
+    ImportedError,
     MirrorError,
     NoRunsError,
+    NotAModelError,
     NotFoundError,
     PreflightError,
     SchedulerError,
@@ -26,6 +28,7 @@ from tasks.errors import (
     StoreRefusedError,
     StoreUnreachableError,
     TaskError,
+    UnfaithfulFileError,
     UnitDiedError,
     UnitFailedError,
     UnsharedStoreError,
@@ -159,6 +162,21 @@ EXAMPLES: list[tuple[TaskError, str]] = [
             "after step 7: cuda:1 is out of memory, train.micro_batch_rows is 64 "
             "(about 1,500.0 MB a row, 36,000 MB free for rows), should be at most 24"
         ),
+    ),
+    (
+        UnfaithfulFileError(Path("model.apr"), 2.5, 2.25),
+        (
+            "model.apr: loaded again it gives other logits (mean loss 2.5), "
+            "should give those of its tensors (2.25)"
+        ),
+    ),
+    (
+        ImportedError("checkpoint:0123", "training"),
+        "checkpoint:0123 was imported: no training, should be sealed from a training",
+    ),
+    (
+        NotAModelError("tokens:0123"),
+        "tokens:0123 holds no sealed model, should be a checkpoint",
     ),
     (
         UnitDiedError("take in", 3),
