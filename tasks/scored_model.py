@@ -62,7 +62,7 @@ class OpenModel:
             "epoch": self.epoch,
             "recorded_val_loss": self.recorded_val_loss,
             "document_masking": self.document_masking,
-            "weights_sha256": _weights_sha256(self.path),
+            "model_sha256": _model_sha256(self.path),
         }
 
 
@@ -175,7 +175,7 @@ def scored(text: str) -> Scored:
         files = " or ".join(READERS)
         expected = f"a ref, a {files} file, or a directory with {APR} or {CONFIG} and {TOKENIZER}"
         raise UnknownModelError(path.absolute(), expected)
-    return ScoredFiles(path.absolute(), _weights_sha256(path))
+    return ScoredFiles(path.absolute(), _model_sha256(path))
 
 
 def best_snapshot(training: Artefact) -> Snapshot:
@@ -212,7 +212,7 @@ def _read(path: Path) -> tuple[LlamaSettings, Mapping[str, Tensor]]:
     return read_directory(path) if path.is_dir() else READERS[path.suffix](path)
 
 
-def _weights_sha256(path: Path) -> str:
+def _model_sha256(path: Path) -> str:
     """Digest what decides about a model: a file, or those that transformers reads."""
     if path.is_file():
         return file_sha256(path)

@@ -74,7 +74,7 @@ def test_a_checkpoint_its_directory_and_a_snapshot_score_what_the_training_score
         for name in ("val_loss", "val_loss_standard_error", "val_bits_per_byte", "val_tokens"):
             assert found[name] == expected[name], (model, name)
     assert found["recorded_val_loss"] == expected["recorded_val_loss"]
-    assert found["weights_sha256"] == expected["weights_sha256"]
+    assert found["model_sha256"] == expected["model_sha256"]
 
 
 def test_a_hugging_face_directory_from_elsewhere_is_scored(
@@ -229,7 +229,7 @@ def test_the_record_names_the_digests_of_all_that_was_scored(reading: Finished) 
     record = json.loads((reading.run.directory / "evaluate.metadata.json").read_text())
     found = record["measurements"]
     weights = best_snapshot(reading.training).weights
-    assert found["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert found["model_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert record["recipe"]["inputs"] == {
         "training": str(reading.refs.training),
         "shards": str(reading.refs.shards),
