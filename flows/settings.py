@@ -23,8 +23,10 @@ from flows.errors import UnknownPresetError, UnknownSettingError, WrongValueErro
 from model.errors import WrongSettingError
 from model.llama import LlamaSettings
 from model.train_settings import TrainSettings
+from tasks.acceptance_settings import Acceptance
 from tasks.checkpoint_settings import CheckpointSettings
 from tasks.errors import NotFoundError
+from tasks.evaluate_settings import EvaluateSettings
 from tasks.runtime import RuntimeSettings
 from tasks.thresholds import Thresholds
 
@@ -42,8 +44,10 @@ class PipelineSettings:
     shard: ShardSettings
     model: LlamaSettings
     train: TrainSettings
+    evaluate: EvaluateSettings
     checkpoint: CheckpointSettings
     thresholds: Thresholds
+    acceptance: Acceptance
     runtime: RuntimeSettings
 
     def __post_init__(self) -> None:
@@ -91,6 +95,17 @@ def load_settings(preset: str, overrides: Sequence[str] = ()) -> PipelineSetting
     for override in overrides:
         _apply(values, override)
     return parse_settings(str(path) if is_path else preset, values)
+
+
+def planned_settings(plan: Mapping[str, Any], overrides: Sequence[str] = ()) -> PipelineSettings:
+    """Read the settings of a run's plan, and apply overrides.
+
+    Raises: UnknownSettingError, WrongValueError, WrongSettingError.
+    """
+    values = {**plan["settings"], "runtime": plan["request"].get("runtime", {})}
+    for override in overrides:
+        _apply(values, override)
+    return parse_settings(f"the plan of {plan['run']}", values)
 
 
 def parse_settings(where: str, values: Mapping[str, Any]) -> PipelineSettings:

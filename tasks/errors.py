@@ -23,7 +23,7 @@ TaskError
 +-- MirrorError            MLflow did not take a run's evidence
 +-- UnitDiedError          processes that make units died without a word, and again
 +-- UnitFailedError        a unit raised something that cannot be handed on
-+-- those of `train_errors`
++-- those of `train_errors` and `evaluate_errors`
 """
 
 import copyreg

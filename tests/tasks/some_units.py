@@ -21,7 +21,6 @@ INLINE = RuntimeSettings(
     compile="off",
     start_timeout_seconds=60.0,
     step_timeout_seconds=60.0,
-    evaluate_batch_rows=1,
     task_runner="inline",
     scheduler="",
     num_workers=2,

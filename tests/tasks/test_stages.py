@@ -15,7 +15,6 @@ from tasks.bisection import bisect_task
 from tasks.bundle import differing_tensors
 from tasks.checkpoint import checkpoint_task
 from tasks.errors import ArtefactDamagedError, NotFoundError, StorageError
-from tasks.evaluate import evaluate_task
 from tasks.models import APR, load_directory
 from tasks.prefect_task import gate_rows, tracking
 from tasks.run_record import Run
@@ -26,6 +25,7 @@ from tests.tasks.tiny import (
     Finished,
     all_stages,
     begin,
+    evaluated,
     pretokenized,
     sharded,
     tiny_settings,
@@ -52,7 +52,7 @@ def shard(finished: Finished, run: Run) -> object:
 
 def evaluate(finished: Finished, run: Run) -> object:
     refs, settings = finished.refs, finished.settings
-    return evaluate_task.fn(run, refs.training, refs.shards, settings.thresholds, settings.runtime)
+    return evaluated(run, refs.training, refs.shards, settings)
 
 
 def checkpoint(finished: Finished, run: Run) -> object:
