@@ -109,7 +109,9 @@ def our_losses(
 ) -> list[float]:
     """Train our model through the real loop."""
     stream = batches(context_length, recipe.batch_rows)
-    reports = train(new_state(llama, recipe, device), stream, recipe)
+    # As the worker does by default: compiled on a GPU.
+    compiled = device != "cpu"
+    reports = train(new_state(llama, recipe, device), stream, recipe, compiled=compiled)
     return [report.train_loss for report in reports if isinstance(report, StepReport)]
 
 
