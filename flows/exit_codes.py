@@ -90,6 +90,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     model_errors.NonFiniteError: VALIDATION_FAILED,
     model_errors.LossSpikeError: VALIDATION_FAILED,
     model_errors.StreamExhaustedError: VALIDATION_FAILED,
+    model_errors.InferenceFailedError: INFERENCE_FAILED,
     model_errors.DifferentProgramsError: VALIDATION_FAILED,
 }
 """The table; a subclass without an entry of its own has its nearest ancestor's."""
