@@ -46,6 +46,8 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     train_errors.StoppedError: STOPPED,
     train_errors.SnapshotDamagedError: VALIDATION_FAILED,
     train_errors.MemoryFullError: NOT_AVAILABLE,
+    task_errors.IsolationUnavailableError: NOT_AVAILABLE,
+    task_errors.SandboxError: UNEXPECTED,
     task_errors.UnitDiedError: UNEXPECTED,
     task_errors.UnitFailedError: UNEXPECTED,
     task_errors.MirrorError: NETWORK,
