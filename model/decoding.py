@@ -136,9 +136,7 @@ class CachedLlama:
         return functional.linear(functional.silu(gate) * up, layer.down)
 
 
-def _attend(
-    q_BKGH: Tensor, keys_BKSH: Tensor, values_BKSH: Tensor, unseen_B11S: Tensor
-) -> Tensor:
+def _attend(q_BKGH: Tensor, keys_BKSH: Tensor, values_BKSH: Tensor, unseen_B11S: Tensor) -> Tensor:
     """Mix what a row has kept. Shapes: (B, K, G, H) -> (B, K, G, H)."""
     scores_BKGS = (q_BKGH * q_BKGH.shape[-1] ** -0.5) @ keys_BKSH.transpose(-1, -2)
     scores_BKGS = scores_BKGS.masked_fill(unseen_B11S, float("-inf"))

@@ -52,7 +52,7 @@ def stream(
     stop_id: int | None,
     context_length: int,
 ) -> Iterator[int]:
-    """Check the request, then yield up to `num_tokens` ids as they are drawn; stop before `stop_id`.
+    """Check the request, then yield up to `num_tokens` ids, as they are drawn, before `stop_id`.
 
     Raises: WrongSettingError; InferenceFailedError where logits are not finite.
     """
@@ -90,7 +90,7 @@ def generate(
     num_rows: int,
     block_tokens: int = _BLOCK_TOKENS,
     compiled: bool = False,
-    is_finished: Callable[[Sequence[int]], bool] = lambda ids: False,
+    is_finished: Callable[[Sequence[int]], bool] = lambda _: False,
 ) -> Iterator[Piece]:
     """Check the requests, then continue all prompts, `num_rows` at a time; yield block by block.
 

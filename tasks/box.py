@@ -10,12 +10,13 @@ asks it for boxes.
 """
 
 import builtins
+import contextlib
 import json
 import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,11 @@ def serve(requests: int) -> None:
             if not files:
                 return
             if os.fork() == 0:
-                requested.close()
-                _keep(*files)
-                os._exit(0)
+                try:
+                    requested.close()
+                    _keep(*files)
+                finally:
+                    os._exit(0)
             for file in files:
                 os.close(file)
 
@@ -61,9 +64,11 @@ def _keep(control: int, channel: int) -> None:
     with socket.socket(fileno=control) as line, line.makefile("rb") as orders:
         order = json.loads(orders.readline())
         try:
-            line.sendall(json.dumps(_kept(order, control, channel)).encode())
+            report = _kept(order, control, channel)
         except OSError as error:
-            line.sendall(json.dumps({"refused": str(error)}).encode())
+            report = {"refused": str(error)}
+        with contextlib.suppress(ConnectionError):
+            line.sendall(json.dumps(report).encode())
 
 
 def _kept(order: Mapping[str, Any], control: int, channel: int) -> dict[str, Any]:
@@ -98,7 +103,6 @@ def _kept(order: Mapping[str, Any], control: int, channel: int) -> dict[str, Any
 def _play(order: Mapping[str, Any], leash: int, channel: int, saying: int) -> None:
     """Be the first process of the box, as candidate or judge; never returns."""
     try:
-        # Before the keeper could close the files that other boxes wait for, they are closed here.
         confinement.keep_only((leash, channel, saying))
         confinement.die_with_parent()
         if select.select([leash], [], [], 0)[0]:
@@ -124,22 +128,21 @@ def _play(order: Mapping[str, Any], leash: int, channel: int, saying: int) -> No
 def _answer(order: Mapping[str, Any], channel: int) -> None:
     """Be the candidate: run the generated code, then answer calls until nobody makes any."""
     calls, answers = os.fdopen(channel, "r"), os.fdopen(os.dup(channel), "w")
-    function: Callable[..., object] | Exception
+    failure: BaseException | None = None
+    space: dict[str, Any] = {"__name__": "candidate"}
     try:
-        space: dict[str, Any] = {"__name__": "candidate"}
         exec(compile(order["code"], "<completion>", "exec"), space)  # noqa: S102  # what this is for
-        function = space[order["entry_point"]]
     except BaseException as error:  # noqa: BLE001  # generated code raises anything
-        function = _plain_error(error)
+        failure = error
     for line in calls:
         try:
-            if isinstance(function, Exception):
-                raise function
+            if failure:
+                raise failure
             arguments, named = decode(line)
-            reply = {"value": encode(function(*arguments, **named))}
+            reply = {"value": encode(space[order["entry_point"]](*arguments, **named))}
         except BaseException as error:  # noqa: BLE001
-            plain = _plain_error(error)
-            reply = {"raised": plain.args[0], "message": plain.args[1]}
+            name, message = _plain_error(error).args
+            reply = {"raised": name, "message": message, "arguments": _plain_arguments(error)}
         answers.write(json.dumps(reply) + "\n")
         answers.flush()
 
@@ -154,6 +157,14 @@ def _plain_error(error: BaseException) -> Exception:
         return CandidateError("Exception", "")
 
 
+def _plain_arguments(error: BaseException) -> str:
+    """Write what an exception was made with, or that nothing plain was."""
+    try:
+        return encode(error.args)
+    except BaseException:  # noqa: BLE001
+        return encode(())
+
+
 def _judge(order: Mapping[str, Any], channel: int) -> dict[str, Any]:
     """Be the judge: run the tests, return what came out."""
     candidate = _Candidate(channel)
@@ -164,7 +175,7 @@ def _judge(order: Mapping[str, Any], channel: int) -> dict[str, Any]:
         exec(compile(order["test"], "<test>", "exec"), space)  # noqa: S102
         space["check"](candidate)
     except NoAnswerError as error:
-        return {"outcome": "no answer", "detail": str(error)}
+        return {"outcome": "no answer", "detail": str(error), "is_gone": True}
     except BaseException as error:  # noqa: BLE001
         name, detail = _plain_error(error).args
         if isinstance(error, AssertionError) and error is not candidate.raised:
@@ -197,18 +208,20 @@ class _Candidate:
             reply = json.loads(line)
             if "raised" not in reply:
                 return decode(reply["value"])
-            self.raised = _as_raised(str(reply["raised"]), str(reply["message"]))
+            self.raised = _as_raised(
+                str(reply["raised"]), str(reply["message"]), decode(reply["arguments"])
+            )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise NoAnswerError(f"the answer cannot be read: {error}") from None
         raise self.raised
 
 
-def _as_raised(name: str, message: str) -> Exception:
+def _as_raised(name: str, message: str, arguments: tuple[object, ...]) -> Exception:
     """Make the exception that a candidate raised, for tests that expect one."""
     kind = getattr(builtins, name, None)
     if isinstance(kind, type) and issubclass(kind, Exception):
         try:
-            return kind(message[:MAX_DETAIL])
+            return kind(*arguments)
         except TypeError:
             pass
     return CandidateError(name[:MAX_DETAIL], message[:MAX_DETAIL])

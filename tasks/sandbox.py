@@ -10,6 +10,7 @@ does not stop: a fault of the kernel.
 
 import contextlib
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -133,7 +134,7 @@ class Sandbox:
         with judge, candidate:
             judged = _report(judge, self.settings.wall_seconds + _GRACE_SECONDS)
             verdict = self._verdict(judged)
-            if verdict.outcome != "no answer":
+            if "is_gone" not in judged:
                 return verdict
             return self._why(verdict, _report(candidate, _GRACE_SECONDS))
 
@@ -170,7 +171,9 @@ class Sandbox:
 
     def _why(self, verdict: Verdict, answered: Mapping[str, Any]) -> Verdict:
         """Say why a candidate did not answer, as far as its end tells."""
-        if answered["cpu_seconds"] >= self.settings.cpu_seconds:
+        was_killed = answered["code"] in (-signal.SIGKILL, -signal.SIGXCPU)
+        # The kernel counts in ticks, so a little less than the limit is the limit.
+        if was_killed and answered["cpu_seconds"] > self.settings.cpu_seconds - 0.1:
             return Verdict("timeout", f"{self.settings.cpu_seconds} s of processor time")
         return Verdict("no answer", f"{verdict.detail}; it ended with code {answered['code']}")
 

@@ -24,9 +24,7 @@ def test_rows_at_different_positions_score_what_a_forward_pass_scores(
 
     cached.read(torch.tensor([2, 0]), IDS_BT[[2, 0], :8])
     for _ in range(8):
-        found_BV = cached.step(
-            IDS_BT[rows_B, positions_B], positions_B, int(positions_B.max()) + 1
-        )
+        found_BV = cached.step(IDS_BT[rows_B, positions_B], positions_B, int(positions_B.max()) + 1)
         assert relative(found_BV, expected_BTV[rows_B, positions_B]) < TOLERANCES[dtype]
         positions_B = positions_B + 1
 

@@ -141,7 +141,9 @@ def test_the_first_of_a_batch_draws_what_it_draws_alone() -> None:
 
 
 def test_sequences_end_by_themselves_and_the_next_take_their_slots(counter: Llama) -> None:
-    assert together(counter, 2, stop_id=0, num_tokens=9)[:3] == [[5, 6], [1, 2, 3, 4, 5, 6], [2, 3, 4, 5, 6]]
+    found = together(counter, 2, stop_id=0, num_tokens=9)
+
+    assert found[:3] == [[5, 6], [1, 2, 3, 4, 5, 6], [2, 3, 4, 5, 6]]
 
 
 def test_finished_sequences_are_looked_at_once_a_block(counter: Llama) -> None:
