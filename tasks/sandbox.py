@@ -129,23 +129,28 @@ class Sandbox:
         tests = {"prompt": answer.prompt, "test": answer.test}
         judges, candidates = socket.socketpair()
         with judges, candidates:
-            judge = self._box(judges, entry_point=answer.entry_point, **tests)
-            candidate = self._box(candidates, entry_point=answer.entry_point, code=answer.code)
+            wall = self.settings.wall_seconds
+            judge = self._box(judges, wall, entry_point=answer.entry_point, **tests)
+            # The candidate is hung up on: a judge who sees it die at the deadline would blame it.
+            later = wall + 2 * _GRACE_SECONDS
+            candidate = self._box(
+                candidates, later, entry_point=answer.entry_point, code=answer.code
+            )
         with judge, candidate:
-            judged = _report(judge, self.settings.wall_seconds + _GRACE_SECONDS)
+            judged = _report(judge, wall + _GRACE_SECONDS)
             verdict = self._verdict(judged)
             if "is_gone" not in judged:
                 return verdict
             return self._why(verdict, _report(candidate, _GRACE_SECONDS))
 
-    def _box(self, channel: socket.socket, **role: str) -> socket.socket:
+    def _box(self, channel: socket.socket, wall_seconds: float, **role: str) -> socket.socket:
         """Order a box; hanging up ends it."""
         is_isolated = self.settings.isolation != "none"
         order = {
             **role,
             "root": str(self._root) if is_isolated else None,
             "cpu_seconds": self.settings.cpu_seconds,
-            "wall_seconds": self.settings.wall_seconds,
+            "wall_seconds": wall_seconds,
             "memory_bytes": self.settings.memory_bytes,
             "file_bytes": _FILE_BYTES,
         }
