@@ -1,26 +1,31 @@
 """What models without a network score: no better than these, and nothing was learnt.
 
-Counted on the training rows, scored on the targets of the validation rows.
+Counted on the training rows, scored on the targets of every validation row, so that whoever looks
+at some of the rows has the figures of those.
 
-Legend: N rows, S tokens in a row, P distinct pairs of neighbours, V vocabulary.
+Legend: N rows, S tokens in a row, D documents, V vocabulary.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from data.errors import TokenOutOfRangeError
-from data.rows import PADDING, Rows, blocks
+from data.errors import CorruptShardError, TokenOutOfRangeError
+from data.ngrams import Ngrams
+from data.rows import PADDING, Rows, blocks, spread
 
-BASELINES = "baselines.json"
-"The file of a shards directory that holds them."
-READ_TOKENS = 4_000_000
-_PAIRS = 2**20
-"""Pairs that are scored at a time."""
+BASELINES, ROW_BASELINES = "baselines.json", "baselines.parquet"
+"The files of a shards directory that hold them: over all rows, and row by row."
+ORDERS = {"unigram_nats": 1, "bigram_nats": 2, "five_gram_nats": 5}
+TARGETS = "target_tokens"
+READ_TOKENS = 2**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,133 +38,91 @@ class Baselines:
     uniform_nats: float
     unigram_nats: float
     bigram_nats: float
+    five_gram_nats: float
     num_target_tokens: int
-    num_counted_tokens: int
-    """Training tokens that the unigram and the bigram counted."""
 
 
-class PairCounts(NamedTuple):
-    """Neighbours within rows, and how often each pair occurs."""
+@dataclass(frozen=True, slots=True)
+class RowBaselines:
+    """The summed losses of every validation row.
 
-    codes: NDArray[np.int64]
-    """The history times the size of the vocabulary, plus the target; sorted."""
-    counts: NDArray[np.int64]
+    Units: nats.
+    """
+
+    nats_N: dict[str, NDArray[np.float64]]
+    targets_N: NDArray[np.int64]
+    vocab_size: int
+
+    def over(self, chosen: NDArray[np.int64]) -> Baselines:
+        """Return the means over the targets of some rows."""
+        num_targets = int(self.targets_N[chosen].sum())
+        means = {
+            name: math.fsum(nats_N[chosen]) / num_targets for name, nats_N in self.nats_N.items()
+        }
+        uniform = math.log(self.vocab_size)
+        return Baselines(uniform_nats=uniform, num_target_tokens=num_targets, **means)
+
+    def write(self, directory: Path) -> None:
+        """Write the table beside the rows."""
+        table = pa.table({**self.nats_N, TARGETS: self.targets_N})
+        pq.write_table(table, directory / ROW_BASELINES, compression="zstd")
+
+    @classmethod
+    def read(cls, directory: Path, vocab_size: int) -> "RowBaselines":
+        """Read what `write` left.
+
+        Raises: CorruptShardError.
+        """
+        path = directory / ROW_BASELINES
+        if not path.is_file():
+            raise CorruptShardError(path, "is missing", "there: make the shards again")
+        table = pq.read_table(path)
+        nats_N = {name: table[name].to_numpy() for name in ORDERS}
+        return cls(nats_N, table[TARGETS].to_numpy(), vocab_size)
 
 
-def cross_entropies(train: Rows, val: Rows, vocab_size: int, *, max_train_tokens: int) -> Baselines:
-    """Score counting models: uniform, unigram and bigram.
+def count_and_score(
+    train: Rows, val: Rows, vocab_size: int, *, max_train_tokens: int
+) -> tuple[RowBaselines, int]:
+    """Score counting models on every validation row; return how many tokens were counted, too.
 
     Of more training tokens than `max_train_tokens`, rows spread evenly over them are counted.
 
     Raises: TokenOutOfRangeError.
     """
-    chosen = _spread(train, max_train_tokens)
-    seen = count_pairs(train, vocab_size, chosen)
-    scored = count_pairs(val, vocab_size, np.arange(len(val)))
-    count_V = count_tokens(train, vocab_size, chosen)
-    unigram_V = unigram(count_V)
-    num_target_tokens = int(scored.counts.sum())
-
-    def mean_nats(probability: Callable[[NDArray[np.int64]], NDArray[np.float64]]) -> float:
-        nats_P = np.empty(len(scored.codes))
-        for begin in range(0, len(nats_P), _PAIRS):
-            piece = slice(begin, begin + _PAIRS)
-            nats_P[piece] = scored.counts[piece] * np.log(probability(scored.codes[piece]))
-        return float(-nats_P.sum() / num_target_tokens)
-
-    return Baselines(
-        uniform_nats=math.log(vocab_size),
-        unigram_nats=mean_nats(lambda code_P: unigram_V[code_P % vocab_size]),
-        bigram_nats=mean_nats(bigram(seen, unigram_V)),
-        num_target_tokens=num_target_tokens,
-        num_counted_tokens=int(count_V.sum()),
-    )
+    every_row = np.arange(len(val))
+    ngrams = Ngrams(max(ORDERS.values()), vocab_size)
+    for ids_NS in _read(val, vocab_size, every_row):
+        ngrams.expect(ids_NS)
+    chosen = spread(len(train), max(max_train_tokens // train.row_tokens, 1))
+    for ids_NS in _read(train, vocab_size, chosen):
+        ngrams.count(ids_NS)
+    nats, targets = [], []
+    for ids_NS in _read(val, vocab_size, every_row):
+        nats.append(ngrams.nats(ids_NS))
+        targets.append((ids_NS[:, 1:] != PADDING).sum(axis=1))
+    nats_NK = np.concatenate(nats)
+    nats_N = {name: nats_NK[:, order - 1] for name, order in ORDERS.items()}
+    scored = RowBaselines(nats_N, np.concatenate(targets), vocab_size)
+    return scored, ngrams.num_counted_tokens
 
 
-def _spread(rows: Rows, max_tokens: int) -> NDArray[np.int64]:
-    """Choose as many rows as have so many tokens, spread evenly; shapes: (N,)."""
-    num_rows = min(max(max_tokens // rows.row_tokens, 1), len(rows))
-    return np.arange(num_rows) * len(rows) // num_rows
+def target_bytes(
+    val: Rows,
+    chosen: NDArray[np.int64],
+    token_bytes: NDArray[np.integer[Any]],
+    num_documents: int,
+) -> NDArray[np.int64]:
+    """Count the UTF-8 bytes of the target tokens of the chosen rows, by document.
 
-
-def unigram(count_V: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Estimate the probability of each id from its count, with add-one smoothing.
-
-    Shapes: (V,) -> (V,).
-    Source: Laplace's rule of succession; Chen and Goodman 1998, section 2.1.
+    Shapes: (N,), (V,) -> (D,).
     """
-    smoothed_V = count_V + 1.0
-    return np.asarray(smoothed_V / smoothed_V.sum())
-
-
-def bigram(
-    seen: PairCounts, unigram_V: NDArray[np.float64]
-) -> Callable[[NDArray[np.int64]], NDArray[np.float64]]:
-    """Estimate the probability of a pair's target after its history, interpolated with the unigram.
-
-    (c(h, w) + n(h) p(w)) / (c(h) + n(h)), where n(h) counts the distinct successors of h; p(w)
-    after a history never seen. The function that is returned takes the codes of pairs.
-
-    Shapes: (P,) -> (P,).
-    Source: Witten and Bell 1991, in Chen and Goodman 1998, section 2.4.
-    """
-    vocab_size = len(unigram_V)
-    begins_V = np.searchsorted(seen.codes, np.arange(vocab_size) * vocab_size)
-    distinct_V = np.diff(begins_V, append=len(seen.codes))
-    total_V = np.zeros(vocab_size, np.int64)
-    is_history_V = distinct_V > 0
-    total_V[is_history_V] = np.add.reduceat(seen.counts, begins_V[is_history_V])
-
-    def probability(code_P: NDArray[np.int64]) -> NDArray[np.float64]:
-        history_P, target_P = np.divmod(code_P, vocab_size)
-        total_P, distinct_P = total_V[history_P], distinct_V[history_P]
-        interpolated_P = _lookup(seen, code_P) + distinct_P * unigram_V[target_P]
-        weight_P = np.maximum(total_P + distinct_P, 1)
-        return np.where(total_P > 0, interpolated_P / weight_P, unigram_V[target_P])
-
-    return probability
-
-
-def count_tokens(rows: Rows, vocab_size: int, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Count every id in every position of the chosen rows.
-
-    Shapes: (N,) -> (V,).
-    """
-    count_V = np.zeros(vocab_size, dtype=np.int64)
-    for ids_NS in _read(rows, vocab_size, chosen):
-        count_V += np.bincount(ids_NS[ids_NS != PADDING], minlength=vocab_size)
-    return count_V
-
-
-def count_pairs(rows: Rows, vocab_size: int, chosen: NDArray[np.int64]) -> PairCounts:
-    """Count the pairs of neighbouring ids within the chosen rows.
-
-    Shapes: (N,).
-    Raises: TokenOutOfRangeError.
-    """
-    seen = PairCounts(np.zeros(0, np.int64), np.zeros(0, np.int64))
-    for ids_NS in _read(rows, vocab_size, chosen):
-        codes_NT = ids_NS[:, :-1] * vocab_size + ids_NS[:, 1:]
-        # Padding comes last in a row: what is before a target is a token.
-        is_pair_NT = ids_NS[:, 1:] != PADDING
-        seen = _merged(seen, *np.unique(codes_NT[is_pair_NT], return_counts=True))
-    return seen
-
-
-def _merged(seen: PairCounts, codes: NDArray[np.int64], counts: NDArray[np.int64]) -> PairCounts:
-    """Add the counts of other pairs, sorted too; sorting all of them again would take most time."""
-    place = np.searchsorted(seen.codes, codes)
-    is_known = _found(seen, codes, place)
-    seen.counts[place[is_known]] += counts[is_known]
-    place, codes, counts = place[~is_known], codes[~is_known], counts[~is_known]
-    return PairCounts(np.insert(seen.codes, place, codes), np.insert(seen.counts, place, counts))
-
-
-def target_bytes(val: Rows, token_bytes: NDArray[np.integer[Any]]) -> int:
-    """Count the UTF-8 bytes of the target tokens of the rows."""
-    everything = np.arange(len(val))
-    targets = (ids_NS[:, 1:] for ids_NS in _read(val, len(token_bytes), everything))
-    return sum(int(token_bytes[each[each != PADDING]].sum()) for each in targets)
+    bytes_D = np.zeros(num_documents, np.int64)
+    for block in blocks(chosen, READ_TOKENS // val.row_tokens):
+        targets_NT, documents_NT = val.take(block)[:, 1:], val.documents_NS(block)[:, 1:]
+        is_target_NT = targets_NT != PADDING
+        np.add.at(bytes_D, documents_NT[is_target_NT], token_bytes[targets_NT[is_target_NT]])
+    return bytes_D
 
 
 def _read(rows: Rows, vocab_size: int, chosen: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
@@ -169,21 +132,3 @@ def _read(rows: Rows, vocab_size: int, chosen: NDArray[np.int64]) -> Iterator[ND
             where = f"{rows.split} rows"
             raise TokenOutOfRangeError(where, int(ids_NS.max()), vocab_size)
         yield ids_NS
-
-
-def _lookup(seen: PairCounts, codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Count of each pair among those seen, zero where it was not."""
-    place = np.searchsorted(seen.codes, codes)
-    is_known = _found(seen, codes, place)
-    found = np.zeros(len(codes), np.int64)
-    found[is_known] = seen.counts[place[is_known]]
-    return found
-
-
-def _found(
-    seen: PairCounts, codes: NDArray[np.int64], place: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    """Tell which pairs stand at the places where they would have to be inserted."""
-    is_known = place < len(seen.codes)
-    is_known[is_known] = seen.codes[place[is_known]] == codes[is_known]
-    return is_known

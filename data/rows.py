@@ -117,6 +117,15 @@ def blocks(indices: NDArray[np.int64], num_rows: int) -> Iterator[NDArray[np.int
     return (indices[first : first + step] for first in range(0, len(indices), step))
 
 
+def spread(num_rows: int, num_chosen: int) -> NDArray[np.int64]:
+    """Choose so many rows, spread evenly over all of them; all, if there are not as many.
+
+    Shapes: -> (N,).
+    """
+    num_chosen = min(num_chosen, num_rows)
+    return np.arange(num_chosen) * num_rows // num_chosen
+
+
 def open_rows(directory: Path, index: ShardsIndex, split: SplitName) -> Rows:
     """Open the rows of one split of a shards directory.
 

@@ -55,7 +55,7 @@ class ShardSettings:
     round_trip_share: float
     """Share of the documents that are decoded again from the rows on disk."""
     baseline_tokens: int
-    """At most so many training tokens are counted for the unigram and bigram baselines."""
+    """At most so many training tokens are counted for the baselines."""
 
     def __post_init__(self) -> None:
         """Refuse rows without a target and splits without a shard.

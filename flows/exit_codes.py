@@ -53,6 +53,8 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     task_errors.MirrorError: NETWORK,
     task_errors.DeviceUnavailableError: NOT_AVAILABLE,
     task_errors.PreflightError: VALIDATION_FAILED,
+    task_errors.DifferentTokenizerError: VALIDATION_FAILED,
+    task_errors.UnknownModelError: NOT_FOUND,
     data_errors.WrongSettingError: USAGE,
     data_errors.MissingFileError: NOT_FOUND,
     data_errors.MissingSourceError: NOT_FOUND,

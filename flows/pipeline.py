@@ -10,6 +10,7 @@ from tasks.device import choose_device
 from tasks.evaluate import evaluate_task
 from tasks.pretokenize import pretokenize_task
 from tasks.run_record import Run
+from tasks.scored_model import ScoredTraining
 from tasks.shard import shard_task
 from tasks.train import train_task
 
@@ -37,7 +38,8 @@ def _stages(run: Run, settings: PipelineSettings) -> object:
     )
     shards = shard_task(run, tokens, settings.shard, bounds, thresholds, runtime)
     training = train_task(run, shards, settings.model, settings.train, thresholds, runtime)
-    evaluation = evaluate_task(run, training, shards, thresholds, runtime)
+    scored, evaluate = ScoredTraining(training), settings.evaluate
+    evaluation = evaluate_task(run, scored, shards, evaluate, thresholds, runtime)
     checkpoint = checkpoint_task(run, evaluation, settings.checkpoint, thresholds)
     bisect_task(run, checkpoint, thresholds, runtime)
     return checkpoint

@@ -8,6 +8,7 @@ import typer
 
 from flows.embedded import prefect_server
 from flows.environment import prepare
+from flows.errors import WrongValueError
 from flows.screen import err, out, show_json, show_table
 
 Preset = Annotated[str, typer.Option(help="A preset that comes with assay, or a TOML file.")]
@@ -84,22 +85,38 @@ def train(
 
 
 def evaluate(
-    training: Annotated[str, typer.Option(help="Ref of a training.")],
     shards: Annotated[str, typer.Option(help="Ref of the shards to score.")],
+    training: Annotated[
+        str | None, typer.Option(help="Ref of a training: its best epoch is scored.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="checkpoint:DIGEST, an .apr file, or a Hugging Face directory."),
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=0, help="As --set evaluate.rows; 0 scores all.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="As --set evaluate.precision: float32 or bfloat16.")
+    ] = None,
     preset: Preset = "demo",
     set_: Set = None,
     name: Name = None,
     json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Score a training on validation rows."""
+    """Score a training, a checkpoint or model files on validation rows."""
+    if (training is None) == (checkpoint is None):
+        raise WrongValueError("evaluate", "the model", "none or two", "--training or --checkpoint")
+    short = {"rows": rows, "precision": precision}
+    shorthand = [f"evaluate.{key}={value}" for key, value in short.items() if value is not None]
     _run(
         "flows.stages",
         "evaluate_flow",
         preset,
-        set_,
+        [*(set_ or ()), *shorthand],
         name,
         json=json,
-        training=training,
+        model=training or checkpoint or "",
         shards=shards,
     )
 

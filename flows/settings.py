@@ -25,6 +25,7 @@ from model.llama import LlamaSettings
 from model.train_settings import TrainSettings
 from tasks.checkpoint_settings import CheckpointSettings
 from tasks.errors import NotFoundError
+from tasks.evaluate_settings import EvaluateSettings
 from tasks.runtime import RuntimeSettings
 from tasks.thresholds import Thresholds
 
@@ -42,6 +43,7 @@ class PipelineSettings:
     shard: ShardSettings
     model: LlamaSettings
     train: TrainSettings
+    evaluate: EvaluateSettings
     checkpoint: CheckpointSettings
     thresholds: Thresholds
     runtime: RuntimeSettings

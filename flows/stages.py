@@ -18,6 +18,7 @@ from tasks.known_errors import KNOWN_ERRORS
 from tasks.preflight import check_context
 from tasks.pretokenize import pretokenize_task
 from tasks.run_record import Run
+from tasks.scored_model import scored
 from tasks.shard import shard_task
 from tasks.store import open_store
 from tasks.train import train_task
@@ -104,19 +105,21 @@ def train_flow(name: str, preset: str, shards: str, overrides: Overrides = ()) -
     return recorded(name, settings, request, train)
 
 
-@flow(name="evaluate", flow_run_name="{name}: evaluate {training}", persist_result=False)
+@flow(name="evaluate", flow_run_name="{name}: evaluate {model}", persist_result=False)
 def evaluate_flow(
-    name: str, preset: str, training: str, shards: str, overrides: Overrides = ()
+    name: str, preset: str, model: str, shards: str, overrides: Overrides = ()
 ) -> Finished:
-    """Score a training's best snapshot on the validation rows of shards."""
-    settings = load_settings(preset, overrides)
-    trained, rows = resolve(training, TrainingRef), resolve(shards, ShardsRef)
-    request = _request("evaluate", preset, overrides, training=trained, shards=rows)
+    """Score a training's best snapshot, a checkpoint or model files on the validation rows."""
+    settings, rows = load_settings(preset, overrides), resolve(shards, ShardsRef)
+    chosen = scored(model)
+    request = {**_request("evaluate", preset, overrides, shards=rows), **chosen.inputs}
     return recorded(
         name,
         settings,
         request,
-        lambda run: evaluate_task(run, trained, rows, settings.thresholds, settings.runtime),
+        lambda run: evaluate_task(
+            run, chosen, rows, settings.evaluate, settings.thresholds, settings.runtime
+        ),
     )
 
 
@@ -124,6 +127,8 @@ def evaluate_flow(
 def checkpoint_flow(name: str, preset: str, evaluation: str, overrides: Overrides = ()) -> Finished:
     """Seal the snapshot that an evaluation scored."""
     settings, ref = load_settings(preset, overrides), resolve(evaluation, EvaluationRef)
+    if open_store().open(ref).index["content"]["training"] is None:
+        raise WrongRefError(evaluation, "an evaluation of a training: files are a model already")
     request = _request("checkpoint", preset, overrides, evaluation=ref)
     return recorded(
         name,

@@ -26,56 +26,95 @@ class LossStatistics:
 
 
 class LossCounter:
-    """Sums losses by document, batch by batch."""
+    """Sums losses by document and by position, row by row.
 
-    def __init__(self, num_documents: int) -> None:
-        self._nats = np.zeros(num_documents, dtype=np.float64)
-        self._tokens = np.zeros(num_documents, dtype=np.int64)
+    Precision: float64, one token after the other in the order in which they come: the sums are the
+        same bits however the rows are cut into pieces.
+    """
 
-    def add(self, losses_BT: NDArray[np.float32], documents_BT: NDArray[np.integer[Any]]) -> None:
-        """Count the losses of more target tokens under the documents they belong to.
+    def __init__(self, num_documents: int, num_positions: int) -> None:
+        self._documents = _Sums.of(num_documents)
+        self._positions = _Sums.of(num_positions)
 
-        Shapes: any, of equal size.
+    def add(
+        self,
+        losses_BT: NDArray[np.float32],
+        documents_BT: NDArray[np.integer[Any]],
+        is_target_BT: NDArray[np.bool_],
+    ) -> None:
+        """Count the losses of more rows, where there is a target.
+
+        Shapes: (B, T) each; `documents_BT` names the document of every target.
         """
-        documents = documents_BT.reshape(-1)
-        length = len(self._nats)
-        self._nats += np.bincount(
-            documents, weights=losses_BT.reshape(-1).astype(np.float64), minlength=length
-        )
-        self._tokens += np.bincount(documents, minlength=length)
+        losses, (_, positions) = losses_BT[is_target_BT], is_target_BT.nonzero()
+        self._documents.add(losses, documents_BT[is_target_BT])
+        self._positions.add(losses, positions)
 
     @property
     def by_document(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """The sum of losses and the number of target tokens of every document."""
-        return self._nats, self._tokens
+        return self._documents.nats, self._documents.tokens
+
+    @property
+    def by_position(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """The sum of losses and the number of target tokens at every position of a row."""
+        return self._positions.nats, self._positions.tokens
 
     def statistics(self) -> LossStatistics:
         """Return the mean and its cluster-robust standard error."""
-        return loss_statistics(self._nats, self._tokens)
+        return loss_statistics(*self.by_document)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    nats: NDArray[np.float64]
+    tokens: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, length: int) -> "_Sums":
+        return cls(np.zeros(length), np.zeros(length, np.int64))
+
+    def add(self, losses: NDArray[np.float32], places: NDArray[np.integer[Any]]) -> None:
+        np.add.at(self.nats, places, losses.astype(np.float64))
+        np.add.at(self.tokens, places, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """The ratio of two sums over documents, and how sure it is."""
+
+    mean: float
+    standard_error: float | None
+    "Absent with fewer than two documents: there is no spread to see."
+
+
+def ratio(sums: NDArray[np.float64], weights: NDArray[np.int64]) -> Ratio:
+    """Divide a sum over documents by another, with the cluster-robust error of that.
+
+    Source: Cameron and Miller 2015, "A Practitioner's Guide to Cluster-Robust Inference",
+    eq. 11, for a mean, with the factor C / (C - 1).
+    """
+    total, num_documents = int(weights.sum()), len(weights)
+    mean = math.fsum(sums) / total
+    if num_documents < 2:
+        return Ratio(mean, None)
+    correction = num_documents / (num_documents - 1)
+    residuals = sums - weights * mean
+    return Ratio(mean, math.sqrt(correction * math.fsum(residuals**2)) / total)
 
 
 def loss_statistics(
     nats_of_document: NDArray[np.float64], tokens_of_document: NDArray[np.int64]
 ) -> LossStatistics:
-    """Return the mean loss and its cluster-robust standard error, documents being the clusters.
-
-    Source: Cameron and Miller 2015, "A Practitioner's Guide to Cluster-Robust Inference",
-    eq. 11, for a mean, with the factor C / (C - 1).
-    """
+    """Return the mean loss and its cluster-robust standard error, documents being the clusters."""
     seen = tokens_of_document > 0
     nats, tokens = nats_of_document[seen], tokens_of_document[seen]
-    num_tokens, num_documents = int(tokens.sum()), int(seen.sum())
-    mean = math.fsum(nats) / num_tokens
-    residuals = nats - tokens * mean
-    error = None
-    if num_documents > 1:
-        correction = num_documents / (num_documents - 1)
-        error = math.sqrt(correction * math.fsum(residuals**2)) / num_tokens
+    found = ratio(nats, tokens)
     return LossStatistics(
-        mean_nats=mean,
-        standard_error_nats=error,
-        num_tokens=num_tokens,
-        num_documents=num_documents,
+        mean_nats=found.mean,
+        standard_error_nats=found.standard_error,
+        num_tokens=int(tokens.sum()),
+        num_documents=len(tokens),
     )
 
 

@@ -17,7 +17,6 @@ def memory_error(session: Session) -> MemoryFullError:
     gc.collect()
     job, state = session.job, session.state
     learning = session.doing != "validating"
-    setting = "train.micro_batch_rows" if learning else "runtime.evaluate_batch_rows"
     device = next(state.model.parameters()).device
     state.optimizer.zero_grad()
     free = _free_bytes(device)
@@ -33,12 +32,13 @@ def memory_error(session: Session) -> MemoryFullError:
             learning=learning,
             document_end=session.validation.document_end,
         )
-        fits = free // of_a_row
+        # Rows are validated one by one: where one did not fit, none does.
+        fits = free // of_a_row if learning else 0
     return MemoryFullError(
         device=str(device),
         step=state.step,
-        setting=setting,
-        found=job.train.micro_batch_rows if learning else job.evaluate_batch_rows,
+        setting="train.micro_batch_rows" if learning else "rows validated at a time",
+        found=job.train.micro_batch_rows if learning else 1,
         fits=fits,
         row_bytes=of_a_row or 0,
         free_bytes=free,

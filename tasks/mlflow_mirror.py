@@ -150,7 +150,12 @@ class Mirror:
         self.sent.finished_stages.append(stage)
 
     def _stage_files(self, stage: str) -> list[Path]:
-        extras = {"pretokenize": "pretokenize-*.png", "train": "epoch-*", "bisect": "*.txt"}
+        extras = {
+            "pretokenize": "pretokenize-*.png",
+            "train": "epoch-*",
+            "evaluate": "evaluate-*",
+            "bisect": "*.txt",
+        }
         extra = extras.get(stage)
         names = [f"{stage}.metadata.json", *([extra] if extra else [])]
         return sorted(path for name in names for path in self.run.directory.glob(name))

@@ -5,11 +5,12 @@ Bins are counted a piece of the table at a time.
 
 import base64
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from prefect.artifacts import create_image_artifact
+from prefect.artifacts import create_image_artifact, create_table_artifact
 from prefect.context import TaskRunContext
 
 from data.accounting import Account
@@ -17,6 +18,7 @@ from data.documents import DOCUMENTS, REJECTED, read_pieces
 from tasks.run_record import Run
 
 PLOT = "pretokenize-corpus.png"
+DESCRIPTION = "Document lengths, bytes a token, and why files were rejected"
 LENGTH_EDGES = np.geomspace(1, 1e7, 71)
 RATIO_EDGES = np.linspace(0, 10, 101)
 
@@ -42,7 +44,7 @@ def plot_corpus(run: Run, directory: Path) -> Path:
     right.set_xlabel("files rejected, by filter")
     path = run.directory / PLOT
     figure.savefig(path, dpi=80)
-    _show(path)
+    show_plot(path, "pretokenize-corpus", DESCRIPTION)
     return path
 
 
@@ -52,11 +54,16 @@ def _histogram(axes: Axes, edges: np.ndarray, counts: np.ndarray, label: str) ->
     axes.set_ylabel("documents")
 
 
-def _show(path: Path) -> None:
+def show_plot(path: Path, key: str, description: str) -> None:
+    """Show a PNG in the Prefect UI, from within a task."""
     if TaskRunContext.get() is not None:
         encoded = base64.b64encode(path.read_bytes()).decode()
         create_image_artifact(
-            image_url=f"data:image/png;base64,{encoded}",
-            key="pretokenize-corpus",
-            description="Document lengths, bytes a token, and why files were rejected",
+            image_url=f"data:image/png;base64,{encoded}", key=key, description=description
         )
+
+
+def show_table(rows: list[dict[str, Any]], key: str, description: str) -> None:
+    """Show a table in the Prefect UI, from within a task."""
+    if TaskRunContext.get() is not None:
+        create_table_artifact(rows, key=key, description=description)

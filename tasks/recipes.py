@@ -44,6 +44,15 @@ class Recipes:
         kind, _, digits = str(entry["ref"]).partition(":")
         return Made(REF_TYPES[kind](digits), str(entry["run"]), entry["recipe"])
 
+    def making(self, ref: Ref) -> Mapping[str, Any] | None:
+        """Return a recipe that made an artefact, if it was made or used here."""
+        for path in sorted((self.root / "recipes").glob("*/*.json")):
+            entry: Any = loads(path.read_bytes(), path.name)
+            if entry["ref"] == str(ref):
+                recipe: Mapping[str, Any] = entry["recipe"]
+                return recipe
+        return None
+
     def enter(self, recipe: Recipe, ref: Ref, run: str) -> None:
         """Enter what a recipe has made, here."""
         path = self.root / _name(recipe)

@@ -30,7 +30,6 @@ class RuntimeSettings:
     "Until the first step a rank must give a sign of life as often as this."
     step_timeout_seconds: float
     "From the first step on."
-    evaluate_batch_rows: int
     task_runner: Literal["processes", "inline", "dask", "ray"]
     "Where units of work are made: in processes of this machine, in this one, or on a cluster."
     scheduler: str
@@ -54,8 +53,7 @@ class RuntimeSettings:
             raise WrongSettingError("runtime.device", self.device, expected)
         for name in ("num_threads", "num_ranks", "num_workers", "fetch_retries"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
-        for name in ("evaluate_batch_rows", "fetch_requests"):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
+        self._require("fetch_requests", self.fetch_requests >= 1, "at least 1")
         for name in ("start_timeout_seconds", "step_timeout_seconds", "fetch_patience_seconds"):
             self._require(name, getattr(self, name) > 0, "above 0")
         has_cluster = self.task_runner in ("dask", "ray")

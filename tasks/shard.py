@@ -2,18 +2,21 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from data.baselines import BASELINES, cross_entropies, target_bytes
+from data.baselines import BASELINES, ORDERS, count_and_score, target_bytes
+from data.compression import CompressedSizes, compressed_sizes
 from data.pretokenize import TokensIndex
 from data.progress import Progress
 from data.rows import PADDING, Rows, blocks, open_rows
-from data.shard import VERSION, ShardSettings, ShardsIndex, shard
+from data.shard import ShardSettings, ShardsIndex, shard
 from data.split import SPLITS
 from data.token_statistics import DegenerateBounds, TokenCounter
 from data.tokenizer import TOKENIZER, Tokenizer
 from data.units import Given, MakeUnits
+from data.validation_texts import validation_texts
 from evidence.canonical import pretty, read_object
 from evidence.gates import Gate, Measurements
 from evidence.refs import ShardsRef, TokensRef
@@ -27,7 +30,11 @@ from tasks.store import Artefact, open_store
 from tasks.thresholds import Thresholds
 from tasks.units import make_units
 
+VERSION = 3
+"""Of all files: the rows, whose own version is that of `data.shard`, and the baselines."""
 READ_TOKENS = 1 << 22
+COMPRESSED_BYTES = 16 * 2**20
+"""Validation text that is compressed, at most: the best compressor takes a second for two MB."""
 
 
 def build_shards(
@@ -42,15 +49,30 @@ def build_shards(
     given = Given(str(tokens.ref), tokens.directory)
     index = shard(given, tokens.read_index(TokensIndex), settings, bounds, make_units, out=out)
     on_progress("baselines", 0, 1)
-    train, val = open_rows(out, index, "train"), open_rows(out, index, "val")
-    scored = asdict(
-        cross_entropies(train, val, index.vocab_size, max_train_tokens=settings.baseline_tokens)
+    texts = validation_texts(tokens.directory, tokens.read_index(TokensIndex), COMPRESSED_BYTES)
+    compressed = asdict(compressed_sizes(texts))
+    (out / BASELINES).write_bytes(
+        pretty({**_count_and_score(out, index, settings), "compressed": compressed})
     )
-    token_bytes = Tokenizer.load(out / TOKENIZER).token_bytes()
-    scored["target_bytes"] = target_bytes(val, token_bytes)
-    (out / BASELINES).write_bytes(pretty(scored))
     on_progress("baselines", 1, 1)
     return index
+
+
+def _count_and_score(out: Path, index: ShardsIndex, settings: ShardSettings) -> dict[str, Any]:
+    """Score the models that count, and write what they make of each row."""
+    train, val = (open_rows(out, index, split) for split in SPLITS)
+    scored, num_counted = count_and_score(
+        train, val, index.vocab_size, max_train_tokens=settings.baseline_tokens
+    )
+    scored.write(out)
+    everything = np.arange(len(val))
+    token_bytes = Tokenizer.load(out / TOKENIZER).token_bytes()
+    bytes_of_document = target_bytes(val, everything, token_bytes, index.val.num_documents)
+    return {
+        **asdict(scored.over(everything)),
+        "num_counted_tokens": num_counted,
+        "target_bytes": int(bytes_of_document.sum()),
+    }
 
 
 def measure(artefact: Artefact) -> Measurements:
@@ -59,7 +81,7 @@ def measure(artefact: Artefact) -> Measurements:
     rows = {split: open_rows(directory, index, split) for split in SPLITS}
     unk_id = Tokenizer.load(directory / TOKENIZER).unk_id
     train, val = (_count(rows[split], index).statistics(unk_id) for split in SPLITS)
-    baselines = read_object(directory / BASELINES)
+    baselines: Any = read_object(directory / BASELINES)
     return {
         "train_rows": len(rows["train"]),
         "val_rows": len(rows["val"]),
@@ -70,11 +92,12 @@ def measure(artefact: Artefact) -> Measurements:
         "shared_documents": num_shared_documents(directory, index),
         "entropy_bits": train.entropy_bits,
         "unk_ratio": max(train.unk_ratio, val.unk_ratio),
-        "uniform_nats": _number(baselines["uniform_nats"]),
-        "unigram_nats": _number(baselines["unigram_nats"]),
-        "bigram_nats": _number(baselines["bigram_nats"]),
-        "baseline_tokens": int(_number(baselines["num_counted_tokens"])),
-        "val_target_bytes": int(_number(baselines["target_bytes"])),
+        "uniform_nats": baselines["uniform_nats"],
+        **{name: baselines[name] for name in ORDERS},
+        "baseline_tokens": baselines["num_counted_tokens"],
+        "val_target_bytes": baselines["target_bytes"],
+        "compressed_bytes": baselines["compressed"]["num_bytes"],
+        **CompressedSizes(**baselines["compressed"]).bits_per_byte(),
     }
 
 
@@ -91,7 +114,8 @@ def summary(measured: Measurements) -> str:
     """Say in a line what came out."""
     return (
         f"{measured['train_rows']:,} training and {measured['val_rows']:,} validation rows; "
-        f"unigram {measured['unigram_nats']:.3f}, bigram {measured['bigram_nats']:.3f} nats"
+        f"unigram {measured['unigram_nats']:.3f}, bigram {measured['bigram_nats']:.3f}, "
+        f"5-gram {measured['five_gram_nats']:.3f} nats"
     )
 
 
@@ -155,8 +179,3 @@ def shard_task(
         )
     publish(run, STAGE, done.record)
     return ShardsRef(done.ref.digest)
-
-
-def _number(value: object) -> float:
-    assert isinstance(value, int | float)
-    return value

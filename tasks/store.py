@@ -184,6 +184,11 @@ class Store:
         exists = self.remote and self.remote.has(f"{_artefact_name(made.ref)}/{INDEX}")
         return made if exists else None
 
+    def origin(self, ref: Ref) -> Mapping[str, str]:
+        """Return from what an artefact was made, by name; empty where that is not known here."""
+        recipe = self._recipes.making(ref)
+        return recipe["inputs"] if recipe else {}
+
     def remember(self, recipe: Recipe, ref: Ref, run: str) -> None:
         """Enter what a recipe has made, and send both to where the store is.
 

@@ -89,7 +89,6 @@ def _job(
         shards_index=dict(artefact.index["content"]),
         model=model,
         train=settings,
-        evaluate_batch_rows=runtime.evaluate_batch_rows,
         thresholds=thresholds,
         num_threads=num_threads(runtime),
         device=choose_device(runtime),

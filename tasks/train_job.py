@@ -25,7 +25,6 @@ class Job:
     shards_index: dict[str, Any]
     model: LlamaSettings
     train: TrainSettings
-    evaluate_batch_rows: int
     thresholds: Thresholds
     num_threads: int
     "Of one rank."

@@ -117,7 +117,6 @@ def _begin(
     validation = Validation.open(
         shards,
         index,
-        batch_rows=job.evaluate_batch_rows,
         device=own_device(job),
         document_end=job.train.document_end(index.end_of_text_id),
     )

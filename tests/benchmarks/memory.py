@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from data.baselines import cross_entropies
+from data.baselines import count_and_score
 from data.pretokenize import pretokenize
 from data.rows import open_rows
 from data.shard import shard
@@ -41,7 +41,7 @@ def contend(corpus: Path, scratch: Path) -> None:
         shards = shard(tokens, index, SHARDING, bounds, units, out=scratch / "shards")
         rows = partial(open_rows, scratch / "shards", shards)
         with peaks.of("baselines"):
-            cross_entropies(
+            count_and_score(
                 rows("train"),
                 rows("val"),
                 shards.vocab_size,

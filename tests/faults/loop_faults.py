@@ -18,12 +18,19 @@ from flows.settings import PRESETS, load_settings
 from model.schedule import learning_rate
 from model.train import EpochReport, Report, StepReport
 from tasks.device import choose_device
-from tasks.evaluate import evaluate_task
 from tasks.preflight import check_fits
 from tasks.run_record import Run, finish_run
 from tests.faults.lab import AT_ONCE, AT_START, AT_THE_END, Fault, Lab, Stopped
 from tests.tasks.tampering import reseal, reseal_run, set_at
-from tests.tasks.tiny import Finished, at_home, begin, sharded, tiny_settings, train_again
+from tests.tasks.tiny import (
+    Finished,
+    at_home,
+    begin,
+    evaluated,
+    sharded,
+    tiny_settings,
+    train_again,
+)
 
 FAULTS: list[Fault] = []
 
@@ -430,8 +437,7 @@ def _(lab: Lab) -> None:
     with at_home(home):
         run = begin(settings, "other")
         others = sharded(run, finished.refs.tokens, settings)
-        thresholds, runtime = settings.thresholds, settings.runtime
-        evaluate_task.fn(run, finished.refs.training, others, thresholds, runtime)
+        evaluated(run, finished.refs.training, others, settings)
 
 
 @fault(

@@ -18,7 +18,6 @@ from tasks.bisection import bisect_task
 from tasks.checkpoint import STAGE as CHECKPOINT
 from tasks.checkpoint import checkpoint_task
 from tasks.evaluate import STAGE as EVALUATE
-from tasks.evaluate import evaluate_task
 from tasks.pretokenize import STAGE as PRETOKENIZE
 from tasks.run_record import start_run
 from tasks.shard import STAGE as SHARD
@@ -26,7 +25,7 @@ from tasks.train import train_task
 from tasks.train_measure import STAGE as TRAIN
 from tests.data.sources import repositories, settings_of, write_file_rows
 from tests.flows.conftest import places_in
-from tests.tasks.tiny import pretokenized, sharded
+from tests.tasks.tiny import evaluated, pretokenized, sharded
 
 TINY = ("train.num_steps=4", "train.steps_per_epoch=2", "train.warmup_steps=1",
         "thresholds.max_loss_to_unigram=9.0")  # fmt: skip
@@ -109,7 +108,7 @@ def _run_all(settings: PipelineSettings) -> None:
     tokens = pretokenized(run, settings)
     shards = sharded(run, tokens, settings)
     training = train_task.fn(run, shards, settings.model, settings.train, thresholds, runtime)
-    evaluation = evaluate_task.fn(run, training, shards, thresholds, runtime)
+    evaluation = evaluated(run, training, shards, settings)
     checkpoint = checkpoint_task.fn(run, evaluation, settings.checkpoint, thresholds)
     bisect_task.fn(run, checkpoint, thresholds, runtime)
 

@@ -160,6 +160,6 @@ def test_training_learns_every_document_as_it_is_alone() -> None:
 def test_evaluation_scores_every_document_as_it_is_alone() -> None:
     model, row = ours(tiny.LLAMA), packed_row()
 
-    (found,) = evaluate(model, [row.numpy()], "cpu", document_end=END)
+    found = evaluate(model, row.numpy(), "cpu", document_end=END)
 
     assert found == pytest.approx(alone(model, row).detach().numpy(), rel=1e-5)

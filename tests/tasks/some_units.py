@@ -20,7 +20,6 @@ INLINE = RuntimeSettings(
     deterministic=False,
     start_timeout_seconds=60.0,
     step_timeout_seconds=60.0,
-    evaluate_batch_rows=1,
     task_runner="inline",
     scheduler="",
     num_workers=2,

@@ -11,12 +11,14 @@ from data.rows import PADDING, Rows, open_rows
 from data.shard import ShardsIndex
 from evidence.refs import ShardsRef
 from model.documents import documents_of
-from tasks.evaluate import best_snapshot, evaluate_task, measure
+from tasks.evaluate import measure
 from tasks.models import load_apr
+from tasks.scored_model import best_snapshot
 from tasks.store import Store
 from tasks.validation import Validation
 from tests.tasks.tiny import (
     begin,
+    evaluated,
     pretokenized,
     sharded,
     tiny_settings,
@@ -69,16 +71,14 @@ def test_the_evaluation_keeps_documents_apart_as_the_training_did(corpus_home: P
     run = begin(settings)
     shards = sharded(run, pretokenized(run, settings), settings)
     training = train_again(run, shards, settings)
-    evaluation = evaluate_task.fn(run, training, shards, settings.thresholds, settings.runtime)
+    evaluation = evaluated(run, training, shards, settings)
 
     store = Store(corpus_home / "store")
     assert measure(store.open(evaluation))["reload_drift"] == pytest.approx(0.0, abs=1e-6)
     directory, index = opened(corpus_home, shards)
     snapshot = best_snapshot(store.open(training))
     model = load_apr(snapshot.weights, "cpu")
-    apart = Validation.open(
-        directory, index, batch_rows=8, device="cpu", document_end=index.end_of_text_id
-    )
+    apart = Validation.open(directory, index, device="cpu", document_end=index.end_of_text_id)
     together = replace(apart, document_end=None)
     losses = [each.count(model).statistics().mean_nats for each in (apart, together)]
     assert losses[0] == pytest.approx(snapshot.read()["val_loss"], abs=1e-6)

@@ -1,11 +1,10 @@
 """A training that ends early is a success of its own kind, which later stages accept."""
 
-from tasks.evaluate import evaluate_task
 from tasks.run_record import finish_run
 from tasks.store import Store
 from tasks.train_measure import summary
 from tasks.verify import verify_run
-from tests.tasks.tiny import EPOCH_STEPS, Finished, begin, tiny_settings, train_again
+from tests.tasks.tiny import EPOCH_STEPS, Finished, begin, evaluated, tiny_settings, train_again
 
 # No improvement is this much larger than its own error.
 IN_VAIN = (
@@ -20,8 +19,7 @@ def test_an_early_stop_is_recorded_verified_and_evaluated(copied: Finished) -> N
     settings = tiny_settings(copied.home, IN_VAIN)
     run = begin(settings, "early")
     training = train_again(run, copied.refs.shards, settings)
-    thresholds, runtime = settings.thresholds, settings.runtime
-    evaluate_task.fn(run, training, copied.refs.shards, thresholds, runtime)
+    evaluated(run, training, copied.refs.shards, settings)
     finish_run(run, "completed", None)
 
     record = run.stage_records()["train"]

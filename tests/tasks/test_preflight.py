@@ -6,15 +6,23 @@ from typing import Any
 
 import pytest
 
-from data.errors import CorruptShardError, WrongTokenizerError
+from data.errors import CorruptShardError
 from data.shard import ShardsIndex
+from evidence.canonical import file_sha256
 from flows.exit_codes import exit_code
-from tasks.errors import PreflightError
-from tasks.evaluate import best_snapshot, evaluate_task
-from tasks.preflight import check_context, check_fits, check_tokenizer
+from tasks.errors import DifferentTokenizerError, PreflightError
+from tasks.preflight import check_context, check_fits
 from tasks.train_worker import work
 from tests.tasks.test_train_worker import job_of
-from tests.tasks.tiny import Finished, at_home, begin, pretokenized, sharded, tiny_settings
+from tests.tasks.tiny import (
+    Finished,
+    at_home,
+    begin,
+    evaluated,
+    pretokenized,
+    sharded,
+    tiny_settings,
+)
 
 
 def index_of(finished: Finished) -> ShardsIndex:
@@ -52,19 +60,15 @@ def test_shards_of_another_tokenizer_are_not_scored(copied: Finished) -> None:
     with at_home(copied.home):
         run = begin(settings)
         shards = sharded(run, pretokenized(run, settings), settings)
-        with pytest.raises(WrongTokenizerError) as caught:
-            evaluate_task.fn(
-                run, copied.refs.training, shards, settings.thresholds, settings.runtime
-            )
-    path = copied.store.open(shards).directory / "tokenizer.json"
-    assert caught.value.path == path
-    assert caught.value.expected.endswith("with which epoch-002.apr was trained")
-    assert exit_code(caught.value) == 4
-
-
-def test_shards_of_the_models_own_tokenizer_are_scored(finished: Finished) -> None:
-    shards = finished.store.open(finished.refs.shards).directory
-    check_tokenizer(best_snapshot(finished.training).weights, shards)
+        with pytest.raises(DifferentTokenizerError) as caught:
+            evaluated(run, copied.refs.training, shards, settings)
+    assert caught.value.model == copied.refs.training.short
+    own = copied.store.open(copied.refs.shards).directory / "tokenizer.json"
+    other = copied.store.open(shards).directory / "tokenizer.json"
+    assert caught.value.expected == file_sha256(own)[:12]
+    assert caught.value.found == file_sha256(other)[:12]
+    assert "compare bits per byte" in caught.value.hint
+    assert exit_code(caught.value) == 5
 
 
 @pytest.mark.parametrize(("key", "value"), [("dtype", "uint32"), ("context_length", 31)])

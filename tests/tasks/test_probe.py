@@ -8,9 +8,9 @@ import torch
 from data.rows import open_rows
 from data.shard import ShardsIndex
 from model.llama import Llama
-from tasks.evaluate import best_snapshot
 from tasks.models import load_apr
 from tasks.probe import Fingerprint, probe_ids, read_fingerprint, read_probe_loss
+from tasks.scored_model import best_snapshot
 from tests.data.corpus import write_shards
 from tests.model.small_llama import small_settings, small_tensors
 from tests.tasks.tiny import Finished

@@ -62,8 +62,8 @@ def test_fewer_than_no_threads_are_refused() -> None:
 
 
 def test_batches_of_no_rows_are_refused() -> None:
-    found = refused(SETTINGS.runtime, evaluate_batch_rows=0)
-    assert found == ("runtime.evaluate_batch_rows", 0, "at least 1")
+    found = refused(SETTINGS.runtime, fetch_requests=0)
+    assert found == ("runtime.fetch_requests", 0, "at least 1")
 
 
 def test_fewer_than_no_workers_are_refused() -> None:

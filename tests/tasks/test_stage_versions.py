@@ -5,13 +5,17 @@ Pretokenize and shard are held to their bytes in `tests/data`, train in `test_tr
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
-from evidence.canonical import file_sha256
+import data.shard as shard_rows
+from data.baselines import ORDERS
+from evidence.canonical import file_sha256, read_object
 from evidence.refs import EvaluationRef, ShardsRef, TrainingRef
 from model.apr_model import write_model
-from tasks import bisection, checkpoint, evaluate
+from tasks import bisection, checkpoint, evaluate, shard
 from tasks.checkpoint import write_bundle
 from tasks.store import Artefact, Store
 from tests.model.small_llama import small_settings, small_tensors, small_tokenizer
@@ -84,12 +88,31 @@ def test_the_card_says_what_was_measured(tmp_path: Path) -> None:
 
 def test_what_an_evaluation_holds_belongs_to_its_version(finished: Finished) -> None:
     artefact = finished.store.open(finished.refs.evaluation)
-    assert evaluate.VERSION == evaluate.STAGE.version == 2
-    assert [each["path"] for each in artefact.index["files"]] == ["documents.parquet"]
+    assert evaluate.VERSION == evaluate.STAGE.version == 3
+    assert [each["path"] for each in artefact.index["files"]] == [
+        "documents.parquet",
+        "positions.parquet",
+    ]
     content = artefact.index["content"]
-    assert list(content) == ["training", "shards", "epoch", "recorded_val_loss", "baselines"]
+    assert list(content) == [
+        "training",
+        "checkpoint",
+        "epoch",
+        "recorded_val_loss",
+        "document_masking",
+        "weights_sha256",
+        "shards",
+        "rows",
+        "all_rows",
+        "precision",
+        "tokenizer_sha256",
+        "validation_sha256",
+        "baselines",
+    ]
     assert sorted(content["baselines"]) == [
         "bigram_nats",
+        "compressed",
+        "five_gram_nats",
         "num_counted_tokens",
         "num_target_tokens",
         "target_bytes",
@@ -97,8 +120,40 @@ def test_what_an_evaluation_holds_belongs_to_its_version(finished: Finished) -> 
         "unigram_nats",
     ]
     table = pq.read_table(artefact.directory / "documents.parquet")
-    assert table.column_names == ["sha256", "nats", "target_tokens"]
+    assert table.column_names == [
+        "sha256",
+        "nats",
+        "target_tokens",
+        "target_bytes",
+        "source",
+    ]
     assert table.num_rows == 6
+    assert sum(table["target_tokens"].to_pylist()) == 2464
+
+
+def test_what_the_baselines_of_shards_are_belongs_to_their_version(finished: Finished) -> None:
+    directory = finished.store.open(finished.refs.shards).directory
+    assert (shard.VERSION, shard_rows.VERSION) == (3, 2)
+    baselines: Any = read_object(directory / "baselines.json")
+    # Not its bytes: logarithms differ in their last bit, compressors in the size that they reach.
+    assert {name: baselines[name] for name in ORDERS} == pytest.approx(
+        {
+            "unigram_nats": 3.5747959014962927,
+            "bigram_nats": 1.399697780371022,
+            "five_gram_nats": 0.6144977693607236,
+        },
+        rel=1e-9,
+    )
+    assert list(baselines["compressed"]) == [
+        "num_documents",
+        "num_bytes",
+        "zlib_bytes",
+        "zlib_stream_bytes",
+        "xz_bytes",
+        "xz_stream_bytes",
+    ]
+    table = pq.read_table(directory / "baselines.parquet")
+    assert table.column_names == ["unigram_nats", "bigram_nats", "five_gram_nats", "target_tokens"]
     assert sum(table["target_tokens"].to_pylist()) == 2464
 
 
@@ -123,9 +178,9 @@ def test_the_versions_of_all_stages_are_in_their_recipes(finished: Finished) -> 
     records = finished.run.stage_records()
     assert {stage: each["recipe"]["version"] for stage, each in records.items()} == {
         "pretokenize": 2,
-        "shard": 2,
+        "shard": 3,
         "train": 3,
-        "evaluate": 2,
+        "evaluate": 3,
         "checkpoint": 2,
         "bisect": 1,
     }

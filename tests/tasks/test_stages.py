@@ -14,7 +14,6 @@ from model.apr_model import read_model
 from tasks.bisection import bisect_task
 from tasks.checkpoint import checkpoint_task, differing_tensors
 from tasks.errors import ArtefactDamagedError, NotFoundError, StorageError
-from tasks.evaluate import evaluate_task
 from tasks.models import APR, load_directory
 from tasks.prefect_task import gate_rows, tracking
 from tasks.run_record import Run
@@ -25,6 +24,7 @@ from tests.tasks.tiny import (
     Finished,
     all_stages,
     begin,
+    evaluated,
     pretokenized,
     sharded,
     tiny_settings,
@@ -51,7 +51,7 @@ def shard(finished: Finished, run: Run) -> object:
 
 def evaluate(finished: Finished, run: Run) -> object:
     refs, settings = finished.refs, finished.settings
-    return evaluate_task.fn(run, refs.training, refs.shards, settings.thresholds, settings.runtime)
+    return evaluated(run, refs.training, refs.shards, settings)
 
 
 def checkpoint(finished: Finished, run: Run) -> object:

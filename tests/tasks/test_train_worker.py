@@ -38,7 +38,6 @@ def job_of(finished: Finished, directory: Path, **changes: Any) -> Job:
         shards_index=dict(shards.index["content"]),
         model=settings.model,
         train=replace(settings.train, **changes),
-        evaluate_batch_rows=settings.runtime.evaluate_batch_rows,
         thresholds=settings.thresholds,
         num_threads=1,
         device="cpu",

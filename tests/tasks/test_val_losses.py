@@ -7,8 +7,9 @@ from tasks.val_losses import VAL_LOSSES, ValLosses
 
 
 def counted() -> ValLosses:
-    counter = LossCounter(3)
-    counter.add(np.array([1.0, 2.0, 4.0], dtype=np.float32), np.array([0, 0, 2]))
+    counter = LossCounter(3, 4)
+    losses_BT = np.array([[1.0, 2.0, 4.0, 8.0]], dtype=np.float32)
+    counter.add(losses_BT, np.array([[0, 0, 2, 2]]), np.array([[True, True, True, False]]))
     return ValLosses.of(counter)
 
 

@@ -24,6 +24,7 @@ from tasks.errors import TaskError
 from tasks.evaluate import evaluate_task
 from tasks.pretokenize import pretokenize_task
 from tasks.run_record import Run, finish_run, start_run
+from tasks.scored_model import ScoredTraining
 from tasks.shard import shard_task
 from tasks.store import Artefact, Store
 from tasks.train import train_task
@@ -135,7 +136,7 @@ def all_stages(run: Run, settings: PipelineSettings) -> Refs:
     tokens = pretokenized(run, settings)
     shards = sharded(run, tokens, settings)
     training = train_again(run, shards, settings)
-    evaluation = evaluate_task.fn(run, training, shards, thresholds, runtime)
+    evaluation = evaluated(run, training, shards, settings)
     checkpoint = checkpoint_task.fn(run, evaluation, settings.checkpoint, thresholds)
     trace = bisect_task.fn(run, checkpoint, thresholds, runtime)
     return Refs(tokens, shards, training, evaluation, checkpoint, trace)
@@ -156,6 +157,13 @@ def pretokenized(run: Run, settings: PipelineSettings) -> TokensRef:
 def sharded(run: Run, tokens: TokensRef, settings: PipelineSettings) -> ShardsRef:
     bounds = settings.pretokenize.bounds
     return shard_task.fn(run, tokens, settings.shard, bounds, settings.thresholds, settings.runtime)
+
+
+def evaluated(
+    run: Run, training: TrainingRef, shards: ShardsRef, settings: PipelineSettings
+) -> EvaluationRef:
+    scored, evaluate = ScoredTraining(training), settings.evaluate
+    return evaluate_task.fn(run, scored, shards, evaluate, settings.thresholds, settings.runtime)
 
 
 def make_finished(home: Path) -> Finished:

@@ -1,0 +1,212 @@
+"""What an evaluation scores: the best snapshot of a training, a checkpoint, or a model's files."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from evidence.canonical import digest, file_sha256
+from evidence.refs import CheckpointRef, TrainingRef, parse_ref
+from model.apr_file import open_apr
+from model.apr_model import TOKENIZER_DIGEST_KEY, read_model
+from model.hugging_face import read_directory
+from model.llama import Llama, LlamaSettings
+from model.train_settings import TrainSettings
+from tasks.errors import UnknownModelError
+from tasks.models import APR
+from tasks.snapshots import SNAPSHOTS, Snapshot
+from tasks.store import Artefact, Store, open_store
+from tasks.train_measure import SETTINGS
+
+TOKENIZER, CONFIG = "tokenizer.json", "config.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenModel:
+    """A model that is ready to be read, and what is known of it."""
+
+    path: Path
+    "An `.apr` file or a Hugging Face directory."
+    tokenizer_sha256: str
+    document_masking: bool
+    "Whether documents of a row were kept apart in its training."
+    training: str | None = None
+    checkpoint: str | None = None
+    epoch: int | None = None
+    recorded_val_loss: float | None = None
+    "Of the model in memory, when its snapshot was written."
+
+    def load(self, device: str) -> Llama:
+        """Read the weights.
+
+        Raises: CorruptFileError, ModelFormatError, WrongTensorsError.
+        """
+        settings, tensors = _read(self.path)
+        model = Llama(settings)
+        model.load_state_dict(dict(tensors))
+        return model.to(device).eval()
+
+    def facts(self) -> dict[str, Any]:
+        """Say which model it is, as plain values."""
+        return {
+            "training": self.training,
+            "checkpoint": self.checkpoint,
+            "epoch": self.epoch,
+            "recorded_val_loss": self.recorded_val_loss,
+            "document_masking": self.document_masking,
+            "weights_sha256": _weights_sha256(self.path),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredTraining:
+    """The best snapshot of a training."""
+
+    ref: TrainingRef
+
+    @property
+    def short(self) -> str:
+        """The model as people call it."""
+        return self.ref.short
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What it adds to the inputs of the evaluation's recipe."""
+        return {"training": str(self.ref)}
+
+    def open(self, store: Store) -> OpenModel:
+        """Find the snapshot.
+
+        Raises: NotFoundError, ArtefactDamagedError.
+        """
+        training = store.open(self.ref)
+        return _of_snapshot(best_snapshot(training), str(self.ref))
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredCheckpoint:
+    """A sealed checkpoint."""
+
+    ref: CheckpointRef
+
+    @property
+    def short(self) -> str:
+        """The model as people call it."""
+        return self.ref.short
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What it adds to the inputs of the evaluation's recipe."""
+        return {"checkpoint": str(self.ref)}
+
+    def open(self, store: Store) -> OpenModel:
+        """Find the weights, and how they were trained.
+
+        Raises: NotFoundError, ArtefactDamagedError.
+        """
+        sealed = store.open(self.ref)
+        content = sealed.index["content"]
+        training = store.open(parse_ref(content["training"])).directory
+        return OpenModel(
+            path=sealed.directory / APR,
+            tokenizer_sha256=file_sha256(sealed.directory / TOKENIZER),
+            document_masking=train_settings(training).document_masking,
+            training=content["training"],
+            checkpoint=str(self.ref),
+            epoch=content["epoch"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredFiles:
+    """An `.apr` file, a snapshot's among them, or a Hugging Face directory."""
+
+    path: Path
+    sha256: str
+
+    @property
+    def short(self) -> str:
+        """The model as people call it."""
+        return f"{self.path.name} {self.sha256[:12]}"
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What it adds to the inputs of the evaluation's recipe."""
+        return {"model": f"sha256:{self.sha256}"}
+
+    def open(self, store: Store) -> OpenModel:  # noqa: ARG002  # others need it
+        """Look what is known of the model; of one from elsewhere that is little."""
+        snapshot = Snapshot(self.path.parent, self.path.stem)
+        if self.path.is_file() and snapshot.record.is_file():
+            return _of_snapshot(snapshot, None)
+        tokenizer_sha256 = _tokenizer_sha256(self.path)
+        return OpenModel(path=self.path, tokenizer_sha256=tokenizer_sha256, document_masking=False)
+
+
+Scored = ScoredTraining | ScoredCheckpoint | ScoredFiles
+
+
+def scored(text: str) -> Scored:
+    """Return the model that a person named, by ref or by path.
+
+    Raises: NotFoundError, AmbiguousError, WrongRefError, UnknownModelError.
+    """
+    kind = text.partition(":")[0]
+    if kind == TrainingRef.kind:
+        return ScoredTraining(TrainingRef(open_store().resolve(text).digest))
+    if kind == CheckpointRef.kind:
+        return ScoredCheckpoint(CheckpointRef(open_store().resolve(text).digest))
+    path = Path(text)
+    if (path / APR).is_file():
+        path /= APR
+    is_directory = all((path / name).is_file() for name in (CONFIG, TOKENIZER))
+    if not is_directory and not (path.is_file() and path.suffix == ".apr"):
+        expected = f"a ref, an .apr file, or a directory with {APR} or {CONFIG} and {TOKENIZER}"
+        raise UnknownModelError(path.absolute(), expected)
+    return ScoredFiles(path.absolute(), _weights_sha256(path))
+
+
+def best_snapshot(training: Artefact) -> Snapshot:
+    """Return the snapshot with the lowest validation loss."""
+    return Snapshot.of_epoch(
+        training.directory / SNAPSHOTS, int(training.index["content"]["best_epoch"])
+    )
+
+
+def train_settings(training: Path) -> TrainSettings:
+    """Read with which settings a training directory was made."""
+    settings: dict[str, Any] = json.loads((training / SETTINGS).read_text())
+    return TrainSettings(**settings["train"])
+
+
+def _of_snapshot(snapshot: Snapshot, training: str | None) -> OpenModel:
+    settings = train_settings(snapshot.directory.parent)
+    return OpenModel(
+        path=snapshot.weights,
+        tokenizer_sha256=_tokenizer_sha256(snapshot.weights),
+        document_masking=settings.document_masking,
+        training=training,
+        epoch=snapshot.epoch,
+        recorded_val_loss=snapshot.read()["val_loss"],
+    )
+
+
+def _read(path: Path) -> tuple[LlamaSettings, Mapping[str, Tensor]]:
+    return read_directory(path) if path.is_dir() else read_model(path)
+
+
+def _weights_sha256(path: Path) -> str:
+    """Digest what decides about a model: a file, or those that transformers reads."""
+    if path.is_file():
+        return file_sha256(path)
+    names = [CONFIG, TOKENIZER, *sorted(each.name for each in path.glob("*.safetensors"))]
+    return digest({name: file_sha256(path / name) for name in names})
+
+
+def _tokenizer_sha256(path: Path) -> str:
+    if path.is_dir():
+        return file_sha256(path / TOKENIZER)
+    return str(open_apr(path).metadata.get(TOKENIZER_DIGEST_KEY, "not named"))
