@@ -83,6 +83,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     data_errors.CorpusTooSmallError: VALIDATION_FAILED,
     data_errors.CorruptTokensError: VALIDATION_FAILED,
     data_errors.CorruptShardError: VALIDATION_FAILED,
+    data_errors.WrongProblemsError: INVALID_FORMAT,
     evidence_errors.NotPlainError: INVALID_FORMAT,
     evidence_errors.MalformedJsonError: INVALID_FORMAT,
     evidence_errors.BrokenSealError: VALIDATION_FAILED,

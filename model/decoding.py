@@ -8,11 +8,12 @@ Shapes: B rows, R rows of them that are read in, T positions, S positions kept, 
 V vocabulary, K key/value heads, G query heads to each of them, C heads of all three, H channels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from model.llama import Layer, Llama, LlamaSettings
@@ -43,11 +44,10 @@ class CachedLlama:
         self.num_rows = num_rows
         self.num_positions = num_positions
         self._embedding_VD = model.model.embed_tokens.weight.detach()
-        self._head_VD = (
-            self._embedding_VD if model.settings.tie_embeddings else model.lm_head.weight.detach()
-        )
+        head = model.lm_head
+        self._head_VD = head.weight.detach() if isinstance(head, nn.Linear) else self._embedding_VD
         self._gain = model.model.norm.weight.detach()
-        self._layers = [_fuse(layer) for layer in model.model.layers]
+        self._layers = [_fuse(layer) for layer in cast("Iterable[Layer]", model.model.layers)]
         shape = (num_rows, self.settings.num_kv_heads, num_positions, self.settings.head_size)
         self._keys = [self._embedding_VD.new_zeros(shape) for _ in self._layers]
         self._values = [torch.zeros_like(keys) for keys in self._keys]
@@ -99,7 +99,9 @@ class CachedLlama:
             q_BNH, k_BKH, v_BKH = self._rotated(qkv_BCH, cos_B1H, sin_B1H)
             keys_BKSH[rows_B, :, positions_B] = k_BKH
             values_BKSH[rows_B, :, positions_B] = v_BKH
-            q_BKGH = q_BNH.unflatten(1, (self.settings.num_kv_heads, -1))
+            q_BKGH = q_BNH.view(
+                self.num_rows, self.settings.num_kv_heads, -1, self.settings.head_size
+            )
             mix_BKGH = _attend(
                 q_BKGH, keys_BKSH[:, :, :num_seen], values_BKSH[:, :, :num_seen], unseen_B11S
             )
@@ -117,18 +119,18 @@ class CachedLlama:
         """Project to queries, keys and values of all heads. Shapes: (..., D) -> (..., C, H)."""
         normed = self._norm(x, layer.input_gain)
         joint = functional.linear(normed, layer.qkv, layer.qkv_bias)
-        return joint.unflatten(-1, (-1, self.settings.head_size))
+        return joint.view(*joint.shape[:-1], -1, self.settings.head_size)
 
     def _rotated(self, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotate queries and keys as `model.llama.Rope` does; return all three apart.
 
         Shapes: (B, C, ..., H) -> (B, K * G, ..., H), (B, K, ..., H), (B, K, ..., H).
         """
-        num_q, num_kv = self.settings.num_heads, self.settings.num_kv_heads
-        qk, v = qkv.split((num_q + num_kv, num_kv), 1)
+        num_q = self.settings.num_heads
+        num_qk = num_q + self.settings.num_kv_heads
+        qk, v = qkv[:, :num_qk], qkv[:, num_qk:]
         qk = qk * cos + qk.roll(self.settings.head_size // 2, -1) * sin
-        q, k = qk.split((num_q, num_kv), 1)
-        return q, k, v
+        return qk[:, :num_q], qk[:, num_q:], v
 
     def _feed_forward(self, layer: _FusedLayer, x: Tensor) -> Tensor:
         joint = functional.linear(self._norm(x, layer.mlp_gain), layer.gate_up)
@@ -147,10 +149,10 @@ def _attend(q_BKGH: Tensor, keys_BKSH: Tensor, values_BKSH: Tensor, unseen_B11S:
 def _fuse(layer: Layer) -> _FusedLayer:
     attention, mlp = layer.self_attn, layer.mlp
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-    biases = [each.bias for each in projections if each.bias is not None]
+    biases = [each.bias.detach() for each in projections if each.bias is not None]
     return _FusedLayer(
         input_gain=layer.input_layernorm.weight.detach(),
-        qkv=torch.cat([each.weight for each in projections]),
+        qkv=torch.cat([each.weight.detach() for each in projections]),
         qkv_bias=torch.cat(biases) if biases else None,
         out=attention.o_proj.weight.detach(),
         mlp_gain=layer.post_attention_layernorm.weight.detach(),

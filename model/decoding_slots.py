@@ -42,9 +42,10 @@ class Slots:
         """Whether a step looks at all positions that there is room for, so that it stays one."""
         self._step: Callable[[int], None] = self._advance
         if compiled:
-            options = {"coordinate_descent_tuning": True} if device.type == "cuda" else {}
+            # On a GPU it has single rows multiplied by kernels that do more than one thing.
+            tuning = {"coordinate_descent_tuning": device.type == "cuda"}
             self._step = torch.compile(
-                self._advance, fullgraph=True, dynamic=False, options=options
+                self._advance, fullgraph=True, dynamic=False, options={**tuning}
             )
         self._graph = self._captured() if device.type == "cuda" else None
 
@@ -106,7 +107,7 @@ class Slots:
     def _captured(self) -> torch.cuda.CUDAGraph:
         """Capture one step; what the warm-up leaves in the rows is overwritten when they begin."""
         num_seen, graph = self.cached.num_positions, torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream(self.cached.device)
+        stream = torch.cuda.Stream(self.cached.device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self.cached.device))
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP_STEPS):

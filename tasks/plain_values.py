@@ -10,7 +10,7 @@ from typing import Any
 MAX_BYTES = 1 << 20
 """Of a line; longer ones are no answer."""
 
-_SEQUENCES: dict[str, type] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+_SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
 
 
 class NotPlainValueError(TypeError):

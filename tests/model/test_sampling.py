@@ -72,6 +72,6 @@ def test_a_sequence_has_numbers_of_its_own() -> None:
 )
 def test_what_cannot_be_drawn_from_is_refused(name: str, value: float) -> None:
     with pytest.raises(WrongSettingError) as caught:
-        Sampling(**{"temperature": 1.0, "top_p": 1.0, "seed": 0, name: value})
+        Sampling(**{"temperature": 1.0, "top_p": 1.0, "seed": 0, name: value})  # type: ignore[arg-type]
 
     assert (caught.value.setting, str(caught.value.found)) == (name, str(value))
