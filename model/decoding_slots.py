@@ -23,9 +23,15 @@ class Slots:
     """The rows of a cached model; each holds one sequence, or nothing that matters."""
 
     def __init__(
-        self, cached: CachedLlama, sampling: Sampling, *, block_tokens: int, compiled: bool = False
+        self,
+        cached: CachedLlama,
+        sampling: Sampling,
+        *,
+        block_tokens: int,
+        compiled: bool = False,
+        captured: bool = True,
     ) -> None:
-        """Capture the step if the model is on a GPU, after compiling it where asked to."""
+        """Compile the step where asked to; on a GPU, capture it unless asked not to."""
         self.cached = cached
         self.sampling = sampling
         self.block_tokens = block_tokens
@@ -38,7 +44,8 @@ class Slots:
         self._uniforms_CB = torch.zeros(block, dtype=torch.float64, device=device)
         self._drawn_CB = torch.zeros(block, dtype=torch.long, device=device)
         self._place_1 = torch.zeros(1, dtype=torch.long, device=device)
-        self._is_static = compiled or device.type == "cuda"
+        captured = captured and device.type == "cuda"
+        self._is_static = compiled or captured
         """Whether a step looks at all positions that there is room for, so that it stays one."""
         self._step: Callable[[int], None] = self._advance
         if compiled:
@@ -47,7 +54,7 @@ class Slots:
             self._step = torch.compile(
                 self._advance, fullgraph=True, dynamic=False, options={**tuning}
             )
-        self._graph = self._captured() if device.type == "cuda" else None
+        self._graph = self._capture() if captured else None
 
     def place(self, windows: Mapping[int, Sequence[int]]) -> None:
         """Begin rows anew with sequences of one token at least, the last of them not yet kept."""
@@ -91,7 +98,8 @@ class Slots:
                 self._graph.replay()
             else:
                 self._step(self.cached.num_positions if self._is_static else num_seen + number)
-        return self._drawn_CB[:num_tokens].cpu(), self._is_sound_B.cpu()
+        drawn_CB, is_sound_B = self._drawn_CB[:num_tokens], self._is_sound_B
+        return drawn_CB.to("cpu", copy=True), is_sound_B.to("cpu", copy=True)
 
     @torch.no_grad()
     def _advance(self, num_seen: int) -> None:
@@ -104,7 +112,7 @@ class Slots:
         self._positions_B += 1
         self._place_1 += 1
 
-    def _captured(self) -> torch.cuda.CUDAGraph:
+    def _capture(self) -> torch.cuda.CUDAGraph:
         """Capture one step; what the warm-up leaves in the rows is overwritten when they begin."""
         num_seen, graph = self.cached.num_positions, torch.cuda.CUDAGraph()
         stream = torch.cuda.Stream(self.cached.device)  # type: ignore[no-untyped-call]

@@ -211,7 +211,7 @@ class _Candidate:
             self.raised = _as_raised(
                 str(reply["raised"]), str(reply["message"]), decode(reply["arguments"])
             )
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
             raise NoAnswerError(f"the answer cannot be read: {error}") from None
         raise self.raised
 
