@@ -8,7 +8,7 @@ from evidence import errors as evidence_errors
 from flows import errors as flow_errors
 from model import errors as model_errors
 from tasks import errors as task_errors
-from tasks import train_errors
+from tasks import evaluate_errors, train_errors
 
 UNEXPECTED = 1
 USAGE = 2
@@ -53,8 +53,8 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     task_errors.MirrorError: NETWORK,
     task_errors.DeviceUnavailableError: NOT_AVAILABLE,
     task_errors.PreflightError: VALIDATION_FAILED,
-    task_errors.DifferentTokenizerError: VALIDATION_FAILED,
-    task_errors.UnknownModelError: NOT_FOUND,
+    evaluate_errors.DifferentTokenizerError: VALIDATION_FAILED,
+    evaluate_errors.UnknownModelError: NOT_FOUND,
     data_errors.WrongSettingError: USAGE,
     data_errors.MissingFileError: NOT_FOUND,
     data_errors.MissingSourceError: NOT_FOUND,

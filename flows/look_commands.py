@@ -37,14 +37,16 @@ def runs(json: Json = False) -> None:  # noqa: FBT002
 
 
 def compare(
-    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Two runs or more.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME...", help="Runs, or refs of evaluations or checkpoints."),
+    ],
     json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Put settings and results side by side."""
+    """Put settings and results side by side, and losses on the same data against each other."""
     from flows.report import comparison
-    from tasks.run_record import find_run
 
-    found = comparison([find_run(name) for name in names])
+    found = comparison(names)
     if json:
         show_json(found)
         return
@@ -54,23 +56,32 @@ def compare(
         out.print("no settings differ")
     out.print()
     show_table(found["results"], title="results")
+    if found["differences"]:
+        out.print()
+        show_table(found["differences"], title="losses, paired by document")
 
 
 def status(run: Subject = None, json: Json = False) -> None:  # noqa: FBT002
-    """Judge every gate of a run."""
-    from flows.report import error, gate_table, outcome
+    """Judge every gate of a run, and whether its model may be shipped."""
+    from flows.report import acceptance_table, error, gate_table, outcome
+    from tasks.acceptance import plan_faults
 
     found = _run(run)
-    rows = gate_table(found)
+    rows, criteria, faults = gate_table(found), acceptance_table(found), plan_faults(found)
     if json:
-        show_json({"run": found.name, "outcome": outcome(found), "gates": rows})
-        return
-    out.print(f"{found.name}: {outcome(found)}")
-    if why := error(found):
-        out.print(why, markup=False)
-    out.print()
-    if rows:
-        show_table(rows)
+        show_json({"run": found.name, "outcome": outcome(found), "gates": rows,
+                   "acceptance": criteria, "plan_faults": faults})  # fmt: skip
+    else:
+        out.print(f"{found.name}: {outcome(found)}")
+        if why := error(found):
+            out.print(why, markup=False)
+        out.print()
+        if rows:
+            show_table(rows, title="gates of the run")
+            out.print()
+        show_table(criteria, title="acceptance")
+    if faults:
+        raise VerificationError(found.name, 1, tuple(faults))
 
 
 def verify(subject: Subject = None, json: Json = False) -> None:  # noqa: FBT002

@@ -1,12 +1,14 @@
 """Tables about runs, computed from their evidence alone."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evidence.errors import EvidenceError
 from evidence.gates import gate_of
 from evidence.records import differences, flatten
+from evidence.refs import REF_TYPES
 from flows.screen import text_of
-from tasks.run_record import Run
+from tasks.run_record import Run, find_run
 from tasks.stage import judge_all
 
 
@@ -79,28 +81,56 @@ def value(run: Run, stage: str, name: str) -> float | str | None:
     return found
 
 
-def comparison(runs: list[Run]) -> dict[str, list[dict[str, Any]]]:
-    """Put runs side by side: the settings that differ, and all results."""
+def comparison(names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Put runs or evaluations side by side: settings that differ, results, and differences.
+
+    Raises: NotFoundError, AmbiguousError, WrongRefError, ArtefactDamagedError.
+    """
+    from tasks.evaluations import difference_rows, find_evaluation
+
+    if any(name.partition(":")[0] in REF_TYPES for name in names):
+        found = [find_evaluation(name) for name in names]
+        results = _side_by_side({each.name: each.measurements() for each in found})
+        return {"settings": [], "results": results, "differences": difference_rows(found)}
+    runs = [find_run(name) for name in names]
+    evaluated = all("evaluate" in _finished_stages(run) for run in runs)
+    return {
+        "settings": _changed_settings(runs),
+        "results": _side_by_side({run.name: _all_measured(run) for run in runs}),
+        "differences": difference_rows([find_evaluation(run.name) for run in runs])
+        if evaluated
+        else [],
+    }
+
+
+def _finished_stages(run: Run) -> list[str]:
+    return [stage for stage, record in run.stage_records().items() if record["output"]]
+
+
+def _changed_settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
     plans = [flatten(run.plan()["settings"]) for run in runs]
     changed = sorted({each.key for plan in plans[1:] for each in differences(plans[0], plan)})
-    settings = [
+    return [
         {"setting": key, **{run.name: plan.get(key) for run, plan in zip(runs, plans, strict=True)}}
         for key in changed
     ]
-    measured = [
-        {
-            f"{stage}.{name}": found
-            for stage, record in run.stage_records().items()
-            for name, found in record["measurements"].items()
-        }
-        for run in runs
+
+
+def _all_measured(run: Run) -> dict[str, Any]:
+    return {
+        f"{stage}.{name}": found
+        for stage, record in run.stage_records().items()
+        for name, found in record["measurements"].items()
+    }
+
+
+def _side_by_side(measured: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Lay out a row a measurement and a column a name."""
+    keys = sorted({key for each in measured.values() for key in each})
+    return [
+        {"measured": key, **{name: each.get(key) for name, each in measured.items()}}
+        for key in keys
     ]
-    names = sorted({name for each in measured for name in each})
-    results = [
-        {"measured": name, **{run.name: m.get(name) for run, m in zip(runs, measured, strict=True)}}
-        for name in names
-    ]
-    return {"settings": settings, "results": results}
 
 
 def gate_table(run: Run) -> list[dict[str, Any]]:
@@ -118,4 +148,21 @@ def gate_table(run: Run) -> list[dict[str, Any]]:
         for verdict in judge_all(
             tuple(gate_of(gate) for gate in record["gates"]), record["measurements"], thresholds
         )
+    ]
+
+
+def acceptance_table(run: Run) -> list[dict[str, Any]]:
+    """Judge the criteria of acceptance by a run's records and the bounds of its plan."""
+    from tasks.acceptance import CRITERIA, GATES, judge_criteria
+
+    return [
+        {
+            "criterion": each.id,
+            "verdict": each.verdict,
+            "measured": each.value,
+            "should be": f"{each.operator} {text_of(each.threshold)}",
+            "holds when": each.sentence,
+            "record": each.record,
+        }
+        for each in judge_criteria(run, (*CRITERIA, *GATES))
     ]

@@ -23,6 +23,7 @@ from flows.errors import UnknownPresetError, UnknownSettingError, WrongValueErro
 from model.errors import WrongSettingError
 from model.llama import LlamaSettings
 from model.train_settings import TrainSettings
+from tasks.acceptance_settings import Acceptance
 from tasks.checkpoint_settings import CheckpointSettings
 from tasks.code_benchmark_settings import CodeBenchmarkSettings
 from tasks.errors import NotFoundError
@@ -48,6 +49,7 @@ class PipelineSettings:
     code_benchmark: CodeBenchmarkSettings
     checkpoint: CheckpointSettings
     thresholds: Thresholds
+    acceptance: Acceptance
     runtime: RuntimeSettings
 
     def __post_init__(self) -> None:

@@ -16,14 +16,12 @@ TaskError
 +-- BusyError              another process is doing the same work
 +-- DeviceUnavailableError a GPU that was asked for and does not answer
 +-- PreflightError         a model or a budget that the shards cannot serve
-+-- DifferentTokenizerError  a model is to be scored on ids of another tokenizer
-+-- UnknownModelError      a path at which no model file is
 +-- MirrorError            MLflow did not take a run's evidence
 +-- IsolationUnavailableError  generated code would run without walls here
 +-- SandboxError           the sandbox itself failed, whatever the code in it did
 +-- UnitDiedError          processes that make units died without a word, and again
 +-- UnitFailedError        a unit raised something that cannot be handed on
-+-- those of `train_errors`
++-- those of `train_errors` and `evaluate_errors`
 """
 
 import copyreg
@@ -235,37 +233,6 @@ class PreflightError(TaskError):
 
     def __str__(self) -> str:
         return f"{self.setting} is {self.found}, should be {self.expected}"
-
-
-@dataclass(eq=False)
-class DifferentTokenizerError(TaskError):
-    """A model is to be scored on ids that another tokenizer made than its own."""
-
-    model: str
-    expected: str
-    found: str
-    hint = (
-        "nats per token would mean nothing: import the model's tokenizer (tokenizer.kind), make "
-        "shards of the same documents with it, and compare bits per byte"
-    )
-
-    def __str__(self) -> str:
-        return (
-            f"{self.model}: the shards' tokenizer is {self.found}..., "
-            f"should be the model's {self.expected}..."
-        )
-
-
-@dataclass(eq=False)
-class UnknownModelError(TaskError):
-    """A path at which no model is that can be scored."""
-
-    path: Path
-    expected: str
-    hint = "`assay runs` lists the runs; a checkpoint is named as checkpoint:DIGEST, too"
-
-    def __str__(self) -> str:
-        return f"{self.path}: no model, should be {self.expected}"
 
 
 @dataclass(eq=False)

@@ -7,7 +7,8 @@ from data.shard import ShardsIndex
 from data.tokenizer import TOKENIZER
 from model.llama import LlamaSettings
 from model.train_settings import TrainSettings
-from tasks.errors import DifferentTokenizerError, PreflightError
+from tasks.errors import PreflightError
+from tasks.evaluate_errors import DifferentTokenizerError
 from tasks.snapshots import MAX_EPOCHS
 
 

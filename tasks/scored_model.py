@@ -15,7 +15,7 @@ from model.apr_model import TOKENIZER_DIGEST_KEY, read_model
 from model.hugging_face import read_directory
 from model.llama import Llama, LlamaSettings
 from model.train_settings import TrainSettings
-from tasks.errors import UnknownModelError
+from tasks.evaluate_errors import UnknownModelError
 from tasks.models import APR
 from tasks.snapshots import SNAPSHOTS, Snapshot
 from tasks.store import Artefact, Store, open_store

@@ -13,6 +13,8 @@ import pytest
 from data.source import open_source
 from flows.settings import PipelineSettings, load_settings
 from model.errors import LossSpikeError
+from tasks.acceptance import CRITERIA
+from tasks.acceptance import GATES as REFERENCE_GATES
 from tasks.bisection import STAGE as BISECT
 from tasks.bisection import bisect_task
 from tasks.checkpoint import STAGE as CHECKPOINT
@@ -119,6 +121,9 @@ def _in_gates() -> Iterator[str]:
         for gate in stage.gates:
             if isinstance(gate.threshold, str) and gate.threshold.startswith("thresholds."):
                 yield gate.threshold.replace("thresholds", "Thresholds")
+    for gate in (*CRITERIA, *REFERENCE_GATES):
+        if isinstance(gate.threshold, str) and gate.threshold.startswith("acceptance."):
+            yield gate.threshold.replace("acceptance", "Acceptance")
 
 
 def _all_fields() -> list[str]:

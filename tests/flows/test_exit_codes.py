@@ -12,7 +12,7 @@ from flows import errors as flow_errors
 from flows.exit_codes import EXIT_CODES, UNEXPECTED, exit_code
 from model import errors as model_errors
 from tasks import errors as task_errors
-from tasks import train_errors
+from tasks import evaluate_errors, train_errors
 from tasks.train_errors import WorkerFailedError
 
 MODULES: tuple[ModuleType, ...] = (
@@ -23,6 +23,7 @@ MODULES: tuple[ModuleType, ...] = (
     model_errors,
     task_errors,
     train_errors,
+    evaluate_errors,
 )
 LEAVES = [
     kind

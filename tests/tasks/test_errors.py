@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from tasks import errors, train_errors
+from tasks import errors, evaluate_errors, train_errors
 from tasks.errors import (
     AmbiguousError,
     ArtefactDamagedError,
@@ -32,6 +32,7 @@ from tasks.errors import (
     WrongNameError,
     storage_error,
 )
+from tasks.evaluate_errors import DifferentTokenizerError, UnknownModelError
 from tasks.train_errors import (
     MemoryFullError,
     SnapshotDamagedError,
@@ -95,6 +96,17 @@ EXAMPLES: list[tuple[TaskError, str]] = [
     (
         PreflightError("train.num_steps", 9, "at most 8"),
         "train.num_steps is 9, should be at most 8",
+    ),
+    (
+        DifferentTokenizerError("checkpoint:ab", "0123456789ab", "ba9876543210"),
+        (
+            "checkpoint:ab: the shards' tokenizer is ba9876543210..., "
+            "should be the model's 0123456789ab..."
+        ),
+    ),
+    (
+        UnknownModelError(Path("/m"), "a ref or an .apr file"),
+        "/m: no model, should be a ref or an .apr file",
     ),
     (
         MirrorError("http://127.0.0.1:9", "refused"),
@@ -183,7 +195,8 @@ def test_every_error_of_the_package_is_shown_here_and_in_the_tree() -> None:
     classes = set(TaskError.__subclasses__())
     assert {type(error) for error, _ in EXAMPLES} == classes
     for each in classes:
-        assert each.__name__ in f"{errors.__doc__}{train_errors.__doc__}"
+        drawn = f"{errors.__doc__}{train_errors.__doc__}{evaluate_errors.__doc__}"
+        assert each.__name__ in drawn
 
 
 def test_the_hint_of_a_failed_worker_is_the_workers_own() -> None:

@@ -10,7 +10,8 @@ from data.errors import CorruptShardError
 from data.shard import ShardsIndex
 from evidence.canonical import file_sha256
 from flows.exit_codes import exit_code
-from tasks.errors import DifferentTokenizerError, PreflightError
+from tasks.errors import PreflightError
+from tasks.evaluate_errors import DifferentTokenizerError
 from tasks.preflight import check_context, check_fits
 from tasks.train_worker import work
 from tests.tasks.test_train_worker import job_of
