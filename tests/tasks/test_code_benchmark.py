@@ -169,7 +169,7 @@ def test_a_model_that_scores_nothing_fails_every_answer_and_stops_the_run(
     def broken(self: OpenModel, device: str) -> Llama:
         model = load(self, device)
         with torch.no_grad():
-            model.lm_head.weight.fill_(float("nan"))
+            model.model.norm.weight.fill_(float("nan"))
         return model
 
     settings = settings_with(tmp_path, PROBLEMS, syntax_prompts=0, max_tokens=9)

@@ -41,6 +41,7 @@ def evaluated(finished: Finished, model: str, **changes: Any) -> EvaluationRef:
         scored(model),
         finished.refs.shards,
         replace(settings.evaluate, **changes),
+        settings.code_benchmark,
         replace(settings.thresholds, max_loss_to_unigram=9.0),
         settings.runtime,
     )

@@ -53,7 +53,6 @@ OVERRIDES = (
     "train.batch_rows=8",
     "train.max_passes=20",
     "train.peak_lr=1e-2",
-    'code_benchmark.problems=""',
     "code_benchmark.syntax_prompts=0",
     "thresholds.max_loss_to_bigram=2.0",
     "runtime.num_threads=1",
