@@ -60,6 +60,12 @@ class CachedLlama:
         return self._embedding_VD.device
 
     @torch.no_grad()
+    def forget(self, rows_R: Tensor) -> None:
+        """Clear rows: a value that is no number would outlive its row, as none times NaN is NaN."""
+        for values_BKSH in self._values:
+            values_BKSH[rows_R] = 0
+
+    @torch.no_grad()
     def read(self, rows_R: Tensor, ids_RT: Tensor) -> None:
         """Keep keys and values of the first positions of some rows, in place of what was there.
 

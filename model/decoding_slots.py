@@ -71,6 +71,7 @@ class Slots:
         lengths_R = torch.tensor([len(windows[row]) for row in rows])
         last_R = ids_RT.gather(1, lengths_R[:, None] - 1)[:, 0]
         rows_R = torch.tensor(rows, device=device)
+        self.cached.forget(rows_R)
         if ids_RT.shape[1] > 1:
             self.cached.read(rows_R, ids_RT[:, :-1].to(device))
         self._ids_B[rows_R] = last_R.to(device)

@@ -211,7 +211,14 @@ class _Candidate:
             self.raised = _as_raised(
                 str(reply["raised"]), str(reply["message"]), decode(reply["arguments"])
             )
-        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        except (
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
             raise NoAnswerError(f"the answer cannot be read: {error}") from None
         raise self.raised
 

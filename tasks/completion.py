@@ -36,6 +36,8 @@ def complete_all(
 
     Raises: WrongSettingError.
     """
+    if not prompts:
+        return []
     ids: list[list[int]] = [[] for _ in prompts]
     sound = [True] * len(prompts)
 

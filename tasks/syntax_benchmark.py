@@ -64,7 +64,9 @@ def continue_definitions(
                 ),
             }
         )
-    pd.DataFrame(rows).to_parquet(out / CONTINUATIONS, index=False)
+    # Where no document has a definition as long as that there is nothing to say.
+    if rows:
+        pd.DataFrame(rows).to_parquet(out / CONTINUATIONS, index=False)
 
 
 def _is_valid(prompt: str, continuation: str, *, is_cut: bool) -> bool:

@@ -162,8 +162,17 @@ def test_scores_that_are_no_numbers_end_a_sequence_loudly() -> None:
         list(drawn(model, [3, 4]))
 
     assert caught.value.num_tokens == 0
-    assert together(model, 3)[0] == []
-    assert len(together(model, 3)[1]) == 12
+    found = together(model, 3)
+    assert [found[0], len(found[1])] == [[], 12]
+
+
+def test_what_is_no_number_ends_with_its_row() -> None:
+    model = ours(tiny.LLAMA)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[4] = float("nan")
+
+    assert together(model, 2, num_tokens=3) == together(model, 1, num_tokens=3)
+    assert [len(ids) for ids in together(model, 2, num_tokens=3)] == [0, 3, 3, 3, 3]
 
 
 def test_generation_ends_before_the_stop_token(counter: Llama) -> None:

@@ -25,7 +25,11 @@ from tasks.scored_model import OpenModel
 from tasks.store import Artefact
 from tasks.syntax_benchmark import CONTINUATIONS
 from tasks.verify import verify_run
+from tests.tasks.isolation import needs_isolation
+from tests.tasks.tampering import reseal, reseal_run, set_at
 from tests.tasks.tiny import Finished, at_home, begin, evaluated, tiny_settings
+
+pytestmark = needs_isolation
 
 PROBLEMS = [
     {
@@ -195,15 +199,17 @@ def test_a_run_with_problems_verifies(finished: Finished, judged: Judged) -> Non
         assert verify_run(judged.run).failures == []
 
 
-def test_a_changed_verdict_in_the_record_is_found(finished: Finished, judged: Judged) -> None:
-    path = judged.run.directory / "evaluate.metadata.json"
-    original = path.read_text()
-    path.write_text(original.replace('"tiny_pass_at_2": 0', '"tiny_pass_at_2": 1'))
-    try:
-        with at_home(finished.home):
-            assert any("tiny_pass_at_2" in each for each in verify_run(judged.run).failures)
-    finally:
-        path.write_text(original)
+def test_a_better_figure_in_the_record_is_found(finished: Finished, judged: Judged) -> None:
+    paths = [judged.run.directory / f"{name}metadata.json" for name in ("evaluate.", "")]
+    originals = [path.read_bytes() for path in paths]
+    reseal(paths[0], set_at("measurements", "tiny_pass_at_2", to=1.0))
+    reseal_run(judged.run)
+    with at_home(finished.home):
+        failures = verify_run(judged.run).failures
+    for path, original in zip(paths, originals, strict=True):
+        path.write_bytes(original)
+
+    assert failures == ["evaluate.metadata.json: tiny_pass_at_2 is 0.0, record says 1.0"]
 
 
 def test_missing_problems_are_refused_before_any_work(tmp_path: Path) -> None:

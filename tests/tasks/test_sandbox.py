@@ -11,11 +11,11 @@ import pytest
 from model.errors import WrongSettingError
 from tasks import sandbox as module
 from tasks.errors import IsolationUnavailableError, SandboxError
-from tasks.sandbox import Answer, Sandbox, SandboxSettings, Verdict
+from tasks.sandbox import Answer, Sandbox, Verdict
+from tests.tasks.isolation import SETTINGS, needs_isolation
 
-SETTINGS = SandboxSettings(
-    isolation="namespaces", cpu_seconds=1, wall_seconds=2.5, memory_bytes=256_000_000
-)
+pytestmark = needs_isolation
+
 PROMPT = 'def helper(x):\n    return x + 1\n\n\ndef double(x):\n    """Double x."""\n'
 TEST = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(helper(2)) == 6\n"
 
