@@ -152,8 +152,8 @@ def prepare(way: str, case: Case) -> Callable[[], Decoded]:
     return without_cache(case)
 
 
-def measure(way: str, case: Case, expected_BT: Tensor | None, repeats: int) -> dict[str, Any]:
-    """Decode once to warm up and then so many times; say how fast, and whether alike."""
+def measure(way: str, case: Case, repeats: int) -> dict[str, Any]:
+    """Decode once to warm up and then so many times."""
     decode = prepare(way, case)
     decode()
     runs = [decode() for _ in range(repeats)]
@@ -164,7 +164,7 @@ def measure(way: str, case: Case, expected_BT: Tensor | None, repeats: int) -> d
     rate = statistics.median(rates)
     size = case.model.model.embed_tokens.weight.element_size()
     read_bytes = (num_parameters(case.model) - case.model.model.embed_tokens.weight.numel()) * size
-    found: dict[str, Any] = {
+    return {
         "tokens_per_second": rate,
         "least": min(rates),
         "most": max(rates),
@@ -172,10 +172,6 @@ def measure(way: str, case: Case, expected_BT: Tensor | None, repeats: int) -> d
         "weights_gb_per_second": read_bytes * rate / len(ids_BT) / 1e9,
         "ids": ids_BT,
     }
-    if expected_BT is not None:
-        differs_T = (ids_BT != expected_BT[:, : ids_BT.shape[1]]).any(0).tolist()
-        found["first_difference"] = differs_T.index(True) if True in differs_T else None
-    return found
 
 
 def with_llama_cpp(path: Path, prompt: list[int], num_tokens: int, repeats: int) -> dict[str, Any]:
@@ -223,8 +219,7 @@ def compare(arguments: argparse.Namespace, model: Llama, num_rows: int) -> dict[
     for way in arguments.ways:
         if way == "graph" and case.device.type != "cuda":
             continue
-        expected = next(iter(found.values()))["ids"] if found else None
-        found[way] = measure(way, case, expected, arguments.repeats)
+        found[way] = measure(way, case, arguments.repeats)
         print(f"{way}: {found[way]['tokens_per_second']:.1f} tokens/s", file=sys.stderr)
     if arguments.gguf and num_rows == 1:
         prompt = case.prompts_BT[0].tolist()
@@ -241,13 +236,20 @@ def _plain(found: Mapping[str, dict[str, Any]], *, is_cpu: bool) -> dict[str, An
     """
     rate = "tokens_per_cpu_second" if is_cpu else "tokens_per_second"
     ours = [found[way][rate] for way in WAYS[:3] if way in found]
+    expected_BT = next(iter(found.values()))["ids"]
     return {
         way: {
             **{key: value for key, value in facts.items() if key != "ids"},
+            "first_difference": _first_difference(facts["ids"], expected_BT),
             **({"fastest_of_ours_to_this": max(ours) / facts[rate]} if ours else {}),
         }
         for way, facts in found.items()
     }
+
+
+def _first_difference(ids_BT: Tensor, expected_BT: Tensor) -> int | None:
+    differs_T = (ids_BT != expected_BT[:, : ids_BT.shape[1]]).any(0).tolist()
+    return differs_T.index(True) if True in differs_T else None
 
 
 def load(arguments: argparse.Namespace, dtype: torch.dtype) -> Llama:
