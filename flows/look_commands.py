@@ -44,7 +44,7 @@ def compare(
     json: Json = False,  # noqa: FBT002
 ) -> None:
     """Put settings and results side by side, and losses on the same data against each other."""
-    from flows.report import comparison
+    from flows.report import comparison, shortened
 
     found = comparison(names)
     if json:
@@ -55,7 +55,7 @@ def compare(
     else:
         out.print("no settings differ")
     out.print()
-    show_table(found["results"], title="results")
+    show_table(shortened(found["results"]), title="results")
     if found["differences"]:
         out.print()
         show_table(found["differences"], title="losses, paired by document")

@@ -1,5 +1,6 @@
 """Tables about runs, computed from their evidence alone."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from evidence.refs import REF_TYPES
 from flows.screen import text_of
 from tasks.run_record import Run, find_run
 from tasks.stage import judge_all
+
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def stage_rows(run: Run) -> list[dict[str, Any]]:
@@ -131,6 +134,16 @@ def _side_by_side(measured: Mapping[str, Mapping[str, Any]]) -> list[dict[str, A
         {"measured": key, **{name: each.get(key) for name, each in measured.items()}}
         for key in keys
     ]
+
+
+def shortened(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Cut digests to what people compare."""
+    return [{key: _short(value) for key, value in row.items()} for row in rows]
+
+
+def _short(value: Any) -> Any:
+    is_digest = isinstance(value, str) and _DIGEST.fullmatch(value)
+    return f"{value[:12]}..." if is_digest else value
 
 
 def gate_table(run: Run) -> list[dict[str, Any]]:

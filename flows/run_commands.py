@@ -91,7 +91,7 @@ def evaluate(
     ] = None,
     checkpoint: Annotated[
         str | None,
-        typer.Option(help="checkpoint:DIGEST, an .apr file, or a Hugging Face directory."),
+        typer.Option(help="checkpoint:DIGEST, an .apr or .gguf file, a Hugging Face directory."),
     ] = None,
     rows: Annotated[
         int | None, typer.Option(min=0, help="As --set evaluate.rows; 0 scores all.")

@@ -1,4 +1,4 @@
-"""Serve the deployments of this machine: a nightly pipeline, and one to start by hand."""
+"""Serve the deployments of this machine: pipelines by night and by hand, epochs as they come."""
 
 import asyncio
 import contextlib
@@ -7,13 +7,17 @@ import sys
 from flows.environment import prepare
 
 READY = "serving"
-"Printed once both deployments are known to the server."
+"Printed once all deployments are known to the server."
 
 
 def main(cron: str, preset: str) -> None:
     """Serve until an interrupt; the schedule pauses with this process."""
     prepare()
+    from prefect.events import DeploymentEventTrigger
+
     from flows.pipeline import pipeline
+    from flows.snapshots import snapshot_flow
+    from tasks.snapshot_events import EVENT
 
     nightly = pipeline.to_deployment(
         name="nightly",
@@ -29,8 +33,24 @@ def main(cron: str, preset: str) -> None:
         description="The whole pipeline, with a preset and settings of your choice.",
         tags=["assay"],
     )
+    epochs = snapshot_flow.to_deployment(
+        name="epochs",
+        description="Evaluates every epoch's snapshot of every run, as it appears.",
+        tags=["assay"],
+        triggers=[
+            DeploymentEventTrigger(
+                name="epochs",
+                expect={EVENT},
+                parameters={
+                    "run": "{{ event.payload.run }}",
+                    "snapshot": "{{ event.payload.snapshot }}",
+                },
+            )
+        ],
+        concurrency_limit=1,
+    )
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(nightly, manual))
+        asyncio.run(_serve(nightly, manual, epochs))
 
 
 async def _serve(*deployments: object) -> None:

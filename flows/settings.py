@@ -99,6 +99,17 @@ def load_settings(preset: str, overrides: Sequence[str] = ()) -> PipelineSetting
     return parse_settings(str(path) if is_path else preset, values)
 
 
+def planned_settings(plan: Mapping[str, Any], overrides: Sequence[str] = ()) -> PipelineSettings:
+    """Read the settings of a run's plan, and apply overrides.
+
+    Raises: UnknownSettingError, WrongValueError, WrongSettingError.
+    """
+    values = {**plan["settings"], "runtime": plan["request"].get("runtime", {})}
+    for override in overrides:
+        _apply(values, override)
+    return parse_settings(f"the plan of {plan['run']}", values)
+
+
 def parse_settings(where: str, values: Mapping[str, Any]) -> PipelineSettings:
     """Turn plain values into settings.
 

@@ -36,7 +36,7 @@ LOSSES, POSITIONS = "documents.parquet", "positions.parquet"
 VAL: SplitName = "val"
 EDGE_SHARE = 8
 """One part in so many of a row is its beginning, and one its end."""
-CARRIED = ("weights_sha256", "validation_sha256", "tokenizer_sha256", "precision")
+CARRIED = ("model_sha256", "validation_sha256", "tokenizer_sha256", "precision")
 "What an evaluation measured, and on what, by digest."
 
 

@@ -26,6 +26,14 @@ STEP_METRICS = (
 )
 DEVICE_METRICS = (MFU, *sorted(GPU_FIELDS))
 "What not every device tells."
+TREND_METRICS = (
+    "val_loss",
+    "val_loss_standard_error",
+    "val_perplexity",
+    "val_bits_per_byte",
+    "loss_to_five_gram",
+)
+"What every epoch's evaluation adds to the trend of its run."
 EPOCH_METRICS = ("val_loss", "val_bits_per_byte", "val_loss_standard_error", "corpus_passes")
 
 
@@ -83,6 +91,17 @@ def result_metrics(record: Mapping[str, Any]) -> dict[str, float]:
         if isinstance(value, int | float)
     }
     return {**measured, f"{record['stage']}.wall_seconds": float(record["wall_seconds"])}
+
+
+def trend_points(record: Mapping[str, Any], epoch: int) -> list[Point]:
+    """List what an epoch's evaluation adds to the trend of its run, at the epoch."""
+    time_ms = milliseconds(record["started"])
+    measured = record["measurements"]
+    return [
+        Point(name, measured[name], time_ms, epoch)
+        for name in TREND_METRICS
+        if measured.get(name) is not None
+    ]
 
 
 def params(settings: Mapping[str, Any]) -> dict[str, str]:

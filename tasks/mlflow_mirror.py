@@ -31,6 +31,7 @@ from tasks.mirror_log import (
     result_metrics,
     step_points,
     system_points,
+    trend_points,
 )
 from tasks.mirror_state import Sent
 from tasks.run_record import Run, find_run
@@ -139,6 +140,8 @@ class Mirror:
         points = [Point(key, value, end_ms, 0) for key, value in results.items()]
         self._log(run_id, points=points)
         self._log(self.sent.run_id, points=points)
+        if trend := self.run.plan()["request"].get("trend"):
+            self._send_trend(trend, record)
         for owner in (run_id, self.sent.run_id):
             self.client.log_inputs(owner, _datasets(record["recipe"]["inputs"]))
         for path in self._stage_files(stage):
@@ -148,6 +151,22 @@ class Mirror:
         status = "FAILED" if record["outcome"] == "failed" else "FINISHED"
         self.client.set_terminated(run_id, status, end_ms)
         self.sent.finished_stages.append(stage)
+
+    def _send_trend(self, trend: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+        """Add an epoch's evaluation to the one run that shows those of all epochs."""
+        tag, name = "assay.trend", str(trend["run"])
+        experiment = self.sent.experiment_id
+        with locked(places.mlflow_lock(), what="the MLflow database", wait=True):
+            found = self.client.search_runs([experiment], f"tags.`{tag}` = '{name}'", max_results=1)
+            start_ms = milliseconds(record["started"])
+            run_id = (
+                str(found[0].info.run_id)
+                if found
+                else self._create(f"{name}: epochs", start_ms, {tag: name})
+            )
+        self._log(run_id, points=trend_points(record, trend["epoch"]))
+        # It has no end of its own, and should not look as if it ran.
+        self.client.set_terminated(run_id, "FINISHED")
 
     def _stage_files(self, stage: str) -> list[Path]:
         extras = {

@@ -1,7 +1,7 @@
 """What an evaluation scores: the best snapshot of a training, a checkpoint, or a model's files."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from evidence.canonical import digest, file_sha256
 from evidence.refs import CheckpointRef, TrainingRef, parse_ref
 from model.apr_file import open_apr
 from model.apr_model import TOKENIZER_DIGEST_KEY, read_model
+from model.gguf_model import read_gguf_model
 from model.hugging_face import read_directory
 from model.llama import Llama, LlamaSettings
 from model.train_settings import TrainSettings
@@ -22,6 +23,10 @@ from tasks.store import Artefact, Store, open_store
 from tasks.train_measure import SETTINGS
 
 TOKENIZER, CONFIG = "tokenizer.json", "config.json"
+READERS: dict[str, Callable[[Path], tuple[LlamaSettings, dict[str, Tensor]]]] = {
+    ".apr": read_model,
+    ".gguf": read_gguf_model,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +34,7 @@ class OpenModel:
     """A model that is ready to be read, and what is known of it."""
 
     path: Path
-    "An `.apr` file or a Hugging Face directory."
+    "A file of one of the `READERS`, or a Hugging Face directory."
     tokenizer_sha256: str
     document_masking: bool
     "Whether documents of a row were kept apart in its training."
@@ -57,7 +62,7 @@ class OpenModel:
             "epoch": self.epoch,
             "recorded_val_loss": self.recorded_val_loss,
             "document_masking": self.document_masking,
-            "weights_sha256": _weights_sha256(self.path),
+            "model_sha256": _model_sha256(self.path),
         }
 
 
@@ -109,20 +114,20 @@ class ScoredCheckpoint:
         """
         sealed = store.open(self.ref)
         content = sealed.index["content"]
-        training = store.open(parse_ref(content["training"])).directory
+        training = content.get("training")
         return OpenModel(
             path=sealed.directory / APR,
             tokenizer_sha256=file_sha256(sealed.directory / TOKENIZER),
-            document_masking=train_settings(training).document_masking,
-            training=content["training"],
+            document_masking=training is not None and _kept_apart(store, training),
+            training=training,
             checkpoint=str(self.ref),
-            epoch=content["epoch"],
+            epoch=content.get("epoch"),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredFiles:
-    """An `.apr` file, a snapshot's among them, or a Hugging Face directory."""
+    """A file of one of the `READERS`, a snapshot's among them, or a Hugging Face directory."""
 
     path: Path
     sha256: str
@@ -138,7 +143,10 @@ class ScoredFiles:
         return {"model": f"sha256:{self.sha256}"}
 
     def open(self, store: Store) -> OpenModel:  # noqa: ARG002  # others need it
-        """Look what is known of the model; of one from elsewhere that is little."""
+        """Look what is known of the model; of one from elsewhere that is little.
+
+        Raises: UnknownModelError.
+        """
         snapshot = Snapshot(self.path.parent, self.path.stem)
         if self.path.is_file() and snapshot.record.is_file():
             return _of_snapshot(snapshot, None)
@@ -163,10 +171,11 @@ def scored(text: str) -> Scored:
     if (path / APR).is_file():
         path /= APR
     is_directory = all((path / name).is_file() for name in (CONFIG, TOKENIZER))
-    if not is_directory and not (path.is_file() and path.suffix == ".apr"):
-        expected = f"a ref, an .apr file, or a directory with {APR} or {CONFIG} and {TOKENIZER}"
+    if not is_directory and not (path.is_file() and path.suffix in READERS):
+        files = " or ".join(READERS)
+        expected = f"a ref, a {files} file, or a directory with {APR} or {CONFIG} and {TOKENIZER}"
         raise UnknownModelError(path.absolute(), expected)
-    return ScoredFiles(path.absolute(), _weights_sha256(path))
+    return ScoredFiles(path.absolute(), _model_sha256(path))
 
 
 def best_snapshot(training: Artefact) -> Snapshot:
@@ -182,6 +191,11 @@ def train_settings(training: Path) -> TrainSettings:
     return TrainSettings(**settings["train"])
 
 
+def _kept_apart(store: Store, training: str) -> bool:
+    directory = store.open(parse_ref(training)).directory
+    return train_settings(directory).document_masking
+
+
 def _of_snapshot(snapshot: Snapshot, training: str | None) -> OpenModel:
     settings = train_settings(snapshot.directory.parent)
     return OpenModel(
@@ -195,10 +209,10 @@ def _of_snapshot(snapshot: Snapshot, training: str | None) -> OpenModel:
 
 
 def _read(path: Path) -> tuple[LlamaSettings, Mapping[str, Tensor]]:
-    return read_directory(path) if path.is_dir() else read_model(path)
+    return read_directory(path) if path.is_dir() else READERS[path.suffix](path)
 
 
-def _weights_sha256(path: Path) -> str:
+def _model_sha256(path: Path) -> str:
     """Digest what decides about a model: a file, or those that transformers reads."""
     if path.is_file():
         return file_sha256(path)
@@ -207,6 +221,10 @@ def _weights_sha256(path: Path) -> str:
 
 
 def _tokenizer_sha256(path: Path) -> str:
-    if path.is_dir():
-        return file_sha256(path / TOKENIZER)
+    """Digest the tokenizer: as an `.apr` file says, or that in the directory of other files."""
+    if path.suffix != ".apr":
+        beside = (path if path.is_dir() else path.parent) / TOKENIZER
+        if not beside.is_file():
+            raise UnknownModelError(path, f"beside the {TOKENIZER} that it was trained with")
+        return file_sha256(beside)
     return str(open_apr(path).metadata.get(TOKENIZER_DIGEST_KEY, "not named"))

@@ -24,6 +24,7 @@ from tasks.progress import ProgressArtifact, progress_bars
 from tasks.rank_processes import run_ranks
 from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
+from tasks.snapshot_events import SnapshotEvents
 from tasks.snapshots import best_record, complete_snapshots
 from tasks.stage import perform
 from tasks.store import Artefact, open_store
@@ -54,8 +55,11 @@ def train_task(
         made_with = {"shards": str(shards), "context_length": index.context_length}
         (directory / SETTINGS).write_bytes(pretty({**recipe_settings, **made_with}))
         job = _job(directory, artefact, model, settings, thresholds, runtime)
+        events = SnapshotEvents(run, directory)
         with progress_bars() as bars:
-            run_ranks(job, _Progress(directory, settings.num_steps, bars).show)
+            progress = _Progress(directory, settings.num_steps, bars, events)
+            run_ranks(job, progress.show)
+            progress.show()
         return _index(directory, settings)
 
     done = perform(
@@ -101,12 +105,18 @@ def _job(
 
 
 class _Progress:
-    """Shows the steps that the worker has logged since the last look."""
+    """Shows the steps that the worker has logged, and tells of snapshots, since the last look."""
 
-    def __init__(self, directory: Path, num_steps: int, bars: Callable[[str, int, int], None]):
+    def __init__(
+        self,
+        directory: Path,
+        num_steps: int,
+        bars: Callable[[str, int, int], None],
+        events: SnapshotEvents,
+    ) -> None:
         self._tail = LogTail(directory / TRAIN_LOG)
         self._num_steps = num_steps
-        self._bars = bars
+        self._bars, self._events = bars, events
         self._artifact = ProgressArtifact("train-progress", f"training steps of {num_steps}")
 
     def show(self) -> None:
@@ -114,6 +124,7 @@ class _Progress:
         for row in self._tail.rows():
             self._bars(f"train, loss {row['train_loss']:.3f}", row["step"], self._num_steps)
             self._artifact.show(row["step"], self._num_steps)
+        self._events.look()
 
 
 def _index(directory: Path, settings: TrainSettings) -> dict[str, Any]:

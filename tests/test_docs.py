@@ -4,6 +4,7 @@ import re
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import typer.main
 import yaml
@@ -12,6 +13,7 @@ from evidence.records import STAGES
 from flows import exit_codes
 from flows.cli import app
 from flows.settings import preset_names
+from tasks.snapshot_events import EVENT
 from tests.test_architecture import PROJECT
 
 README = (PROJECT / "README.md").read_text()
@@ -84,14 +86,20 @@ def test_the_transcript_has_the_columns_and_the_stages_of_a_run() -> None:
 
 def test_the_deployments_name_a_flow_that_exists_and_its_parameters() -> None:
     from flows.pipeline import pipeline
+    from flows.snapshots import snapshot_flow
 
+    flows: dict[str, Any] = {"pipeline": pipeline, "snapshot_flow": snapshot_flow}
     declared = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
-    assert sorted(each["name"] for each in declared) == ["manual", "nightly"]
+    assert sorted(each["name"] for each in declared) == ["epochs", "manual", "nightly"]
     for each in declared:
         path, _, flow = each["entrypoint"].partition(":")
         assert (PROJECT / path).is_file()
-        assert flow == "pipeline"
-        assert set(each["parameters"]) <= set(pipeline.parameters.properties)
+        given = set(each.get("parameters", ()))
+        for trigger in each.get("triggers", ()):
+            assert trigger["expect"] == [EVENT]
+            given |= set(trigger["parameters"])
+        assert given
+        assert given <= set(flows[flow].parameters.properties)
 
 
 def test_the_container_files_agree_with_the_project() -> None:

@@ -91,6 +91,16 @@ def test_prefect_shows_six_named_task_runs_and_their_artifacts(first: Run) -> No
     assert {"gates", "evidence", "mlflow", "train-progress"} <= keys
 
 
+def test_prefect_is_told_of_every_epochs_snapshot(first: Run) -> None:
+    from prefect.client.orchestration import get_client
+
+    wanted = {"filter": {"event": {"name": ["assay.snapshot"]}}}
+    with get_client(sync_client=True) as client:
+        events = client._client.post("/events/filter", json=wanted).json()["events"]
+    told = {(each["payload"]["run"], each["payload"]["snapshot"]) for each in events}
+    assert {(first.name, "epoch-000"), (first.name, "epoch-001")} <= told
+
+
 def test_a_second_run_reuses_every_stage_and_says_from_which_run(pipeline: Any, first: Run) -> None:
     again = find_run(pipeline("walk", "smoke", TINY).evidence)
     assert again.name == f"{first.name}-2"

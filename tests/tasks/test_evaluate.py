@@ -17,7 +17,9 @@ from data.shard import ShardsIndex
 from evidence.errors import WrongRefError
 from evidence.refs import EvaluationRef
 from flows.exit_codes import exit_code
+from model.apr_model import read_model
 from model.errors import WrongSettingError
+from model.gguf_model import FileType, write_gguf_model
 from model.loss_statistics import LossCounter
 from tasks import validation as validation_module
 from tasks.errors import NotFoundError
@@ -73,7 +75,7 @@ def test_a_checkpoint_its_directory_and_a_snapshot_score_what_the_training_score
         for name in ("val_loss", "val_loss_standard_error", "val_bits_per_byte", "val_tokens"):
             assert found[name] == expected[name], (model, name)
     assert found["recorded_val_loss"] == expected["recorded_val_loss"]
-    assert found["weights_sha256"] == expected["weights_sha256"]
+    assert found["model_sha256"] == expected["model_sha256"]
 
 
 def test_a_hugging_face_directory_from_elsewhere_is_scored(
@@ -86,6 +88,34 @@ def test_a_hugging_face_directory_from_elsewhere_is_scored(
     assert found["val_loss"] == measured(copied, copied.refs.evaluation)["val_loss"]
     assert "reload_drift" not in found
     assert "epoch" not in found
+
+
+def test_a_quantised_file_is_scored_beside_the_model_that_it_was_made_of(
+    copied: Finished, tmp_path: Path
+) -> None:
+    bundle = copied.store.open(copied.refs.checkpoint).directory
+    llama, tensors = read_model(bundle / "model.apr")
+    tokenizer_json = (bundle / "tokenizer.json").read_text()
+    (tmp_path / "tokenizer.json").write_text(tokenizer_json)
+    names = {}
+    for kind in ("F32", "Q8_0"):
+        path = tmp_path / f"{kind}.gguf"
+        write_gguf_model(path, llama, tensors, tokenizer_json=tokenizer_json,
+                         file_type=FileType[kind], provenance={})  # fmt: skip
+        names[kind] = str(evaluated(copied, str(path)))
+    found = [str(copied.refs.checkpoint), names["F32"], names["Q8_0"]]
+    same, rounded = difference_rows([find_evaluation(name) for name in found])
+    assert same["nats"] == 0
+    assert same["comparable"] == rounded["comparable"] == "same data"
+    assert 0 < abs(rounded["nats"]) < 0.01
+
+
+def test_a_file_whose_tokenizer_is_not_known_is_refused(copied: Finished, tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(UnknownModelError) as caught:
+        evaluated(copied, str(tmp_path / "model.gguf"))
+    assert caught.value.path == tmp_path / "model.gguf"
+    assert caught.value.expected.startswith("beside the tokenizer.json")
 
 
 def test_what_is_no_model_is_refused(reading: Finished, tmp_path: Path) -> None:
@@ -200,7 +230,7 @@ def test_the_record_names_the_digests_of_all_that_was_scored(reading: Finished) 
     record = json.loads((reading.run.directory / "evaluate.metadata.json").read_text())
     found = record["measurements"]
     weights = best_snapshot(reading.training).weights
-    assert found["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert found["model_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert record["recipe"]["inputs"] == {
         "training": str(reading.refs.training),
         "shards": str(reading.refs.shards),

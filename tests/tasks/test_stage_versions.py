@@ -100,7 +100,7 @@ def test_what_an_evaluation_holds_belongs_to_its_version(finished: Finished) -> 
         "epoch",
         "recorded_val_loss",
         "document_masking",
-        "weights_sha256",
+        "model_sha256",
         "shards",
         "rows",
         "all_rows",

@@ -1,0 +1,52 @@
+"""Evaluate one snapshot of a run, as soon as it is there: started by the event that tells of it."""
+
+from prefect import flow
+
+from evidence.refs import ShardsRef, parse_ref
+from flows.run import Finished, recorded
+from flows.settings import planned_settings
+from tasks.errors import NotFoundError
+from tasks.evaluate import evaluate_task
+from tasks.live import training_directory
+from tasks.run_record import Run, find_run
+from tasks.scored_model import scored
+from tasks.snapshots import SNAPSHOTS, Snapshot
+
+
+@flow(name="snapshot", flow_run_name="{run}: evaluate {snapshot}", persist_result=False)
+def snapshot_flow(run: str, snapshot: str, overrides: tuple[str, ...] = ()) -> Finished:
+    """Score a snapshot by the settings of its run, as a run of its own.
+
+    Args:
+        run: The run that trains, or has trained.
+        snapshot: Its snapshot, such as `epoch-003`.
+        overrides: Settings that differ from the run's, each as `section.key=value`.
+    """
+    trained = find_run(run)
+    found = _find(trained, snapshot)
+    settings, record = planned_settings(trained.plan(), overrides), found.read()
+    model, shards = scored(str(found.weights)), ShardsRef(parse_ref(record["shards"]).digest)
+    trend = {"run": trained.name, "epoch": found.epoch}
+    request = {"flow": "snapshot", "overrides": list(overrides), "trend": trend, **model.inputs}
+    return recorded(
+        f"{trained.name}-{snapshot}",
+        settings,
+        request,
+        lambda own: evaluate_task(
+            own, model, shards, settings.evaluate, settings.thresholds, settings.runtime
+        ),
+    )
+
+
+def _find(run: Run, name: str) -> Snapshot:
+    """Find a snapshot where the training is now: it moves into the store at its end.
+
+    Raises: NotFoundError.
+    """
+    training = training_directory(run)
+    where = str(run.directory if training is None else training)
+    if training is not None:
+        found = Snapshot(training / SNAPSHOTS, name)
+        if found.record.is_file():
+            return found
+    raise NotFoundError(f"snapshot {name}", where)
