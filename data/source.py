@@ -16,16 +16,26 @@ from data.fetch import Fetching, FetchJob
 from data.source_bucket import BucketPlace
 from data.source_directory import DirectorySource
 from data.source_hub import PREFIX, hub_place
-from data.source_places import Place, local_place, pin
+from data.source_packages import PackagesPlace, packages_place
+from data.source_places import LocalPlace, Place, local_place, pin
 from data.source_tables import TableSource
 from data.stack_v2 import open_stack_v2
 
-Kind = Literal["python-stdlib", "directory", "jsonl", "parquet", "the-stack-v2", "the-stack-v3"]
+Kind = Literal[
+    "python-stdlib",
+    "python-packages",
+    "directory",
+    "jsonl",
+    "parquet",
+    "the-stack-v2",
+    "the-stack-v3",
+]
 FILES = frozenset({"licence", "unit_bytes"})
 TABLES = frozenset({"licence", "text_column", "licence_column", "path_column", "repository_column"})
 STACK_V2 = frozenset({"language", "unit_bytes", "contents", "max_blob_bytes", "max_missing_share"})
 MEANT = {
     "python-stdlib": FILES,
+    "python-packages": FILES,
     "directory": FILES | {"path"},
     "jsonl": TABLES | {"path", "revision", "anonymous"},
     "parquet": TABLES | {"path", "revision", "anonymous"},
@@ -73,7 +83,7 @@ class SourceSettings:
     kind: Kind
     path: str
     """A local path, `s3://bucket/prefix` or `hf://datasets/<repository>/<folder>`; a directory must
-    be local, and `python-stdlib` knows its own."""
+    be local, and what Python itself has needs none."""
     revision: str
     """The commit of a dataset on the hub; elsewhere empty."""
     anonymous: bool
@@ -157,8 +167,8 @@ def open_source(settings: SourceSettings, *, fetching: Fetching) -> Source:
     Raises: MissingSourceError, EmptySourceError, UnnameableFileError, and for tables and what is
         elsewhere the errors of data.source_errors.
     """
-    if settings.kind in ("python-stdlib", "directory"):
-        return _open_directory(settings)
+    if settings.kind in ("python-stdlib", "python-packages", "directory"):
+        return _open_files(settings)
     place = _place(settings, fetching)
     files = pin(place, settings.include, settings.exclude)
     if settings.kind == "the-stack-v2":
@@ -183,13 +193,20 @@ def open_source(settings: SourceSettings, *, fetching: Fetching) -> Source:
     )
 
 
-def _open_directory(settings: SourceSettings) -> DirectorySource:
+def _open_files(settings: SourceSettings) -> DirectorySource:
+    place = _files_place(settings)
+    files = pin(place, settings.include, settings.exclude)
+    return DirectorySource(place, files, settings.licence, settings.unit_bytes)
+
+
+def _files_place(settings: SourceSettings) -> LocalPlace | PackagesPlace:
+    if settings.kind == "python-packages":
+        return packages_place()
     stdlib = settings.kind == "python-stdlib"
     root = Path(sysconfig.get_path("stdlib") if stdlib else settings.path)
     if not root.is_dir():
         raise MissingSourceError(root)
-    files = pin(local_place(root), settings.include, settings.exclude)
-    return DirectorySource(root, files, settings.licence, settings.unit_bytes)
+    return local_place(root)
 
 
 def _place(settings: SourceSettings, fetching: Fetching) -> Place:

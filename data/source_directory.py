@@ -1,4 +1,4 @@
-"""A directory of source files as a source: every file is a candidate."""
+"""Source files of this machine as a source: every file is a candidate."""
 
 import hashlib
 from collections.abc import Iterator
@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from data.candidates import BATCH_BYTES, CANDIDATES, SourceFile, SourceUnit
 from data.errors import ChangedSourceError
-from data.source_places import pins_sha256
+from data.source_packages import PackagesPlace
+from data.source_places import LocalPlace, pins_sha256
 from data.units import Unit
 
 
@@ -17,7 +18,7 @@ from data.units import Unit
 class DirectorySource:
     """Files in path order, some of them a unit."""
 
-    root: Path
+    place: LocalPlace | PackagesPlace
     files: tuple[SourceFile, ...]
     licence: str
     unit_bytes: int
@@ -72,7 +73,7 @@ class DirectorySource:
                 start, num_bytes = stop, 0
 
     def _content(self, file: SourceFile) -> bytes:
-        path = self.root / file.path
+        path = self.place.local(file.path, Path())
         content = path.read_bytes() if path.is_file() else b""
         found = hashlib.sha256(content).hexdigest()
         if found != file.sha256:
@@ -83,11 +84,14 @@ class DirectorySource:
         self, start: int, files: tuple[SourceFile, ...], contents: list[bytes]
     ) -> pa.RecordBatch:
         num = len(files)
-        licences = [self.licence] if self.licence else []
+        origins = [self.place.origin(file.path) for file in files]
+        default = (self.licence,) if self.licence else ()
         columns = {
             "row": range(start, start + num),
             "path": [file.path for file in files],
-            "licences": [licences] * num,
+            "repository": [origin.repository for origin in origins],
+            "revision": [origin.revision for origin in origins],
+            "licences": [origin.licences or default for origin in origins],
             "is_vendored": [False] * num,
             "is_generated": [False] * num,
             "encoding": ["utf-8"] * num,

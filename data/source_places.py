@@ -40,6 +40,15 @@ class Listed:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a place knows of a file beside its content; empty where it does not."""
+
+    repository: str = ""
+    revision: str = ""
+    licences: tuple[str, ...] = ()
+
+
 class Place(Protocol):
     """What every place offers; picklable, and without an open connection."""
 
@@ -152,6 +161,11 @@ class LocalPlace:
         """Return the file's own path."""
         del directory
         return self.root / path
+
+    def origin(self, path: str) -> Origin:
+        """Nothing: it is a file among others."""
+        del path
+        return Origin()
 
 
 def local_place(path: Path) -> LocalPlace:

@@ -52,6 +52,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     task_errors.UnitFailedError: UNEXPECTED,
     task_errors.MirrorError: NETWORK,
     task_errors.DeviceUnavailableError: NOT_AVAILABLE,
+    task_errors.CompilerMissingError: NOT_AVAILABLE,
     task_errors.PreflightError: VALIDATION_FAILED,
     evaluate_errors.DifferentTokenizerError: VALIDATION_FAILED,
     evaluate_errors.UnknownModelError: NOT_FOUND,

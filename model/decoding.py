@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.llama import Layer, Llama, LlamaSettings
+from model.llama import Layer, Llama, rope_tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,9 @@ class CachedLlama:
         shape = (num_rows, self.settings.num_kv_heads, num_positions, self.settings.head_size)
         self._keys = [self._embedding_VD.new_zeros(shape) for _ in self._layers]
         self._values = [torch.zeros_like(keys) for keys in self._keys]
-        angles = _angles(self.settings, num_positions, self.device)
-        self._cos_SH, self._sin_SH = (each.to(self._embedding_VD.dtype) for each in angles)
+        head_size, theta = self.settings.head_size, self.settings.rope_theta
+        tables = rope_tables(head_size, theta, num_positions, self.device)
+        self._cos_SH, self._sin_SH = (each.to(self._embedding_VD.dtype) for each in tables)
 
     @property
     def device(self) -> torch.device:
@@ -179,13 +180,3 @@ def _laid_out(weight: Tensor) -> Tensor:
     """
     is_faster = weight.device.type == "cpu" and weight.dtype == torch.float32
     return weight.t().contiguous().t() if is_faster else weight
-
-
-def _angles(
-    settings: LlamaSettings, num_positions: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Return cosines and signed sines of every position. Shapes: (S, H) each."""
-    pairs = torch.arange(0, settings.head_size, 2, dtype=torch.float32, device=device)
-    frequencies = 1.0 / settings.rope_theta ** (pairs / settings.head_size)
-    angles = torch.arange(num_positions, dtype=torch.float32, device=device)[:, None] * frequencies
-    return angles.cos().repeat(1, 2), torch.cat((-angles.sin(), angles.sin()), dim=-1)

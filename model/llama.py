@@ -98,7 +98,7 @@ class Rope(nn.Module):
 
     def forward(self, x_BNTH: Tensor, positions_BT: Tensor | None = None) -> Tensor:
         """Rotate every position as its number says, or positions 0, 1, ... where none is given."""
-        cos, sin = self._angles(x_BNTH.shape[-2], x_BNTH.device)
+        cos, sin = rope_tables(self.head_size, self.theta, x_BNTH.shape[-2], x_BNTH.device)
         if positions_BT is not None:
             cos, sin = cos[positions_BT][:, None], sin[positions_BT][:, None]
         # Swapping the halves and negating half of the sines equals concatenating (-high, low) to
@@ -106,12 +106,19 @@ class Rope(nn.Module):
         swapped_BNTH = x_BNTH.roll(self.head_size // 2, -1)
         return x_BNTH * cos.to(x_BNTH.dtype) + swapped_BNTH * sin.to(x_BNTH.dtype)
 
-    def _angles(self, num_positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        pairs = torch.arange(0, self.head_size, 2, dtype=torch.float32, device=device)
-        frequencies = 1.0 / self.theta ** (pairs / self.head_size)
-        positions = torch.arange(num_positions, dtype=torch.float32, device=device)
-        angles = positions[:, None] * frequencies
-        return angles.cos().repeat(1, 2), torch.cat((-angles.sin(), angles.sin()), dim=-1)
+
+def rope_tables(
+    head_size: int, theta: float, num_positions: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return the cosines, and the sines with the signs of the first half turned.
+
+    Shapes: (T, H), (T, H).
+    """
+    pairs = torch.arange(0, head_size, 2, dtype=torch.float32, device=device)
+    frequencies = 1.0 / theta ** (pairs / head_size)
+    positions = torch.arange(num_positions, dtype=torch.float32, device=device)
+    angles = positions[:, None] * frequencies
+    return angles.cos().repeat(1, 2), torch.cat((-angles.sin(), angles.sin()), dim=-1)
 
 
 class CausalAttention(nn.Module):

@@ -10,36 +10,63 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from model.fast_llama import FastLlama
+from model.head_loss import COMPARED_AT_ONCE, positions_at_a_time
 from model.llama import Llama
 from model.loss import row_losses
+from model.precision import Precision, product_dtype
 
 
-def row_bytes(
-    model: Llama, context_length: int, *, learning: bool, document_end: int | None
-) -> int:
-    """Measure by how much two rows take more than one.
+def scored_row_bytes(model: Llama, context_length: int, document_end: int | None) -> int:
+    """Measure by how much two rows take more than one while they are scored.
 
-    On a GPU it is the peak of what is allocated. On the CPU nothing says what that was: there it is
-    what the backward pass keeps, and once more the logits, whose gradient is the largest.
+    On the CPU nothing says what the peak was: there it is taken for the scores of all tokens.
     """
     device = next(model.parameters()).device
-    measure = _on_gpu if device.type == "cuda" else _on_cpu
-    run = partial(_run, model, context_length, document_end, learning=learning)
-    one, two = (measure(partial(run, rows)) for rows in (1, 2))
-    logits_bytes = context_length * model.settings.vocab_size * torch.float32.itemsize
-    return two - one + (0 if device.type == "cuda" else logits_bytes)
+    if device.type == "cpu":
+        return context_length * model.settings.vocab_size * torch.float32.itemsize
+
+    def run(num_rows: int) -> None:
+        with torch.inference_mode():
+            row_losses(model, _rows(num_rows, context_length, device), document_end)
+
+    return _on_gpu(partial(run, 2)) - _on_gpu(partial(run, 1))
 
 
-def _run(
-    model: Llama, context_length: int, document_end: int | None, num_rows: int, *, learning: bool
-) -> None:
+def learnt_row_bytes(
+    model: Llama, context_length: int, document_end: int | None, precision: Precision
+) -> int:
+    """Measure by how much two rows take more than one while they are learnt from.
+
+    On the CPU nothing says what the peak was: there it is taken for what the backward pass keeps.
+    Compiled code keeps less than what is measured here.
+    """
+    passes = FastLlama(model, product_dtype(precision), compiled=False)
+    passes.refresh()
     device = next(model.parameters()).device
-    ids_BS = torch.zeros((num_rows, context_length + 1), dtype=torch.int64, device=device)
-    with torch.set_grad_enabled(learning):
-        loss = row_losses(model, ids_BS, document_end).sum()
-        if learning:
-            # Not `backward`: whoever exchanges gradients between ranks would take part.
-            torch.autograd.grad(loss, list(model.parameters()))
+    measure = _on_gpu if device.type == "cuda" else _on_cpu
+    weights = [weight for weight in passes.parameters() if weight is not passes.head]
+
+    def run(num_rows: int) -> None:
+        inputs_BT = _rows(num_rows, context_length, device)[:, :-1]
+        states_BTD = passes.states(inputs_BT, document_end)
+        # Not `backward`: it would hand gradients over to the model.
+        torch.autograd.grad(states_BTD.sum(), weights)
+
+    return measure(partial(run, 2)) - measure(partial(run, 1))
+
+
+def step_bytes(model: Llama, precision: Precision) -> int:
+    """Say what a step takes however few rows it runs at a time: weights copied, scores compared."""
+    dtype = product_dtype(precision)
+    copied = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
+    device = next(model.parameters()).device
+    num_scores = positions_at_a_time(model.settings.vocab_size, device) * model.settings.vocab_size
+    return copied + num_scores * (dtype.itemsize + COMPARED_AT_ONCE * torch.float32.itemsize)
+
+
+def _rows(num_rows: int, context_length: int, device: torch.device) -> Tensor:
+    return torch.zeros((num_rows, context_length + 1), dtype=torch.int64, device=device)
 
 
 def _on_gpu(work: Callable[[], None]) -> int:

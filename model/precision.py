@@ -6,37 +6,16 @@ is mostly rounded away.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
 
 Precision = Literal["float32", "tfloat32", "bfloat16"]
 
 
-class InBfloat16(nn.Module):
-    """Run a model on bfloat16 copies of its weights; gradients reach the weights themselves.
-
-    Precision: gradients are summed over micro-batches in the dtype of the weights. Norms and losses
-        stay as wide as the model makes them.
-    Source: Micikevicius et al. 2018, arXiv:1710.03740, section 3.1 (master weights).
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.inner = model
-
-    def forward(self, *inputs: Any) -> Tensor:
-        """Round the weights, run the model."""
-        rounded = {name: p.to(torch.bfloat16) for name, p in self.inner.named_parameters()}
-        found: Tensor = functional_call(self.inner, rounded, inputs)
-        return found
-
-
-def in_precision(model: nn.Module, precision: Precision) -> nn.Module:
-    """Return what runs the model in this precision."""
-    return InBfloat16(model) if precision == "bfloat16" else model
+def product_dtype(precision: Precision) -> torch.dtype:
+    """Return the dtype of what is multiplied."""
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from model.errors import WrongSettingError
-from model.precision import InBfloat16, Precision
+from model.precision import Precision
 
 Parallelism = Literal["ddp", "fsdp"]
 
@@ -38,10 +38,6 @@ class Ranks:
         """Move a model to where this rank computes; before its optimizer is made."""
         model.to(device)
 
-    def distribute(self, module: nn.Module) -> nn.Module:
-        """Return what runs the model and exchanges its gradients."""
-        return module
-
     def own(self, ids_BS: np.ndarray) -> np.ndarray:
         """Take this rank's rows of a global batch.
 
@@ -60,8 +56,8 @@ class Ranks:
         return values
 
     @contextmanager
-    def holding_gradients(self, module: nn.Module) -> Iterator[None]:  # noqa: ARG002
-        """Keep gradients on this rank: for all backward passes of a step but its last."""
+    def exchanging(self, passes: Any, *, last: bool) -> Iterator[None]:  # noqa: ARG002
+        """Add up gradients over all ranks in the last backward pass of a step, and not before."""
         yield
 
     def norm(self, of_own_part: Tensor) -> Tensor:
@@ -74,8 +70,8 @@ class Ranks:
 
     @property
     def loss_scale(self) -> int:
-        """By what to multiply a loss before its backward pass, as gradients are averaged."""
-        return self.size
+        """By what to multiply a loss before its backward pass: some exchanges take the mean."""
+        return 1
 
 
 class RankGroup(Ranks):
@@ -93,26 +89,17 @@ class RankGroup(Ranks):
         self.backend = dist.get_backend()
         self.waiting = waiting
         """Held while this rank can only wait for others."""
-        self._wrapped: dict[nn.Module, nn.Module] = {}
 
     def place(self, model: nn.Module, device: torch.device | str, precision: Precision) -> None:
-        """Move a model to where this rank computes, and keep only a part of it under FSDP."""
+        """Move a model to where this rank computes, and keep only a part of it under FSDP.
+
+        All ranks hold the weights of the first afterwards.
+        """
         model.to(device)
+        for parameter in model.parameters():
+            dist.broadcast(parameter.detach(), 0)
         if self.parallelism == "fsdp":
             shard(model, torch.bfloat16 if precision == "bfloat16" else torch.float32)
-
-    def distribute(self, module: nn.Module) -> nn.Module:
-        """Wrap for DDP; a sharded model exchanges by itself."""
-        model = module.inner if isinstance(module, InBfloat16) else module
-        if self.parallelism == "fsdp":
-            # It rounds its own weights, part by part.
-            return model
-        from torch.nn.parallel import DistributedDataParallel
-
-        if model not in self._wrapped:
-            # One at a time: each would exchange the gradients of the same weights.
-            self._wrapped = {model: DistributedDataParallel(module)}
-        return self._wrapped[model]
 
     def sum(self, values: Tensor) -> Tensor:
         """Add a vector over all ranks, and with it whether any was asked to stop."""
@@ -124,18 +111,26 @@ class RankGroup(Ranks):
         return both[:-1]
 
     @contextmanager
-    def holding_gradients(self, module: nn.Module) -> Iterator[None]:
-        """Keep gradients on this rank."""
-        held: Any = module
-        if self.parallelism == "ddp":
-            with held.no_sync():
-                yield
+    def exchanging(self, passes: Any, *, last: bool) -> Iterator[None]:
+        """Add up every gradient as soon as it is whole, while others are still being made."""
+        if self.parallelism == "fsdp":
+            passes.model.set_requires_gradient_sync(last)
+            yield
             return
-        held.set_requires_gradient_sync(False)
+        sums: list[Any] = []
+        if last:
+            passes.tell(lambda p: sums.append(dist.all_reduce(p.grad, async_op=True)))
         try:
             yield
         finally:
-            held.set_requires_gradient_sync(True)
+            passes.tell(None)
+        for each in sums:
+            each.wait()
+
+    @property
+    def loss_scale(self) -> int:
+        """By what to multiply a loss before its backward pass: FSDP takes the mean."""
+        return self.size if self.parallelism == "fsdp" else 1
 
     def norm(self, of_own_part: Tensor) -> Tensor:
         """Return the norm of all parameters, given that of what this rank holds of them."""

@@ -6,9 +6,11 @@ Shapes: B rows, T positions, S = T + 1 ids of a row, V vocabulary.
 import math
 import re
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from model.llama import Llama, LlamaSettings, planned_std
 from model.plain_llama import Array, Weights, plain_logits, plain_loss
 from model.ranks import whole
 
+T = TypeVar("T")
 SCORE_STD = 2.0
 """Of attention scores while a model is checked: neither all alike nor all but one negligible."""
 NUDGE = 1e-4
@@ -117,22 +120,34 @@ def _one_slope_error(
     ids_BS: NDArray[np.int64],
     generator: np.random.Generator,
 ) -> float:
-    nudges = {
-        name: widths[name] * (2.0 * generator.integers(0, 2, weight.shape, dtype=np.int8) - 1.0)
-        for name, weight in weights.items()
-    }
-    slope = sum(float((gradients[name] * nudge).sum()) for name, nudge in nudges.items())
-    losses = [
-        plain_loss(
-            {name: weights[name] + sign * nudge for name, nudge in nudges.items()},
-            model.settings,
-            ids_BS,
-        )
-        for sign in (1, -1)
-    ]
+    generators = dict(zip(weights, generator.spawn(len(weights)), strict=True))
+
+    def draw(name: str) -> NDArray[np.int8]:
+        return generators[name].choice(np.array([-1, 1], np.int8), weights[name].shape)
+
+    signs = dict(zip(weights, _each(draw, weights), strict=True))
+
+    def part_of_slope(name: str) -> float:
+        return widths[name] * float(np.vdot(gradients[name], signs[name].astype(np.float64)))
+
+    slope = sum(_each(part_of_slope, weights))
+    losses = []
+    for towards in (1, -1):
+
+        def nudged(name: str, towards: int = towards) -> Array:
+            return weights[name] + towards * widths[name] * signs[name]
+
+        moved = dict(zip(weights, _each(nudged, weights), strict=True))
+        losses.append(plain_loss(moved, model.settings, ids_BS))
     true_slope = (losses[0] - losses[1]) / 2
     usual = math.hypot(*(widths[name] * _norm(gradients[name]) for name in weights))
     return abs(true_slope - slope) / max(usual, abs(true_slope))
+
+
+def _each(work: Callable[[str], T], names: Iterable[str]) -> list[T]:
+    """Do what takes long for a large model for all its weights, some at a time."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        return list(threads.map(work, names))
 
 
 def _widths(weights: Weights, gradients: Weights, settings: LlamaSettings) -> dict[str, float]:

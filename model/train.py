@@ -13,20 +13,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from model.errors import LossSpikeError, NonFiniteError, StreamExhaustedError, WrongSettingError
-from model.loss import PADDING, row_losses
+from model.loss import PADDING
 from model.optimizer import read_learning_rate, set_learning_rate
-from model.precision import in_precision, matmul_precision
+from model.passes import Passes, passes_of
+from model.precision import matmul_precision
 from model.ranks import Ranks, own_part, whole
 from model.schedule import learning_rate
 from model.spikes import Spike, find_spike
 from model.train_settings import TrainSettings
 from model.training_state import TrainingState
 
-VERSION = 3
+VERSION = 4
 
 __all__ = [
     "VERSION",
@@ -93,6 +94,7 @@ def train(
     ranks: Ranks | None = None,
     *,
     document_end: int | None = None,
+    compiled: bool = False,
 ) -> Iterator[Report]:
     """Advance the state to the step budget, reporting every step and every epoch.
 
@@ -100,6 +102,7 @@ def train(
     `PADDING` may follow the last token of a row. After a spike that is answered with `rollback` the
     caller returns to an earlier state, keeping the cursor and the number of spikes. `document_end`
     is the id behind which a token sees nothing of its row, None where documents are not masked.
+    `compiled` says whether kernels are made for the model, which takes a while at first.
 
     Shapes: every batch (B, S).
     Raises: StreamExhaustedError, NonFiniteError, LossSpikeError, WrongSettingError; weights and
@@ -107,13 +110,13 @@ def train(
         that is not finite.
     """
     ranks = ranks or Ranks()
-    module = ranks.distribute(in_precision(state.model, settings.precision))
+    passes = passes_of(state.model, settings.precision, compiled=compiled)
     while state.step < settings.num_steps:
         ids_BS = next(batches, None)
         if ids_BS is None:
             raise StreamExhaustedError(state.step, settings.num_steps)
         with matmul_precision(settings.precision):
-            report = _step(state, ids_BS, settings, module, ranks, document_end)
+            report = _step(state, ids_BS, settings, passes, ranks, document_end)
         yield report
         if isinstance(report, StepReport):
             yield from _epoch_end(state.step, settings)
@@ -130,13 +133,13 @@ def _step(
     state: TrainingState,
     ids_BS: np.ndarray,
     settings: TrainSettings,
-    module: nn.Module,
+    passes: Passes,
     ranks: Ranks,
     document_end: int | None,
 ) -> StepReport | SpikeReport:
     _check(ids_BS, state, settings)
     num_targets = count_targets(ids_BS)
-    loss = accumulate(state, ids_BS, settings, module, ranks, document_end)
+    loss = accumulate(state, ids_BS, settings, passes, ranks, document_end)
     parameters = [p for p in state.model.parameters() if p.grad is not None]
     norm = whole(get_total_norm([p.grad for p in parameters if p.grad is not None]))
     # One transfer for both: each would wait for the device.
@@ -183,29 +186,24 @@ def accumulate(
     state: TrainingState,
     ids_BS: np.ndarray,
     settings: TrainSettings,
-    module: nn.Module,
+    passes: Passes,
     ranks: Ranks,
     document_end: int | None = None,
 ) -> Tensor:
     """Leave the gradients of the mean loss over all targets of the batch, and return that loss."""
-    num_targets = count_targets(ids_BS)
+    scale = ranks.loss_scale / count_targets(ids_BS)
     state.optimizer.zero_grad()
+    passes.refresh()
     device = next(state.model.parameters()).device
     own_BS = torch.from_numpy(ranks.own(ids_BS)).to(device)
-    *held, last = torch.split(own_BS, settings.micro_batch_rows)
+    micros = torch.split(own_BS, settings.micro_batch_rows)
     losses: list[Tensor] = []
-
-    def run(micro_BS: Tensor) -> None:
-        loss = row_losses(module, micro_BS, document_end).sum() / num_targets
-        torch.autograd.backward(loss * ranks.loss_scale)
-        losses.append(loss.detach())
-
-    if held:
-        with ranks.holding_gradients(module):
-            for micro_BS in held:
-                run(micro_BS)
-    run(last)
-    return ranks.sum(torch.stack(losses).sum(0, keepdim=True)).squeeze(0)
+    for number, micro_BS in enumerate(micros, start=1):
+        with ranks.exchanging(passes, last=number == len(micros)):
+            loss = passes(micro_BS, document_end, scale)
+            torch.autograd.backward(loss)
+            losses.append(loss.detach())
+    return ranks.sum(torch.stack(losses).sum(0, keepdim=True) / ranks.loss_scale).squeeze(0)
 
 
 def _require_finite(quantity: str, step: int, value: float) -> None:
@@ -253,13 +251,12 @@ def _answer(
     )
 
 
+@torch.no_grad()
 def _update(state: TrainingState, settings: TrainSettings, ranks: Ranks) -> float:
     """Let the optimizer move the weights, and measure how far it did."""
     set_learning_rate(state.optimizer, learning_rate(state.step + 1, settings))
-    before = _flat_weights(state.model)
+    parts = [own_part(parameter.detach()) for parameter in state.model.parameters()]
+    before = [part.clone() for part in parts]
     state.optimizer.step()
-    return float(ranks.norm(torch.linalg.vector_norm(_flat_weights(state.model).sub_(before))))
-
-
-def _flat_weights(model: nn.Module) -> Tensor:
-    return torch.cat([own_part(parameter.detach()).flatten() for parameter in model.parameters()])
+    torch._foreach_sub_(before, parts)
+    return float(ranks.norm(get_total_norm(before)))

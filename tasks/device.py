@@ -2,12 +2,13 @@
 
 import functools
 import os
+import shutil
 import sys
 
 import torch
 
 from model.errors import WrongSettingError
-from tasks.errors import DeviceUnavailableError
+from tasks.errors import CompilerMissingError, DeviceUnavailableError
 from tasks.runtime import RuntimeSettings
 
 
@@ -39,6 +40,27 @@ def _fall_back() -> str:
     """Take the CPU, and say so once: training on it by mistake costs days."""
     sys.stderr.write("warning: runtime.device is auto and no GPU answers: the CPU is taken\n")
     return "cpu"
+
+
+def is_compiled(runtime: RuntimeSettings) -> bool:
+    """Say whether kernels are made for the model, which takes a C++ compiler even on a GPU.
+
+    Raises: CompilerMissingError.
+    """
+    if runtime.compile == "off" or runtime.parallelism == "fsdp":
+        return False
+    has_compiler = bool(shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++"))
+    if runtime.compile == "on" and not has_compiler:
+        raise CompilerMissingError(os.environ.get("CXX", "g++"))
+    if choose_device(runtime) == "cpu":
+        return runtime.compile == "on"
+    return has_compiler or _do_without_compiler()
+
+
+@functools.cache
+def _do_without_compiler() -> bool:
+    sys.stderr.write("warning: no C++ compiler is found: training runs uncompiled, much slower\n")
+    return False
 
 
 def num_ranks(runtime: RuntimeSettings) -> int:

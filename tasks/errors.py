@@ -15,6 +15,7 @@ TaskError
 +-- SchedulerError         the cluster that makes units cannot be reached, or went away
 +-- BusyError              another process is doing the same work
 +-- DeviceUnavailableError a GPU that was asked for and does not answer
++-- CompilerMissingError  compiled kernels are asked for and nothing compiles
 +-- PreflightError         a model or a budget that the shards cannot serve
 +-- MirrorError            MLflow did not take a run's evidence
 +-- IsolationUnavailableError  generated code would run without walls here
@@ -221,6 +222,17 @@ class DeviceUnavailableError(TaskError):
 
     def __str__(self) -> str:
         return f"runtime.device is {self.device}, should be one of the {self.num_gpus} GPUs here"
+
+
+@dataclass(eq=False)
+class CompilerMissingError(TaskError):
+    """Compiled kernels are asked for, and there is no C++ compiler."""
+
+    program: str
+    hint = 'install one (Debian: apt install g++), or set runtime.compile to "off" or "auto"'
+
+    def __str__(self) -> str:
+        return f"runtime.compile is on and {self.program} is not found, should be a C++ compiler"
 
 
 @dataclass(eq=False)

@@ -6,7 +6,12 @@ import resource
 import psutil
 import torch
 
-from model.memory import promised_bytes, row_bytes
+from model.memory import (
+    learnt_row_bytes,
+    promised_bytes,
+    scored_row_bytes,
+    step_bytes,
+)
 from model.ranks import is_sharded
 from tasks.session import Session
 from tasks.train_errors import MemoryFullError
@@ -20,17 +25,16 @@ def memory_error(session: Session) -> MemoryFullError:
     device = next(state.model.parameters()).device
     state.optimizer.zero_grad()
     free = _free_bytes(device)
-    if learning and not state.step:
-        # Gradients and moments are not there yet, and will be.
-        free = max(0, free - promised_bytes(state.model))
+    if learning:
+        free -= step_bytes(state.model, job.train.precision)
+        # Gradients and moments are not there yet before the first step, and will be.
+        free -= 0 if state.step else promised_bytes(state.model)
+        free = max(0, free)
     of_a_row = fits = None
     if not is_sharded(state.model):
-        context = session.train_rows.row_tokens - 1
-        of_a_row = row_bytes(
-            state.model,
-            context,
-            learning=learning,
-            document_end=session.validation.document_end,
+        rows = (state.model, session.train_rows.row_tokens - 1, session.validation.document_end)
+        of_a_row = (
+            learnt_row_bytes(*rows, job.train.precision) if learning else scored_row_bytes(*rows)
         )
         # Rows are validated one by one: where one did not fit, none does.
         fits = free // of_a_row if learning else 0

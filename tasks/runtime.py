@@ -26,6 +26,8 @@ class RuntimeSettings:
     "What ranks hold: `ddp` all of the model each, `fsdp` a part of it each."
     deterministic: bool
     "The same bits again on a GPU, at some cost; on the CPU they are the same without it."
+    compile: Literal["auto", "on", "off"]
+    "Kernels made for the model at the start; `auto` where there are a GPU and a C++ compiler."
     start_timeout_seconds: float
     "Until the first step a rank must give a sign of life as often as this."
     step_timeout_seconds: float

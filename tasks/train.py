@@ -16,7 +16,7 @@ from evidence.records import SEAL
 from evidence.refs import ShardsRef, TrainingRef
 from model.llama import LlamaSettings
 from model.train import TrainSettings
-from tasks.device import choose_device, num_ranks, num_threads
+from tasks.device import choose_device, is_compiled, num_ranks, num_threads
 from tasks.live import announce
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.preflight import check_fits
@@ -99,6 +99,7 @@ def _job(
         num_ranks=num_ranks(runtime),
         parallelism=runtime.parallelism,
         deterministic=runtime.deterministic,
+        compiled=is_compiled(runtime),
         start_timeout_seconds=runtime.start_timeout_seconds,
         step_timeout_seconds=runtime.step_timeout_seconds,
     )

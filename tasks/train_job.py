@@ -32,6 +32,7 @@ class Job:
     num_ranks: int
     parallelism: Parallelism
     deterministic: bool
+    compiled: bool
     start_timeout_seconds: float
     step_timeout_seconds: float
 

@@ -127,6 +127,7 @@ def _begin(
         validation=validation.rows,
         device=torch.device(own_device(job)),
         ranks=ranks,
+        compiled=job.compiled,
     )
     start = {**look_around(state, job.train, places), **group_facts(job, ranks)}
     judge = None
@@ -189,6 +190,7 @@ def _follow(session: Session, stream: Iterator[np.ndarray[Any, Any]]) -> None:
             session.job.train,
             session.ranks,
             document_end=session.validation.document_end,
+            compiled=session.job.compiled,
         )
         for report in facts:
             now = time.perf_counter()

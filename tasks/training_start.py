@@ -19,8 +19,10 @@ from data.rows import Rows
 from data.shard import ShardsIndex
 from evidence.canonical import read_object
 from model.flops import peak_flops_per_second
+from model.loss import PADDING
+from model.passes import passes_of
 from model.plain_llama import Array
-from model.precision import in_precision, matmul_precision
+from model.precision import matmul_precision
 from model.ranks import Ranks
 from model.self_check import (
     attentive,
@@ -52,6 +54,7 @@ class Surroundings:
     validation: Rows
     device: torch.device
     ranks: Ranks
+    compiled: bool
 
 
 def look_around(
@@ -69,6 +72,7 @@ def look_around(
         "device": str(places.device),
         "device_name": device_name(places.device),
         "num_ranks": places.ranks.size,
+        "compiled": places.compiled,
         "fields": sorted(fields),
         "uniform_nats": baselines["uniform_nats"],
         "unigram_nats": baselines["unigram_nats"],
@@ -114,17 +118,30 @@ def _gradients(
 ) -> dict[str, Array]:
     """Run the loop's own forward and backward passes, and drop what they leave.
 
-    One row at a time: what is looked at is also how micro-batches add up. Twice: a gradient that
+    A row a micro-batch: what is looked at is also how micro-batches add up. Twice: a gradient that
     was not dropped in between has twice its size.
     """
     apart = replace(settings, micro_batch_rows=1)
-    module = places.ranks.distribute(in_precision(state.model, settings.precision))
+    if places.compiled:
+        apart = settings
+        ids_BS = _padded(ids_BS, settings.micro_batch_rows, places.index.context_length + 1)
+    passes = passes_of(state.model, settings.precision, compiled=places.compiled)
     with matmul_precision(settings.precision):
         for _ in range(2):
-            accumulate(state, ids_BS, apart, module, places.ranks)
+            accumulate(state, ids_BS, apart, passes, places.ranks)
     gradients = read_gradients(state.model)
     state.optimizer.zero_grad()
     return gradients
+
+
+def _padded(ids_BS: NDArray[np.int64], micro_rows: int, row_tokens: int) -> NDArray[np.int64]:
+    """Make every row the first of a micro-batch of full size, of which nothing else is a target.
+
+    Compiled code is made for one size: the one that trains is to be looked at.
+    """
+    full_MRS = np.full((len(ids_BS), micro_rows, row_tokens), PADDING)
+    full_MRS[:, 0, : ids_BS.shape[1]] = ids_BS
+    return full_MRS.reshape(-1, row_tokens)
 
 
 def _plain_rows(places: Surroundings) -> NDArray[np.int64]:

@@ -25,7 +25,8 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from model.flops import CONVENTION, peak_flops_per_second, training_flops_per_token
 from model.llama import LlamaSettings
 from model.optimizer import set_learning_rate
-from model.precision import in_precision, matmul_precision
+from model.passes import passes_of
+from model.precision import matmul_precision
 from model.ranks import Ranks
 from model.schedule import learning_rate
 from model.train import StepReport, TrainSettings, accumulate, train
@@ -35,6 +36,7 @@ from tasks.step_watch import FIELDS, StepPlan, StepWatch
 
 PRESETS = Path(__file__).parents[2] / "flows" / "presets"
 TURNS = 3
+COMPILED = torch.cuda.is_available()
 
 
 def batches(llama: LlamaSettings, settings: TrainSettings, context: int) -> Iterator[np.ndarray]:
@@ -45,10 +47,10 @@ def batches(llama: LlamaSettings, settings: TrainSettings, context: int) -> Iter
 
 def bare(state: TrainingState, stream: Iterator[np.ndarray], settings: TrainSettings) -> None:
     """Make the updates, and look at nothing."""
-    module = in_precision(state.model, settings.precision)
+    passes = passes_of(state.model, settings.precision, compiled=COMPILED)
     with matmul_precision(settings.precision):
         for step in range(1, settings.num_steps + 1):
-            accumulate(state, next(stream), settings, module, Ranks())
+            accumulate(state, next(stream), settings, passes, Ranks())
             parameters = list(state.model.parameters())
             norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
             clip_grads_with_norm_(parameters, settings.clip_norm, norm)
@@ -64,7 +66,7 @@ def measured(
     fields = sorted(FIELDS | sample().keys())
     plan = StepPlan(train=settings, context_length=context, uniform_nats=11.0)
     watch, last = StepWatch(plan, [{"cursor_rows": 0, "fields": fields}]), time.perf_counter()
-    for report in train(state, stream, settings):
+    for report in train(state, stream, settings, compiled=COMPILED):
         if isinstance(report, StepReport):
             now = time.perf_counter()
             row: dict[str, Any] = {

@@ -25,9 +25,10 @@ import numpy as np
 import torch
 
 from model.apr_file import open_apr, write_apr
+from model.fast_llama import FastLlama
 from model.llama import LlamaSettings, num_parameters
-from model.loss import row_losses
-from model.memory import row_bytes
+from model.memory import learnt_row_bytes, step_bytes
+from model.precision import product_dtype
 from model.ranks import RankGroup, Ranks
 from model.state_copy import Staging, StateCopy, require_same
 from model.train import StepReport, TrainSettings, train
@@ -279,17 +280,19 @@ def _measure_memory(work: Work) -> dict[str, float]:
     _, total = torch.cuda.mem_get_info()
     limit = int(MEMORY_SHARE * total)
     torch.cuda.set_per_process_memory_fraction(MEMORY_SHARE)
-    of_a_row = row_bytes(state.model, CONTEXT, learning=True, document_end=None)
+    of_a_row = learnt_row_bytes(state.model, CONTEXT, None, settings.precision)
     weights = sum(p.nbytes for p in state.model.parameters())
     # Gradients come back with the first rows.
-    fits = (limit - torch.cuda.memory_allocated() - weights) // of_a_row
+    needed = torch.cuda.memory_allocated() + weights + step_bytes(state.model, settings.precision)
+    fits = (limit - needed) // of_a_row
+    passes = FastLlama(state.model, product_dtype(settings.precision), compiled=False)
+    passes.refresh()
 
     def fit(num_rows: int) -> float:
         torch.cuda.empty_cache()
         ids_BS = torch.zeros((num_rows, CONTEXT + 1), dtype=torch.int64, device="cuda")
         try:
-            loss = row_losses(state.model, ids_BS, None).sum()
-            torch.autograd.grad(loss, list(state.model.parameters()))
+            torch.autograd.backward(passes(ids_BS, None, 1.0))
         except torch.OutOfMemoryError:
             return 0.0
         return 1.0

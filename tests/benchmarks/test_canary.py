@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
-from model.llama import Rope
+from model.fast_llama import FastLlama, Rotation
 from model.train_settings import TrainSettings
 from tests.benchmarks.canary import (
     NUM_STEPS,
@@ -18,7 +19,6 @@ from tests.benchmarks.canary import (
     small,
     their_losses,
 )
-from tests.model.test_oracle import interleaved
 
 ALLOWED = TOLERANCES["float32"]
 FEW_STEPS = 50
@@ -59,24 +59,30 @@ FAULTS: Faults = {
         "model.train.set_learning_rate", lambda _optimizer, _rate: None
     ),
     "another pairing of rotated channels": lambda patch: patch.setattr(
-        Rope, "forward", interleaved
+        "model.fast_llama._rotated", neighbours_rotated
     ),
     "micro-batches overwrite instead of adding up": lambda patch: patch.setattr(
-        "model.train.row_losses", _with_the_last_half_alone()
+        FastLlama, "forward", _with_the_last_half_alone()
     ),
 }
 
 
 def _with_the_last_half_alone() -> Callable[..., torch.Tensor]:
-    from model.loss import row_losses
+    calls, forward = iter(range(10**6)), FastLlama.forward
 
-    calls = iter(range(10**6))
-
-    def losses(*given: object) -> torch.Tensor:
-        found: torch.Tensor = row_losses(*given)  # type: ignore[arg-type]
+    def loss(*given: Any) -> torch.Tensor:
+        found = forward(*given)
         return found if next(calls) % 2 else found.detach().requires_grad_() * 1.0
 
-    return losses
+    return loss
+
+
+def neighbours_rotated(x_BTNH: torch.Tensor, rotation: Rotation) -> torch.Tensor:
+    """Rotate neighbouring channels instead of halves."""
+    half = x_BTNH.shape[-1] // 2
+    cos, sin = (each[..., -half:].repeat_interleave(2, -1) for each in rotation)
+    even, odd = x_BTNH[..., 0::2], x_BTNH[..., 1::2]
+    return x_BTNH * cos + torch.stack((-odd, even), -1).flatten(-2) * sin
 
 
 @pytest.mark.slow

@@ -86,6 +86,7 @@ def settings_of(kind: Any, path: Path | str, **changes: Any) -> SourceSettings:
     needed: dict[str, Any] = {
         "directory": {"unit_bytes": 1000},
         "python-stdlib": {"unit_bytes": 1000},
+        "python-packages": {"unit_bytes": 1000},
         "jsonl": {"text_column": "content"},
         "parquet": {"text_column": "content"},
         "the-stack-v2": {

@@ -18,7 +18,7 @@ from data.errors import (
 from data.globs import matcher
 from data.source import EMPTY, MEANT, open_source
 from data.source_directory import DirectorySource
-from data.source_places import walk
+from data.source_places import LocalPlace, walk
 from tests.data.sources import fetching_in, rows_of, settings_of
 
 PYTHON = ("**/*.py",)
@@ -44,7 +44,7 @@ def paths(source: DirectorySource) -> list[str]:
 def test_files_are_pinned_in_path_order_with_their_digests(tmp_path: Path) -> None:
     write(tmp_path, {"b.py": b"b\n", "a/z.py": b"", "a.py": b"a\n", "n.txt": b"n"})
     source = opened(tmp_path)
-    assert source.root == tmp_path
+    assert source.place == LocalPlace(tmp_path)
     assert source.files == (
         SourceFile("a.py", 2, hashlib.sha256(b"a\n").hexdigest()),
         SourceFile("a/z.py", 0, hashlib.sha256(b"").hexdigest()),
@@ -123,7 +123,7 @@ def test_the_standard_library_is_where_the_interpreter_says() -> None:
     exclude = ("site-packages/**", "**/test/**")
     source = opened("", "python-stdlib", include=("json/*.py",), exclude=exclude)
     assert "json/decoder.py" in paths(source)
-    assert source.root == Path(sysconfig.get_path("stdlib"))
+    assert source.place == LocalPlace(Path(sysconfig.get_path("stdlib")))
 
 
 def test_a_missing_place_is_refused(tmp_path: Path) -> None:
@@ -183,6 +183,7 @@ def test_a_file_that_changed_after_it_was_pinned_is_refused(
     [
         ("archive", "kind", "archive"),
         ("python-stdlib", "path", "somewhere"),
+        ("python-packages", "path", "somewhere"),
         ("directory", "path", ""),
         ("directory", "path", "s3://bucket/x"),
         ("directory", "include", ()),
@@ -227,7 +228,7 @@ def test_a_dataset_of_the_hub_needs_a_full_commit(revision: str) -> None:
 
 @pytest.mark.parametrize("kind", MEANT)
 def test_a_setting_means_something_for_a_kind_or_is_refused(kind: str) -> None:
-    path = "" if kind == "python-stdlib" else "s3://x/y"
+    path = "" if kind.startswith("python-") else "s3://x/y"
     for name in set(EMPTY) - MEANT[kind] - {"path"}:
         value: Any = {"anonymous": True, "max_missing_share": 0.5}.get(name, "x")
         value = 7 if name in ("unit_bytes", "max_blob_bytes") else value

@@ -451,7 +451,7 @@ def _(lab: Lab) -> None:
     def in_bits(*arguments: Any) -> Any:
         return real(*arguments) / np.log(2)
 
-    real = lab.replace("model.train.row_losses", in_bits)
+    real = lab.replace("model.fast_llama.FastLlama.forward", in_bits)
     lab.train()
 
 

@@ -223,10 +223,9 @@ def _(lab: Lab) -> None:
 )
 def _(lab: Lab) -> None:
     def again(*given: Any) -> Any:
-        losses = real(*given)
-        return losses / losses.shape[0] if losses.shape[0] > 1 else losses / 2
+        return real(*given) / 2
 
-    real = lab.replace("model.train.row_losses", again)
+    real = lab.replace("model.fast_llama.FastLlama.forward", again)
     lab.train()
 
 

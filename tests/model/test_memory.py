@@ -4,32 +4,42 @@ import pytest
 import torch
 
 from model.llama import Llama
-from model.memory import is_out_of_memory, promised_bytes, row_bytes
+from model.memory import (
+    is_out_of_memory,
+    learnt_row_bytes,
+    promised_bytes,
+    scored_row_bytes,
+    step_bytes,
+)
 from tests.model import tiny
 
 
-def bytes_of(model: Llama, length: int, *, learning: bool) -> int:
-    return row_bytes(model, length, learning=learning, document_end=None)
+def learnt(model: Llama, length: int) -> int:
+    return learnt_row_bytes(model, length, None, "float32")
 
 
 def test_a_row_takes_what_its_backward_pass_keeps_and_more_with_more_positions() -> None:
     model = Llama(tiny.LLAMA)
-    short, long = (bytes_of(model, length, learning=True) for length in (8, 16))
-    logits = 16 * tiny.LLAMA.vocab_size * 4
-    assert long > 2 * logits
+    short, long = (learnt(model, length) for length in (8, 16))
+    of_a_layer = 16 * tiny.LLAMA.intermediate_size * 4
+    assert long > tiny.LLAMA.num_layers * of_a_layer
     assert 1.8 * short < long < 2.2 * short
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_a_row_that_is_only_scored_takes_less() -> None:
-    model = Llama(tiny.LLAMA)
-    scored, learnt = (bytes_of(model, 16, learning=learning) for learning in (False, True))
-    assert 0 < scored < learnt
+def test_a_row_that_is_only_scored_takes_the_scores_of_its_tokens() -> None:
+    assert scored_row_bytes(Llama(tiny.LLAMA), 16, None) == 16 * tiny.LLAMA.vocab_size * 4
 
 
 def test_a_deeper_model_takes_more_for_a_row() -> None:
     deeper = Llama(replace(tiny.LLAMA, num_layers=4))
-    assert bytes_of(deeper, 16, learning=True) > bytes_of(Llama(tiny.LLAMA), 16, learning=True)
+    assert learnt(deeper, 16) > learnt(Llama(tiny.LLAMA), 16)
+
+
+def test_products_in_half_the_width_keep_less_of_a_row_and_copy_half_the_weights() -> None:
+    model = Llama(tiny.LLAMA)
+    assert learnt_row_bytes(model, 16, None, "bfloat16") < learnt(model, 16)
+    assert step_bytes(model, "bfloat16") < step_bytes(model, "float32")
 
 
 def test_gradients_and_moments_are_three_times_the_weights() -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.llama import Llama, LlamaSettings, RMSNorm, Rope
+from model.llama import Llama, LlamaSettings, RMSNorm, Rope, rope_tables
 from tests.model import tiny
 from tests.model.oracle import ARCHITECTURES, distances, ours, relative, theirs
 
@@ -81,7 +81,7 @@ def test_parameters_are_named_as_transformers_names_them(settings: LlamaSettings
 
 def interleaved(self: Rope, x_BNTH: Tensor, positions_BT: Tensor | None = None) -> Tensor:
     """Rotate neighbouring channels, as the paper writes it and GGML's first kind does."""
-    cos, sin = self._angles(x_BNTH.shape[-2], x_BNTH.device)
+    cos, sin = rope_tables(self.head_size, self.theta, x_BNTH.shape[-2], x_BNTH.device)
     half = self.head_size // 2
     cos, sin = (each[:, -half:].repeat_interleave(2, -1).to(x_BNTH.dtype) for each in (cos, sin))
     even, odd = x_BNTH[..., 0::2], x_BNTH[..., 1::2]

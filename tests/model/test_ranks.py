@@ -41,7 +41,6 @@ def test_rows_that_cannot_be_shared_evenly_are_refused() -> None:
 
 def test_a_single_rank_changes_nothing_on_the_way() -> None:
     ranks, model, values = Ranks(), Llama(tiny.LLAMA), torch.tensor([1.0, 2.0])
-    assert ranks.distribute(model) is model
     assert torch.equal(ranks.sum(values), values)
     assert ranks.gather("x") == ["x"]
     assert ranks.loss_scale == 1

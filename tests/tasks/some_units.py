@@ -18,6 +18,7 @@ INLINE = RuntimeSettings(
     num_ranks=1,
     parallelism="ddp",
     deterministic=False,
+    compile="off",
     start_timeout_seconds=60.0,
     step_timeout_seconds=60.0,
     task_runner="inline",

@@ -14,6 +14,7 @@ from tasks.errors import (
     AmbiguousError,
     ArtefactDamagedError,
     BusyError,
+    CompilerMissingError,
     DeviceUnavailableError,
     FeatureError,
     IsolationUnavailableError,
@@ -94,6 +95,10 @@ EXAMPLES: list[tuple[TaskError, str]] = [
     (
         DeviceUnavailableError("cuda:3", 2),
         "runtime.device is cuda:3, should be one of the 2 GPUs here",
+    ),
+    (
+        CompilerMissingError("g++"),
+        "runtime.compile is on and g++ is not found, should be a C++ compiler",
     ),
     (
         PreflightError("train.num_steps", 9, "at most 8"),

@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-import model.train
 from flows.exit_codes import exit_code
-from model.loss import row_losses
+from model.fast_llama import FastLlama
 from tasks.train_errors import MemoryFullError
 from tasks.train_worker import work
 from tests.tasks.test_train_worker import job_of
@@ -22,21 +21,23 @@ def test_a_step_that_needs_too_much_memory_says_what_would_fit(
 ) -> None:
     steps: list[int] = []
 
-    def allocate_more_than_there_is(module: nn.Module, ids_BS: Tensor, end: int | None) -> Tensor:
+    def allocate_more_than_there_is(passes: FastLlama, ids_BS: Tensor, *given: Any) -> Tensor:
         # The check before the first step takes rows one by one.
         steps.extend([1] if len(ids_BS) == 8 else [])
         if len(steps) >= first_step and len(ids_BS) == 8:
             torch.empty(2**60, dtype=torch.uint8)
-        return row_losses(module, ids_BS, end)
+        return forward(passes, ids_BS, *given)
 
-    monkeypatch.setattr(model.train, "row_losses", allocate_more_than_there_is)
+    forward = FastLlama.forward
+    monkeypatch.setattr(FastLlama, "forward", allocate_more_than_there_is)
     with pytest.raises(MemoryFullError) as caught:
         work(job_of(finished, tmp_path))
     error: Any = caught.value
     assert (error.device, error.step) == ("cpu", first_step - 1)
     assert (error.setting, error.found) == ("train.micro_batch_rows", 8)
-    # Each row holds its logits, 32 positions of 300, more than once.
-    assert 2 * 32 * 300 * 4 < error.row_bytes < 2_000_000
+    # Each row keeps its hidden states, 32 positions, several times in each layer.
+    llama = finished.settings.model
+    assert 8 * 32 * llama.hidden_size * llama.num_layers * 4 < error.row_bytes < 2_000_000
     assert error.fits == error.free_bytes // error.row_bytes > 8
     assert error.hint.startswith("lower train.micro_batch_rows")
     assert exit_code(error) == 9

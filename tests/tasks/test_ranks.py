@@ -93,7 +93,8 @@ def test_a_rank_that_is_killed_is_named_and_any_number_of_ranks_goes_on(
     error, processes = interrupted(job, 20, lambda ranks: ranks[1].kill())
     assert isinstance(error, WorkerDiedError)
     assert (error.rank, error.num_ranks, error.status) == (1, 2, -signal.SIGKILL)
-    assert error.step >= 20
+    # The second rank may not have said yet what the first has logged.
+    assert error.step >= 19
     assert error.silent_seconds is not None
     assert not any(is_alive(each) for each in processes)
     assert len(complete_snapshots(tmp_path)) == 1

@@ -10,8 +10,8 @@ import torch
 
 from model.errors import WrongSettingError
 from tasks.checkpoint_settings import CheckpointSettings
-from tasks.device import _fall_back, choose_device, num_threads
-from tasks.errors import DeviceUnavailableError
+from tasks.device import _do_without_compiler, _fall_back, choose_device, is_compiled, num_threads
+from tasks.errors import CompilerMissingError, DeviceUnavailableError
 from tasks.runtime import RuntimeSettings
 from tasks.thresholds import Thresholds
 from tasks.units import num_workers
@@ -126,6 +126,35 @@ def test_only_auto_falls_back_to_the_cpu_and_says_so_once(
     assert capsys.readouterr().err == (
         "warning: runtime.device is auto and no GPU answers: the CPU is taken\n"
     )
+
+
+def test_kernels_are_compiled_where_asked_and_by_default_on_a_gpu_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("shutil.which", lambda _program: "/usr/bin/compiler")
+    for device, by_default in (("cpu", False), ("cuda", True)):
+        assert is_compiled(runtime(device=device, compile="auto")) is by_default
+        assert is_compiled(runtime(device=device, compile="on"))
+        assert not is_compiled(runtime(device=device, compile="off"))
+    assert not is_compiled(runtime(device="cuda", compile="auto", parallelism="fsdp"))
+
+
+def test_without_a_compiler_only_an_explicit_wish_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("shutil.which", lambda _program: None)
+    _do_without_compiler.cache_clear()
+    assert not any(is_compiled(runtime(device="cuda", compile="auto")) for _ in range(2))
+    assert capsys.readouterr().err == (
+        "warning: no C++ compiler is found: training runs uncompiled, much slower\n"
+    )
+    with pytest.raises(CompilerMissingError) as caught:
+        is_compiled(runtime(device="cpu", compile="on"))
+    assert "g++" in str(caught.value)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:0", "cuda:9", "cuda:15", "auto"])

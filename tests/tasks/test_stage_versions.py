@@ -180,8 +180,8 @@ def test_the_versions_of_all_stages_are_in_their_recipes(finished: Finished) -> 
     assert {stage: each["recipe"]["version"] for stage, each in records.items()} == {
         "pretokenize": 2,
         "shard": 3,
-        "train": 3,
-        "evaluate": 3,
+        "train": 4,
+        "evaluate": 4,
         "checkpoint": 2,
         "bisect": 1,
     }

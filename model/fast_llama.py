@@ -1,0 +1,219 @@
+"""A Llama for training steps: the same mathematics as `model.llama`, arranged for speed.
+
+It computes on a copy of the weights in the dtype of the products, with matrices that read the same
+input joined into one, and makes the gradient of the logits while it scores them, so that they are
+never all in memory. Gradients are handed to the model's own parameters as they come.
+
+Shapes: B rows, T positions, S = T + 1 ids of a row, D hidden channels, F feed-forward channels,
+N query heads, K key/value heads, H channels of a head, V vocabulary.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.documents import documents_of, separate
+from model.head_loss import HeadLoss
+from model.llama import Layer, Llama, LlamaSettings, rope_tables
+
+Rotation = tuple[Tensor, Tensor]
+"""Cosines and signed sines of the angle of every position: each (T, 1, H), or (B, T, 1, H)."""
+
+
+class FastNorm(nn.Module):
+    """Divide each position by its root mean square, then scale every channel."""
+
+    def __init__(self, settings: LlamaSettings, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.gain = _empty(dtype, settings.hidden_size)
+        self.eps = settings.rms_norm_eps
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Normalise every position."""
+        wide_BTD = x_BTD.to(torch.promote_types(x_BTD.dtype, torch.float32))
+        scale_BT1 = torch.rsqrt(wide_BTD.square().mean(-1, keepdim=True) + self.eps)
+        return self.gain * (wide_BTD * scale_BT1).to(x_BTD.dtype)
+
+
+class FastLayer(nn.Module):
+    """A decoder layer whose projections of one input are one product."""
+
+    def __init__(self, settings: LlamaSettings, dtype: torch.dtype) -> None:
+        super().__init__()
+        hidden, inner = settings.hidden_size, settings.intermediate_size
+        channels = (settings.num_heads + 2 * settings.num_kv_heads) * settings.head_size
+        self.heads = [settings.num_heads, settings.num_kv_heads, settings.num_kv_heads]
+        self.head_size = settings.head_size
+        self.attention_norm = FastNorm(settings, dtype)
+        self.qkv = _empty(dtype, channels, hidden)
+        self.qkv_bias = _empty(dtype, channels) if settings.attention_bias else None
+        self.output = _empty(dtype, hidden, hidden)
+        self.mlp_norm = FastNorm(settings, dtype)
+        self.gate_up = _empty(dtype, 2 * inner, hidden)
+        self.down = _empty(dtype, hidden, inner)
+
+    def forward(self, x_BTD: Tensor, rotation: Rotation, visible_B1TT: Tensor | None) -> Tensor:
+        """Add both branches to the stream."""
+        x_BTD = x_BTD + self._attend(self.attention_norm(x_BTD), rotation, visible_B1TT)
+        gate_up = functional.linear(self.mlp_norm(x_BTD), self.gate_up)
+        gate_BTF, up_BTF = gate_up.chunk(2, dim=-1)
+        return x_BTD + functional.linear(functional.silu(gate_BTF) * up_BTF, self.down)
+
+    def _attend(self, x_BTD: Tensor, rotation: Rotation, visible_B1TT: Tensor | None) -> Tensor:
+        joined = functional.linear(x_BTD, self.qkv, self.qkv_bias)
+        heads = joined.view(*joined.shape[:2], -1, self.head_size)
+        q_BTNH, k_BTKH, v_BTKH = torch.split(heads, self.heads, dim=2)
+        # Rotated as they lie in memory, so that the heads' results lie side by side too.
+        turned = (_rotated(q_BTNH, rotation), _rotated(k_BTKH, rotation), v_BTKH)
+        q_BNTH, k_BKTH, v_BKTH = (each.transpose(1, 2) for each in turned)
+        group = self.heads[0] // self.heads[1]
+        if visible_B1TT is not None and group > 1:
+            # The fused kernels that take a mask take no groups.
+            k_BKTH, v_BKTH = (each.repeat_interleave(group, dim=1) for each in (k_BKTH, v_BKTH))
+            group = 1
+        mix_BNTH = functional.scaled_dot_product_attention(
+            q_BNTH,
+            k_BKTH,
+            v_BKTH,
+            attn_mask=visible_B1TT,
+            is_causal=visible_B1TT is None,
+            enable_gqa=group > 1,
+        )
+        return functional.linear(mix_BNTH.transpose(1, 2).flatten(2), self.output)
+
+
+class FastLlama(nn.Module):
+    """Runs a model's training steps on a copy of its weights.
+
+    Precision: products in `dtype`; norms, losses and sums over micro-batches as wide as the model's
+        own weights.
+    Source: Micikevicius et al. 2018, arXiv:1710.03740, section 3.1 (master weights).
+    """
+
+    def __init__(self, model: Llama, dtype: torch.dtype, *, compiled: bool) -> None:
+        super().__init__()
+        self.settings = settings = model.settings
+        with next(model.parameters()).device:
+            self.embedding = _empty(dtype, settings.vocab_size, settings.hidden_size)
+            self.layers = nn.ModuleList(
+                FastLayer(settings, dtype) for _ in range(settings.num_layers)
+            )
+            self.norm = FastNorm(settings, dtype)
+            self.head = self.embedding
+            if not settings.tie_embeddings:
+                self.head = _empty(dtype, settings.vocab_size, settings.hidden_size)
+        self.receivers = [Receiver(copy, tuple(sources)) for copy, *sources in self._pairs(model)]
+        self.compiled = compiled
+        if compiled:
+            # Layer by layer: they are alike, so that one is compiled for all of them.
+            for part in (*self.layers, self.norm):
+                part.compile(fullgraph=True, dynamic=False)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Copy the model's weights."""
+        views = [view for receiver in self.receivers for view in receiver.views]
+        sources = [source for receiver in self.receivers for source in receiver.sources]
+        torch._foreach_copy_(views, sources)
+
+    def tell(self, ready: Callable[[Tensor], None] | None) -> None:
+        """Have each of the model's parameters named as soon as its gradient is whole, or not."""
+        for receiver in self.receivers:
+            receiver.ready = ready
+
+    def forward(self, ids_BS: Tensor, document_end: int | None, scale: float) -> Tensor:
+        """Return the scaled sum of the losses of some rows; padding costs nothing.
+
+        Its gradients reach the parameters of the model that this is a copy of.
+
+        Units: nats.
+        """
+        states_BTD = self.states(ids_BS[:, :-1], document_end)
+        found: Tensor = HeadLoss.apply(  # type: ignore[no-untyped-call]
+            states_BTD.flatten(0, 1), self.head, ids_BS[:, 1:].flatten(), scale, self.compiled
+        )
+        return found
+
+    def states(self, inputs_BT: Tensor, document_end: int | None) -> Tensor:
+        """Return what the head scores.
+
+        Shapes: (B, T) -> (B, T, D).
+        """
+        rotation, visible_B1TT = self._positions(inputs_BT, document_end)
+        # Padding is only ever followed by padding: what stands there reaches no target.
+        x_BTD = functional.embedding(inputs_BT.clamp(min=0), self.embedding)
+        for layer in self.layers:
+            x_BTD = layer(x_BTD, rotation, visible_B1TT)
+        states_BTD: Tensor = self.norm(x_BTD)
+        return states_BTD
+
+    def _positions(
+        self, inputs_BT: Tensor, document_end: int | None
+    ) -> tuple[Rotation, Tensor | None]:
+        settings, dtype = self.settings, self.embedding.dtype
+        cos, sin = rope_tables(
+            settings.head_size, settings.rope_theta, inputs_BT.shape[1], inputs_BT.device
+        )
+        cos, sin = cos.to(dtype)[:, None], sin.to(dtype)[:, None]
+        if document_end is None:
+            return (cos, sin), None
+        positions_BT, visible_B1TT = separate(documents_of(inputs_BT, document_end))
+        return (cos[positions_BT], sin[positions_BT]), visible_B1TT
+
+    def _pairs(self, model: Llama) -> Iterator[tuple[Tensor, ...]]:
+        """Name every matrix of this copy together with what stands in it, from top to bottom."""
+        yield self.embedding, model.model.embed_tokens.weight
+        for mine, layer in zip(self.layers, model.model.layers, strict=True):
+            assert isinstance(mine, FastLayer)
+            assert isinstance(layer, Layer)
+            attention, mlp = layer.self_attn, layer.mlp
+            projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+            yield mine.attention_norm.gain, layer.input_layernorm.weight
+            yield mine.qkv, *(projection.weight for projection in projections)
+            if mine.qkv_bias is not None:
+                yield mine.qkv_bias, *(projection.bias for projection in projections)
+            yield mine.output, attention.o_proj.weight
+            yield mine.mlp_norm.gain, layer.post_attention_layernorm.weight
+            yield mine.gate_up, mlp.gate_proj.weight, mlp.up_proj.weight
+            yield mine.down, mlp.down_proj.weight
+        yield self.norm.gain, model.model.norm.weight
+        if not self.settings.tie_embeddings:
+            assert isinstance(model.lm_head, nn.Linear)
+            yield self.head, model.lm_head.weight
+
+
+class Receiver:
+    """Hands the gradient of a copied matrix over to those parameters that stand in it."""
+
+    def __init__(self, copy: Any, sources: tuple[Tensor, ...]) -> None:
+        self.sources = sources
+        self.sizes = [len(source) for source in sources]
+        self.views = torch.split(copy.detach(), self.sizes)
+        self.ready: Callable[[Tensor], None] | None = None
+        copy.register_post_accumulate_grad_hook(self._hand_over)
+
+    @torch.no_grad()
+    def _hand_over(self, copy: Tensor) -> None:
+        """Add a gradient that is whole to those of the model, and forget it."""
+        assert copy.grad is not None
+        parts = torch.split(copy.grad, self.sizes)
+        for source, part in zip(self.sources, parts, strict=True):
+            if source.grad is None:
+                source.grad = part.to(source.dtype)
+            else:
+                source.grad.add_(part)
+            if self.ready:
+                self.ready(source)
+        copy.grad = None
+
+
+def _empty(dtype: torch.dtype, *shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.empty(shape, dtype=dtype))
+
+
+def _rotated(x_BTNH: Tensor, rotation: Rotation) -> Tensor:
+    cos, sin = rotation
+    return x_BTNH * cos + x_BTNH.roll(x_BTNH.shape[-1] // 2, -1) * sin
