@@ -176,7 +176,7 @@ def measure(way: str, case: Case, repeats: int) -> dict[str, Any]:
 
 def with_llama_cpp(path: Path, prompt: list[int], num_tokens: int, repeats: int) -> dict[str, Any]:
     """Draw the likeliest tokens with llama.cpp, on as many threads as torch has."""
-    from llama_cpp import Llama as LlamaCpp  # type: ignore[import-not-found]
+    from llama_cpp import Llama as LlamaCpp
 
     engine = LlamaCpp(
         model_path=str(path),

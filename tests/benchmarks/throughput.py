@@ -235,7 +235,6 @@ def worker(shards: Path) -> dict[str, Any]:
             shards_index=index,
             model=replace(llama, vocab_size=index["vocab_size"]),
             train=recipe,
-            evaluate_batch_rows=16,
             thresholds=Thresholds(**{**preset["thresholds"], **LENIENT}),
             num_threads=8,
             device=DEVICE,
