@@ -176,7 +176,7 @@ def _fuse(layer: Layer) -> _FusedLayer:
 def _laid_out(weight: Tensor) -> Tensor:
     """Lay a matrix out column by column where a single row is multiplied faster so.
 
-    That is float32 on a CPU (decision 0006); a matrix that stays as it is is not copied.
+    That is float32 on a CPU (decision 0010); a matrix that stays as it is is not copied.
     """
     is_faster = weight.device.type == "cpu" and weight.dtype == torch.float32
     return weight.t().contiguous().t() if is_faster else weight

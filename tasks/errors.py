@@ -266,7 +266,7 @@ class IsolationUnavailableError(TaskError):
     reason: str
     hint = (
         "run on Linux where user namespaces are allowed; on a machine that may be harmed, "
-        '--set evaluate.isolation="none"; or --set evaluate.code_benchmark=""'
+        '--set code_benchmark.isolation="none"; or --set code_benchmark.problems=""'
     )
 
     def __str__(self) -> str:
