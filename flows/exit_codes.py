@@ -23,6 +23,9 @@ NETWORK = 10
 STOPPED = 11
 INTERRUPTED = 130
 
+INFERENCE_GATE = "evaluate.inference"
+"""The gate whose failure is no verdict on a model's quality."""
+
 EXIT_CODES: Mapping[type[Exception], int] = {
     flow_errors.UsageError: USAGE,
     flow_errors.PortBusyError: NETWORK,
@@ -107,6 +110,8 @@ def exit_code(error: Exception) -> int:
     """Return the exit code of an error; what the table does not know is unexpected."""
     if isinstance(error, train_errors.WorkerFailedError):
         return _BY_NAME.get(error.error, UNEXPECTED)
+    if isinstance(error, evidence_errors.GateFailedError) and error.gate == INFERENCE_GATE:
+        return INFERENCE_FAILED
     known = (EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
     return next(known, UNEXPECTED)
 

@@ -25,6 +25,8 @@ class CodeBenchmarkSettings:
     "Held-out definitions that are continued; 0 leaves them out."
     syntax_prompt_tokens: int
     syntax_tokens: int
+    speed_tokens: int
+    "Drawn for one sequence alone, to time them; 0 leaves that out."
     isolation: Isolation
     "`none` runs generated code as this user, who may be harmed; the record says so."
     cpu_seconds: int
@@ -43,6 +45,7 @@ class CodeBenchmarkSettings:
             "syntax_prompts": 0,
             "syntax_prompt_tokens": 1,
             "syntax_tokens": 1,
+            "speed_tokens": 0,
         }
         for name, bound in least.items():
             if getattr(self, name) < bound:

@@ -10,6 +10,7 @@ from evidence.gates import Gate, Measurements
 from model.evaluation import round_weights
 from tasks.code_benchmark import ANSWERS, answer_problems, code_measurements
 from tasks.code_benchmark_settings import CodeBenchmarkSettings
+from tasks.decode_speed import decode_seconds
 from tasks.device import choose_device, num_threads
 from tasks.evaluate_settings import EvaluateSettings
 from tasks.runtime import RuntimeSettings
@@ -56,15 +57,16 @@ def have_code_written(
     settings: CodeBenchmarkSettings,
     runtime: RuntimeSettings,
     out: Path,
-) -> None:
+) -> dict[str, Any]:
     """Have the model answer problems and continue held-out code, with the weights scored.
 
-    Held-out code is known with the tokens of the shards alone.
+    Held-out code is known with the tokens of the shards alone. What cannot be kept as a file is
+    returned.
 
     Raises: IsolationUnavailableError, SandboxError, WrongProblemsError, MissingFileError.
     """
-    if not settings.problems and not settings.syntax_prompts:
-        return
+    if not (settings.problems or settings.syntax_prompts or settings.speed_tokens):
+        return {}
     model = round_weights(opened.load(choose_device(runtime)), evaluate.precision)
     tokenizer = Tokenizer.load(shards.directory / TOKENIZER)
     if settings.problems:
@@ -75,6 +77,10 @@ def have_code_written(
         )
         texts = [text.decode("utf-8", errors="replace") for text in held_out]
         continue_definitions(model, tokenizer, texts, settings, out)
+    if not settings.speed_tokens:
+        return {}
+    seconds = decode_seconds(model, tokenizer.end_of_text_id, settings.speed_tokens)
+    return {"decoding": {"tokens": settings.speed_tokens, "seconds": seconds}}
 
 
 def written_measurements(artefact: Artefact) -> Measurements:
@@ -89,7 +95,11 @@ def written_measurements(artefact: Artefact) -> Measurements:
     if (artefact.directory / CONTINUATIONS).is_file():
         found |= syntax_measurements(artefact.directory)
         failures.append(found.pop("syntax_inference_failures"))
-    return {**found, "inference_failures": sum(failures)} if failures else {}
+    if failures:
+        found["inference_failures"] = sum(failures)
+    if timed := artefact.index["content"].get("decoding"):
+        found["decode_tokens_per_second"] = timed["tokens"] / timed["seconds"]
+    return found
 
 
 def written_summary(measured: Measurements) -> str:

@@ -111,8 +111,8 @@ def evaluate_task(
         check_tokenizer(model.short, opened.tokenizer_sha256, rows.directory)
         corpus = store.open(parse_ref(tokens)) if tokens else None
         found = score_losses(opened, rows, corpus, settings, runtime, out)
-        have_code_written(opened, rows, corpus, settings, code, runtime, out)
-        return {**opened.facts(), **found, "code_benchmark": asdict(code)}
+        timed = have_code_written(opened, rows, corpus, settings, code, runtime, out)
+        return {**opened.facts(), **found, "code_benchmark": asdict(code), **timed}
 
     done = perform(
         run,

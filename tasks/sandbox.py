@@ -177,8 +177,8 @@ class Sandbox:
     def _why(self, verdict: Verdict, answered: Mapping[str, Any]) -> Verdict:
         """Say why a candidate did not answer, as far as its end tells."""
         was_killed = answered["code"] in (-signal.SIGKILL, -signal.SIGXCPU)
-        # The kernel counts in ticks, so a little less than the limit is the limit.
-        if was_killed and answered["cpu_seconds"] > self.settings.cpu_seconds - 0.1:
+        # The limit counts ticks, the usage what was truly had: on a machine that others use, less.
+        if was_killed and answered["cpu_seconds"] > self.settings.cpu_seconds / 2:
             return Verdict("timeout", f"{self.settings.cpu_seconds} s of processor time")
         return Verdict("no answer", f"{verdict.detail}; it ended with code {answered['code']}")
 

@@ -49,6 +49,7 @@ SETTINGS = {
     "syntax_prompts": 6,
     "syntax_prompt_tokens": 4,
     "syntax_tokens": 48,
+    "speed_tokens": 20,
 }
 
 
@@ -106,6 +107,9 @@ def test_figures_are_computed_from_what_is_kept(judged: Judged) -> None:
     assert (measured["canonical_pass_at_1"], measured["nonsense_pass_at_1"]) == (1, 0)
     assert measured["inference_failures"] == 0
     assert measured["sandbox_isolation"] == "namespaces"
+    timed = judged.artefact.index["content"]["decoding"]
+    assert measured["decode_tokens_per_second"] == 20 / timed["seconds"]
+    assert 0 < timed["seconds"] < 600
     assert measured["syntax_completions"] == 6
     assert measured["syntax_true_share"] == 1
 
@@ -136,7 +140,7 @@ def test_an_evaluation_of_the_same_problems_is_the_same(
 ) -> None:
     with at_home(finished.home):
         # Without continuations it is another evaluation, made anew.
-        settings = settings_with(tmp_path, PROBLEMS, syntax_prompts=0)
+        settings = settings_with(tmp_path, PROBLEMS, syntax_prompts=0, speed_tokens=0)
         other = evaluation(finished, settings, begin(settings, "again"))
 
     one, two = (pd.read_parquet(each.directory / ANSWERS) for each in (judged, other))
@@ -152,7 +156,7 @@ def stopped(finished: Finished, settings: PipelineSettings, name: str) -> str:
 def test_a_wrong_canonical_solution_stops_the_run(finished: Finished, tmp_path: Path) -> None:
     wrong = [{**PROBLEMS[0], "canonical_solution": "    return x\n"}, *PROBLEMS[1:]]
 
-    settings = settings_with(tmp_path, wrong, syntax_prompts=0)
+    settings = settings_with(tmp_path, wrong, syntax_prompts=0, speed_tokens=0)
 
     assert stopped(finished, settings, "wrong") == "evaluate.canonical"
 
@@ -160,7 +164,7 @@ def test_a_wrong_canonical_solution_stops_the_run(finished: Finished, tmp_path: 
 def test_tests_that_take_nonsense_stop_the_run(finished: Finished, tmp_path: Path) -> None:
     lenient = [{**PROBLEMS[0], "test": "def check(candidate):\n    candidate(2)\n"}]
 
-    settings = settings_with(tmp_path, lenient, syntax_prompts=0)
+    settings = settings_with(tmp_path, lenient, syntax_prompts=0, speed_tokens=0)
 
     assert stopped(finished, settings, "lenient") == "evaluate.nonsense"
 
@@ -176,7 +180,7 @@ def test_a_model_that_scores_nothing_fails_every_answer_and_stops_the_run(
             model.model.norm.weight.fill_(float("nan"))
         return model
 
-    settings = settings_with(tmp_path, PROBLEMS, syntax_prompts=0, max_tokens=9)
+    settings = settings_with(tmp_path, PROBLEMS, syntax_prompts=0, speed_tokens=0, max_tokens=9)
     losses = "tasks.evaluate.score_losses"
     kept = finished.store.open(finished.refs.evaluation)
 
@@ -231,6 +235,7 @@ def test_missing_problems_are_refused_before_any_work(tmp_path: Path) -> None:
         ("max_tokens", 0),
         ("temperature", -1.0),
         ("syntax_prompts", -1),
+        ("speed_tokens", -1),
         ("isolation", "hope"),
         ("cpu_seconds", 0),
     ],

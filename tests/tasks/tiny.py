@@ -54,6 +54,7 @@ OVERRIDES = (
     "train.max_passes=20",
     "train.peak_lr=1e-2",
     "code_benchmark.syntax_prompts=0",
+    "code_benchmark.speed_tokens=0",
     "thresholds.max_loss_to_bigram=2.0",
     "runtime.num_threads=1",
     'runtime.device="cpu"',
