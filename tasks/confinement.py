@@ -6,6 +6,7 @@ Source: Linux's user_namespaces(7), pid_namespaces(7), pivot_root(2), mount_seta
 """
 
 import ctypes
+import errno
 import os
 import platform
 import resource
@@ -40,6 +41,8 @@ def leave(root: Path, scratch_bytes: int) -> None:
 
     Raises: OSError where the machine does not allow it.
     """
+    if sys.platform != "linux" or platform.machine() not in _SYSCALLS:
+        raise OSError(errno.ENOSYS, f"no namespaces on {sys.platform}, {platform.machine()}")
     uid, gid = os.getuid(), os.getgid()
     _check("namespaces", _libc().unshare(_NEW_NAMESPACES))
     Path("/proc/self/setgroups").write_text("deny")

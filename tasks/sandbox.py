@@ -133,9 +133,13 @@ class Sandbox:
             judge = self._box(judges, wall, entry_point=answer.entry_point, **tests)
             # The candidate is hung up on: a judge who sees it die at the deadline would blame it.
             later = wall + 2 * _GRACE_SECONDS
-            candidate = self._box(
-                candidates, later, entry_point=answer.entry_point, code=answer.code
-            )
+            try:
+                candidate = self._box(
+                    candidates, later, entry_point=answer.entry_point, code=answer.code
+                )
+            except SandboxError:
+                judge.close()
+                raise
         with judge, candidate:
             judged = _report(judge, wall + _GRACE_SECONDS)
             verdict = self._verdict(judged)
@@ -167,15 +171,18 @@ class Sandbox:
     def _verdict(self, judged: Mapping[str, Any]) -> Verdict:
         if not judged["ended"]:
             return Verdict("timeout", f"{self.settings.wall_seconds:g} s of wall-clock time")
-        if "outcome" not in judged:
+        if "outcome" not in judged and judged["code"] >= 0:
             raise SandboxError("the judge", f"ended with code {judged['code']} and no verdict")
+        if "outcome" not in judged:
+            # It read an answer that costs more to look at than it may use.
+            return self._why(Verdict("no answer", "the judge was killed"), judged)
         verdict = Verdict(judged["outcome"], judged["detail"])
         if verdict.outcome == "exception" and verdict.detail.startswith("MemoryError"):
             return Verdict("memory", f"{self.settings.memory_bytes:,} bytes")
         return verdict
 
     def _why(self, verdict: Verdict, answered: Mapping[str, Any]) -> Verdict:
-        """Say why a candidate did not answer, as far as its end tells."""
+        """Say why there is no answer, as far as the end of a box tells."""
         was_killed = answered["code"] in (-signal.SIGKILL, -signal.SIGXCPU)
         # The limit counts ticks, the usage what was truly had: on a machine that others use, less.
         if was_killed and answered["cpu_seconds"] > self.settings.cpu_seconds / 2:

@@ -1,5 +1,6 @@
 """What generated code may try, and that none of it is a pass or does harm."""
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -74,6 +75,9 @@ ON_ALL_FILES = (
 )
 LIBC = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
 VERDICT = b'{"outcome": "passed", "detail": "", "ended": true, "code": 0}\n'
+_SET = ["set", [["int", hex(number * (2**61 - 1))] for number in range(20_000)]]
+COLLIDING = json.dumps({"value": json.dumps(_SET)}).encode() + b"\n"
+"""A set whose numbers all have the same hash: reading it compares each with all others."""
 
 HOSTILE: dict[str, tuple[Answer, str]] = {
     "exits with success": (answer("import os; os._exit(0)"), "no answer"),
@@ -198,6 +202,10 @@ HOSTILE: dict[str, tuple[Answer, str]] = {
         answer("pass", before=ON_ALL_FILES.format(line=b'{"value": "' + b"[" * 100_000 + b'"}\n')),
         "no answer",
     ),
+    "answers what takes forever to read": (
+        answer("pass", before=ON_ALL_FILES.format(line=COLLIDING)),
+        "timeout",
+    ),
     "closes every file": (answer("import os; os.closerange(0, 64)"), "no answer"),
     "an endless error message": (
         answer("raise type('E', (Exception,), {'__str__': lambda self: 'x' * 10**7})"),
@@ -250,6 +258,15 @@ def test_tests_may_expect_an_exception(sandbox: Sandbox) -> None:
 
     assert sandbox.judge(answer("raise KeyError('x')", test=test)).outcome == "passed"
     assert sandbox.judge(answer("return 4", test=test)).outcome == "failed assertion"
+
+
+def test_dying_is_no_exception_that_tests_may_expect(sandbox: Sandbox) -> None:
+    test = (
+        "def check(candidate):\n    try: candidate(2)\n    except: pass\n    else: assert False\n"
+    )
+
+    assert sandbox.judge(answer("raise ValueError", test=test)).outcome == "passed"
+    assert sandbox.judge(answer("import os; os._exit(0)", test=test)).outcome == "no answer"
 
 
 def test_values_of_every_plain_kind_go_there_and_back(sandbox: Sandbox) -> None:
