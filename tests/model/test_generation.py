@@ -153,6 +153,15 @@ def test_finished_sequences_are_looked_at_once_a_block(counter: Llama) -> None:
     assert found[2] == [2, 3, 4, 5]
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_captured_step_chooses_what_a_cpu_chooses(temperature: float) -> None:
+    model = ours(tiny.LLAMA)
+    expected = together(model, 3, temperature=temperature, num_tokens=24)
+
+    assert together(model.cuda(), 3, temperature=temperature, num_tokens=24) == expected
+
+
 def test_scores_that_are_no_numbers_end_a_sequence_loudly() -> None:
     model = ours(tiny.LLAMA)
     with torch.no_grad():
