@@ -59,6 +59,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     task_errors.PreflightError: VALIDATION_FAILED,
     evaluate_errors.DifferentTokenizerError: VALIDATION_FAILED,
     evaluate_errors.UnknownModelError: NOT_FOUND,
+    evaluate_errors.OutdatedEvaluationError: INVALID_FORMAT,
     data_errors.WrongSettingError: USAGE,
     data_errors.MissingFileError: NOT_FOUND,
     data_errors.MissingSourceError: NOT_FOUND,

@@ -1,6 +1,7 @@
 """Commands that look: runs, comparisons, verdicts, verification, files."""
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -56,9 +57,17 @@ def compare(
         out.print("no settings differ")
     out.print()
     show_table(shortened(found["results"]), title="results")
-    if found["differences"]:
-        out.print()
-        show_table(found["differences"], title="losses, paired by document")
+    _show_differences(found["differences"])
+
+
+def _show_differences(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print what may be subtracted as a table, and of the rest why it may not."""
+    out.print()
+    if subtracted := [row for row in rows if row["bits_per_byte"] is not None]:
+        show_table(subtracted, title="losses, paired by document")
+    for row in rows:
+        if row["bits_per_byte"] is None:
+            out.print(f"{row['evaluation']}, {row['minus']}: {row['comparable']}", markup=False)
 
 
 def status(run: Subject = None, json: Json = False) -> None:  # noqa: FBT002

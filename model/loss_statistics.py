@@ -94,13 +94,36 @@ def ratio(sums: NDArray[np.float64], weights: NDArray[np.int64]) -> Ratio:
     Source: Cameron and Miller 2015, "A Practitioner's Guide to Cluster-Robust Inference",
     eq. 11, for a mean, with the factor C / (C - 1).
     """
-    total, num_documents = int(weights.sum()), len(weights)
-    mean = math.fsum(sums) / total
+    mean = math.fsum(sums) / int(weights.sum())
+    return Ratio(mean, _cluster_error(influence(sums, weights)))
+
+
+def ratio_difference(
+    before: tuple[NDArray[np.float64], NDArray[np.int64]],
+    now: tuple[NDArray[np.float64], NDArray[np.int64]],
+) -> Ratio:
+    """Subtract one ratio from another over the same documents, with the error of that.
+
+    Sums and weights of a document may differ: a text in the tokens of two tokenizers.
+
+    Source: as `ratio`, by the delta method for the difference of two ratios.
+    """
+    means = [math.fsum(sums) / int(weights.sum()) for sums, weights in (before, now)]
+    return Ratio(means[1] - means[0], _cluster_error(influence(*now) - influence(*before)))
+
+
+def influence(sums: NDArray[np.float64], weights: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return by how much each document moves the ratio of the sums."""
+    total = int(weights.sum())
+    return np.asarray((sums - weights * (math.fsum(sums) / total)) / total)
+
+
+def _cluster_error(influences: NDArray[np.float64]) -> float | None:
+    num_documents = len(influences)
     if num_documents < 2:
-        return Ratio(mean, None)
+        return None
     correction = num_documents / (num_documents - 1)
-    residuals = sums - weights * mean
-    return Ratio(mean, math.sqrt(correction * math.fsum(residuals**2)) / total)
+    return math.sqrt(correction * math.fsum(influences**2))
 
 
 def loss_statistics(

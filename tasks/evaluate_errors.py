@@ -2,6 +2,7 @@
 
 TaskError
 +-- DifferentTokenizerError  a model is to be scored on ids that another tokenizer made
++-- OutdatedEvaluationError  an evaluation that an earlier version of assay made
 +-- UnknownModelError        a path at which no model is that can be scored
 """
 
@@ -40,3 +41,14 @@ class UnknownModelError(TaskError):
 
     def __str__(self) -> str:
         return f"{self.path}: no model, should be {self.expected}"
+
+
+@dataclass(eq=False)
+class OutdatedEvaluationError(TaskError):
+    """An evaluation that an earlier version of assay made."""
+
+    ref: str
+    hint = "evaluate again: `assay evaluate` makes what is compared"
+
+    def __str__(self) -> str:
+        return f"{self.ref}: does not say on which data it was measured, should be a newer one"

@@ -1,29 +1,31 @@
 """Evaluations side by side: what each measured, and what may be subtracted from what.
 
-Two losses are compared only where both were measured on the same validation data, and then by
-document: most of what makes a loss uncertain is which documents were held out, and both saw those.
+Losses are subtracted only where both were measured on the same validation data, and bits per byte
+where it was all of the same documents; by document, because most of what makes a loss uncertain is
+which documents were held out, and both saw those.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+import pandas as pd
 
 from evidence.errors import WrongRefError
 from evidence.gates import Measurements
-from evidence.refs import REF_TYPES, CheckpointRef, EvaluationRef, parse_ref
-from model.loss_statistics import bits_per_byte
+from evidence.refs import REF_TYPES, CheckpointRef, EvaluationRef, Ref, parse_ref
+from model.loss_statistics import ratio_difference
 from model.paired_losses import improvement
 from tasks.errors import NotFoundError
 from tasks.evaluate import measure
-from tasks.loss_evaluation import LOSSES
+from tasks.evaluate_errors import OutdatedEvaluationError
+from tasks.loss_evaluation import CARRIED, LOSSES
 from tasks.run_record import find_run
 from tasks.store import Artefact, open_store
 
-_FIGURES = ("nats", "standard_error", "errors", "bits_per_byte", "better_on")
+_FIGURES = ("nats", "nats_error", "errors", "better_on", "bits_per_byte", "bits_error")
 """Of a difference: `errors` is how many standard errors it is, `better_on` a share of documents."""
 
 
@@ -42,24 +44,36 @@ class Named:
 def find_evaluation(text: str) -> Named:
     """Return the evaluation of this ref, of this checkpoint, or of this run.
 
-    Raises: NotFoundError, AmbiguousError, WrongRefError, ArtefactDamagedError.
+    Raises: NotFoundError, AmbiguousError, WrongRefError, ArtefactDamagedError,
+        OutdatedEvaluationError.
     """
+    is_ref = text.partition(":")[0] in REF_TYPES
+    name, ref = _by_ref(text) if is_ref else _by_run(text)
+    artefact = open_store().open(ref)
+    if not set(CARRIED) <= artefact.index["content"].keys():
+        raise OutdatedEvaluationError(artefact.ref.short)
+    return Named(name, artefact)
+
+
+def _by_run(text: str) -> tuple[str, Ref]:
+    run = find_run(text)
+    record = run.stage_records().get("evaluate")
+    if record is None or record["output"] is None:
+        raise NotFoundError("evaluation", str(run.directory))
+    return run.name, parse_ref(record["output"])
+
+
+def _by_ref(text: str) -> tuple[str, Ref]:
     store = open_store()
-    if text.partition(":")[0] not in REF_TYPES:
-        run = find_run(text)
-        record = run.stage_records().get("evaluate")
-        if record is None or record["output"] is None:
-            raise NotFoundError("evaluation", str(run.directory))
-        return Named(run.name, store.open(parse_ref(record["output"])))
     ref = store.resolve(text)
-    if isinstance(ref, CheckpointRef):
-        sealed = store.open(ref).index["content"]
-        if not sealed.get("evaluation"):
-            raise NotFoundError("evaluation", ref.short)
-        return Named(ref.short, store.open(parse_ref(sealed["evaluation"])))
-    if not isinstance(ref, EvaluationRef):
+    if isinstance(ref, EvaluationRef):
+        return ref.short, ref
+    if not isinstance(ref, CheckpointRef):
         raise WrongRefError(text, "a run, an evaluation ref or a checkpoint ref")
-    return Named(ref.short, store.open(ref))
+    scored_in = store.open(ref).index["content"].get("evaluation")
+    if scored_in is None:
+        raise NotFoundError("evaluation", ref.short)
+    return ref.short, parse_ref(scored_in)
 
 
 def difference_rows(found: Sequence[Named]) -> list[dict[str, Any]]:
@@ -68,23 +82,46 @@ def difference_rows(found: Sequence[Named]) -> list[dict[str, Any]]:
 
 
 def _difference(first: Named, other: Named) -> dict[str, Any]:
-    row = {"evaluation": other.name, "minus": first.name}
-    if why := _incomparable(first, other):
-        return {**row, **dict.fromkeys(_FIGURES), "comparable": f"not comparable: {why}"}
-    left, right = (pq.read_table(each.artefact.directory / LOSSES) for each in (first, other))
+    row = {"evaluation": other.name, "minus": first.name, **dict.fromkeys(_FIGURES)}
+    ours, theirs = (each.artefact.index["content"] for each in (first, other))
+    digests = [content["validation_sha256"] for content in (ours, theirs)]
+    if digests[0] == digests[1]:
+        left, right = (_documents(each, by_digest=False) for each in (first, other))
+        return {**row, **_in_nats(left, right), **_in_bits(left, right), "comparable": "same data"}
+    if all(content["rows"] == content["all_rows"] for content in (ours, theirs)):
+        left, right = (_documents(each, by_digest=True) for each in (first, other))
+        if left["sha256"].equals(right["sha256"]):
+            figures = _in_bits(left, right)
+            return {**row, **figures, "comparable": "same documents, other tokens: bits alone"}
+    why = f"validation data differ ({digests[0][:12]}..., {digests[1][:12]}...)"
+    return {**row, "comparable": f"not comparable: {why}"}
+
+
+def _documents(evaluation: Named, *, by_digest: bool) -> pd.DataFrame:
+    """Read the scored documents of an evaluation, in the order of their shards or digests."""
+    table = pd.read_parquet(evaluation.artefact.directory / LOSSES)
+    seen = table[table["target_tokens"] > 0]
+    return (seen.sort_values("sha256") if by_digest else seen).reset_index(drop=True)
+
+
+def _in_nats(left: pd.DataFrame, right: pd.DataFrame) -> dict[str, float | None]:
+    """Subtract the losses of the same tokens."""
     ours, theirs = left["nats"].to_numpy(), right["nats"].to_numpy()
-    tokens, num_bytes = left["target_tokens"].to_numpy(), int(pc.sum(left["target_bytes"]).as_py())
-    fall = improvement(ours, theirs, tokens)
+    fall = improvement(ours, theirs, left["target_tokens"].to_numpy())
     error = fall.standard_error_nats
-    bits = bits_per_byte(-fall.mean_nats, fall.num_tokens, num_bytes)
-    better_on = float(np.mean((theirs < ours)[tokens > 0]))
-    figures = (-fall.mean_nats, error, -fall.mean_nats / error if error else None, bits, better_on)
-    return {**row, **dict(zip(_FIGURES, figures, strict=True)), "comparable": "same data"}
+    return {
+        "nats": -fall.mean_nats,
+        "nats_error": error,
+        "errors": -fall.mean_nats / error if error else None,
+        "better_on": float(np.mean(theirs < ours)),
+    }
 
 
-def _incomparable(first: Named, other: Named) -> str | None:
-    """Say why two losses may not be subtracted; None if they may."""
-    ours, theirs = (each.artefact.index["content"]["validation_sha256"] for each in (first, other))
-    if ours == theirs:
-        return None
-    return f"validation data differ ({ours[:12]}..., {theirs[:12]}...)"
+def _in_bits(left: pd.DataFrame, right: pd.DataFrame) -> dict[str, float | None]:
+    """Subtract bits per byte, which is the same unit whatever the tokens are."""
+    both = (
+        (table["nats"].to_numpy() / math.log(2), table["target_bytes"].to_numpy())
+        for table in (left, right)
+    )
+    found = ratio_difference(*both)
+    return {"bits_per_byte": found.mean, "bits_error": found.standard_error}

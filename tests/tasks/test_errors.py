@@ -35,7 +35,11 @@ from tasks.errors import (
     WrongNameError,
     storage_error,
 )
-from tasks.evaluate_errors import DifferentTokenizerError, UnknownModelError
+from tasks.evaluate_errors import (
+    DifferentTokenizerError,
+    OutdatedEvaluationError,
+    UnknownModelError,
+)
 from tasks.train_errors import (
     MemoryFullError,
     SnapshotDamagedError,
@@ -110,6 +114,10 @@ EXAMPLES: list[tuple[TaskError, str]] = [
             "checkpoint:ab: the shards' tokenizer is ba9876543210..., "
             "should be the model's 0123456789ab..."
         ),
+    ),
+    (
+        OutdatedEvaluationError("evaluation:ab"),
+        "evaluation:ab: does not say on which data it was measured, should be a newer one",
     ),
     (
         UnknownModelError(Path("/m"), "a ref or an .apr file"),

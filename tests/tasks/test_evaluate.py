@@ -24,7 +24,7 @@ from model.loss_statistics import LossCounter
 from tasks import validation as validation_module
 from tasks.errors import NotFoundError
 from tasks.evaluate import evaluate_task, measure
-from tasks.evaluate_errors import UnknownModelError
+from tasks.evaluate_errors import OutdatedEvaluationError, UnknownModelError
 from tasks.evaluate_settings import EvaluateSettings
 from tasks.evaluations import difference_rows, find_evaluation
 from tasks.loss_tables import position_losses, source_losses
@@ -32,7 +32,8 @@ from tasks.models import load_apr
 from tasks.scored_model import best_snapshot, scored
 from tasks.val_losses import VAL_LOSSES, ValLosses
 from tasks.validation import Validation
-from tests.tasks.tiny import Finished, begin
+from tests.tasks.tiny import Finished, begin, pretokenized, sharded, tiny_settings, train_again
+from tests.tasks.tiny import evaluated as evaluate_training
 from tests.test_architecture import PROJECT
 
 
@@ -154,7 +155,7 @@ def test_bfloat16_is_near_float32_and_the_difference_has_a_paired_error(copied: 
     assert row["comparable"] == "same data"
     assert row["nats"] == pytest.approx(both[1]["val_loss"] - both[0]["val_loss"], abs=1e-12)
     assert 0 < abs(row["nats"]) < 0.01
-    assert row["standard_error"] < both[0]["val_loss_standard_error"]
+    assert row["nats_error"] < both[0]["val_loss_standard_error"]
     bits = both[1]["val_bits_per_byte"] - both[0]["val_bits_per_byte"]
     assert row["bits_per_byte"] == pytest.approx(bits, abs=1e-12)
 
@@ -169,6 +170,21 @@ def test_losses_on_other_validation_data_are_not_subtracted(copied: Finished) ->
     assert row["nats"] is None
 
 
+def test_bits_per_byte_are_subtracted_across_tokenizers(copied: Finished) -> None:
+    settings = tiny_settings(copied.home, ["tokenizer.vocab_size=290", "model.vocab_size=290"])
+    run = begin(settings, "other")
+    shards = sharded(run, pretokenized(run, settings), settings)
+    other = evaluate_training(run, train_again(run, shards, settings), shards, settings)
+    found = [find_evaluation(str(ref)) for ref in (copied.refs.evaluation, other)]
+    (row,) = difference_rows(found)
+    both = [each.measurements() for each in found]
+    assert row["comparable"] == "same documents, other tokens: bits alone"
+    assert row["nats"] is None
+    bits = [float(each["val_bits_per_byte"] or 0) for each in both]
+    assert row["bits_per_byte"] == pytest.approx(bits[1] - bits[0], abs=1e-12)
+    assert 0 < row["bits_error"] < 0.2
+
+
 def test_an_evaluation_is_found_by_run_by_checkpoint_and_by_ref(reading: Finished) -> None:
     refs = reading.refs
     names = (reading.run.name, str(refs.checkpoint), str(refs.evaluation))
@@ -177,6 +193,15 @@ def test_an_evaluation_is_found_by_run_by_checkpoint_and_by_ref(reading: Finishe
         find_evaluation(str(refs.shards))
     with pytest.raises(NotFoundError):
         find_evaluation(begin(reading.settings, "empty").name)
+
+
+def test_an_evaluation_of_an_earlier_version_is_refused(copied: Finished) -> None:
+    with copied.store.building("old") as directory:
+        ref = copied.store.commit(directory, EvaluationRef, {"epoch": 1, "training": "x"})
+    with pytest.raises(OutdatedEvaluationError) as caught:
+        find_evaluation(str(ref))
+    assert caught.value.ref == ref.short
+    assert exit_code(caught.value) == 4
 
 
 def test_the_breakdowns_add_up_to_the_whole(reading: Finished) -> None:
