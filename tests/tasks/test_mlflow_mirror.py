@@ -96,7 +96,8 @@ def test_the_parameters_are_the_planned_settings(sent: Mirrored) -> None:
         for key, value in flatten(settings).items()
     }
     assert sent.run("train").data.params["train.peak_lr"] == "0.01"
-    assert sent.run("evaluate").data.params == {}
+    own = {"evaluate.rows": "0", "evaluate.precision": "float32"}
+    assert sent.run("evaluate").data.params == own
 
 
 def test_the_measurements_of_every_stage_are_on_its_run_and_on_the_parent(sent: Mirrored) -> None:
@@ -116,6 +117,7 @@ def test_the_inputs_are_datasets_with_their_digests(sent: Mirrored) -> None:
     assert found == {
         "training": sent.finished.refs.training.digest[:36],
         "shards": sent.finished.refs.shards.digest[:36],
+        "tokens": sent.finished.refs.tokens.digest[:36],
     }
 
 
