@@ -8,6 +8,7 @@ FlowError
 +-- PortBusyError          another program listens where a service should
 +-- ServiceFailedError     a service did not come up
 +-- VerificationError      evidence that does not hold; lists what fails
+    +-- InvalidModelError  a model whose content, or whose bundle, fails checks
 """
 
 from dataclasses import dataclass
@@ -112,3 +113,10 @@ class VerificationError(FlowError):
         listed = "\n".join(f"  {failure}" for failure in self.failures)
         failed = f"{len(self.failures)} of {self.num_checks} checks failed"
         return f"{self.subject}: {failed}, should be none\n{listed}"
+
+
+@dataclass(eq=False)
+class InvalidModelError(VerificationError):
+    """A model whose content, or whose bundle, fails checks."""
+
+    hint = "gates F-DATA-QUALITY look for weights that were never trained, or were lost on the way"

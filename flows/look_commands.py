@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.errors import VerificationError
+from flows.errors import InvalidModelError, VerificationError
 from flows.run_commands import Json
 from flows.screen import err, out, show_json, show_table
 
 if TYPE_CHECKING:
     from tasks.run_record import Run
+    from tasks.verify import Report
 
 Subject = Annotated[
     str | None, typer.Argument(help="A run, or KIND:DIGEST; default: the last run.")
@@ -19,7 +20,7 @@ Subject = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (runs, compare, status, verify, inspect, mirror):
+    for command in (runs, compare, status, verify, inspect, validate, mirror):
         app.command()(command)
 
 
@@ -106,29 +107,45 @@ def verify(subject: Subject = None, json: Json = False) -> None:  # noqa: FBT002
         report = verify_ref(open_store().resolve(subject))
     else:
         report = verify_run(_run(subject))
-    if json:
-        show_json({"subject": report.subject, "checks": report.num_checks,
-                   "failures": report.failures})  # fmt: skip
-    if report.failures:
-        raise VerificationError(report.subject, report.num_checks, tuple(report.failures))
-    if not json:
-        out.print(f"{report.subject}: {report.num_checks} checks, all hold")
+    _show_report(report, VerificationError, json=json)
 
 
 def inspect(
-    subject: Annotated[str, typer.Argument(help="A run, KIND:DIGEST, or a .apr file.")],
+    subject: Annotated[
+        str,
+        typer.Argument(
+            help="A run, KIND:DIGEST, a directory of a checkpoint or of Hugging Face's, or a file: "
+            ".apr, .gguf or .safetensors."
+        ),
+    ],
     json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Describe a run, an artefact or a file."""
+    """Describe a run, an artefact or a model."""
     from flows.inspection import describe
 
     found = describe(subject)
     if json:
         show_json(found)
         return
-    from evidence.records import flatten
+    from flows.inspection_text import show_description
 
-    show_table([{"key": key, "value": value} for key, value in flatten(found).items()])
+    show_description(found)
+
+
+def validate(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            help="checkpoint:DIGEST, a directory of a checkpoint or of Hugging Face's, or a file: "
+            ".apr, .gguf or .safetensors."
+        ),
+    ],
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Judge the content of a model; exit 5 if a check fails."""
+    from flows.validation import validate as judge
+
+    _show_report(judge(subject), InvalidModelError, json=json)
 
 
 def mirror(run: Subject = None, json: Json = False) -> None:  # noqa: FBT002
@@ -144,6 +161,16 @@ def mirror(run: Subject = None, json: Json = False) -> None:  # noqa: FBT002
     else:
         state = "complete" if sent["complete"] else "as far as the run is"
         out.print(f"{found.name}: in MLflow as {sent['run_id']}, {state}")
+
+
+def _show_report(report: "Report", refusal: type[VerificationError], *, json: bool) -> None:
+    if json:
+        show_json({"subject": report.subject, "checks": report.num_checks,
+                   "failures": report.failures})  # fmt: skip
+    if report.failures:
+        raise refusal(report.subject, report.num_checks, tuple(report.failures))
+    if not json:
+        out.print(f"{report.subject}: {report.num_checks} checks, all hold")
 
 
 def _run(text: str | None) -> "Run":

@@ -7,9 +7,11 @@ from typing import Annotated, Literal
 import typer
 
 from flows.errors import WrongValueError
-from flows.screen import out
+from flows.run_commands import Json
+from flows.screen import out, show_json
 from tasks.errors import NotFoundError
 
+GGUF_TYPES = ("Q8_0", "Q4_K")
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
 
@@ -18,6 +20,7 @@ def add_to(app: typer.Typer) -> None:
     """Add these commands."""
     for command in (generate, up):
         app.command()(command)
+    app.command("import")(import_)
 
 
 def generate(
@@ -77,6 +80,50 @@ def _prompt(prompt: str | None, path: Path | None) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise WrongValueError("generate", "--prompt-file", str(error), "UTF-8") from None
+
+
+def import_(
+    source: Annotated[
+        str, typer.Argument(help="A Hugging Face directory of a Llama or Qwen2, a .gguf or a .apr.")
+    ],
+    licence: Annotated[str, typer.Option(help="SPDX id that the weights are given on under.")],
+    name: Annotated[str | None, typer.Option(help="Default: the source's.")] = None,
+    data_source: Annotated[str, typer.Option(help="What it was trained on.")] = "not stated",
+    data_licence: Annotated[str, typer.Option(help="The licence of that.")] = "not stated",
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Its tokenizer.json; default: beside the weights.")
+    ] = None,
+    gguf: Annotated[
+        list[str] | None,
+        typer.Option(help="GGUF to write, may be repeated, or none; default: Q8_0 and Q4_K."),
+    ] = None,
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Make a checkpoint of a model from elsewhere."""
+    from tasks.checkpoint_settings import CheckpointSettings
+    from tasks.import_model import import_model
+
+    settings = CheckpointSettings(
+        name=_model_name(Path(source).resolve()) if name is None else name,
+        licence=licence,
+        data_source=data_source,
+        data_licence=data_licence,
+        safetensors_dtype="float32",
+        apr_types=(),
+        gguf_types=() if gguf == ["none"] else tuple(gguf or GGUF_TYPES),  # type: ignore[arg-type]
+    )
+    ref = import_model(Path(source), settings, Path(tokenizer) if tokenizer else None)
+    if json:
+        show_json({"output": str(ref)})
+        return
+    out.print(f"output    {ref}")
+    out.print(f"check     assay validate {ref.short}        describe  assay inspect {ref.short}")
+
+
+def _model_name(source: Path) -> str:
+    """Name a model after its directory, or its file without the ending; versions have dots, too."""
+    is_file = source.suffix in (".apr", ".gguf", ".safetensors")
+    return source.stem if is_file else source.name
 
 
 def up(

@@ -13,11 +13,12 @@ from enum import IntFlag
 from math import prod
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from model.apr_blocks import BlockTensor
+from model.apr_dtypes import DTYPE_OF, OTHER_DTYPES, READABLE, SUPER_BLOCK, AprDtype
 from model.apr_metadata import require_metadata_size
-from model.errors import CorruptFileError, ModelFormatError
+from model.errors import CorruptFileError, ModelFormatError, UnsupportedFeatureError
 
 MAGIC = b"APR\0"
 VERSION = (2, 0)
@@ -28,17 +29,6 @@ CHECKSUM_OFFSET = 40
 MAX_NAME_BYTES = 256
 MAX_DIMENSIONS = 8
 MAX_ELEMENTS = 1 << 48
-
-DTYPES = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16}
-DTYPE_CODES = {dtype: code for code, dtype in DTYPES.items()}
-# Known to other writers; named only so that the refusal can say what the file holds.
-OTHER_DTYPES = {3: "F64", 4: "I32", 5: "I64", 6: "I8", 7: "U8", 8: "AprQ4", 9: "AprQ8"} | {
-    12: "Q4K",
-    14: "Q6K",
-    128: "AprQ4",
-    129: "AprQ8",
-}
-READABLE_DTYPES = "F32, F16 or BF16"
 
 
 class AprFlag(IntFlag):
@@ -73,14 +63,14 @@ class AprTensor:
     """Where one tensor lies; `offset_bytes` counts from the start of the data section."""
 
     name: str
-    dtype: torch.dtype
+    dtype: AprDtype
     shape: tuple[int, ...]
     offset_bytes: int
 
     @property
     def size_bytes(self) -> int:
         """Length of the tensor's data without padding."""
-        return prod(self.shape) * self.dtype.itemsize
+        return self.dtype.size_bytes(self.shape)
 
     @property
     def end_bytes(self) -> int:
@@ -152,13 +142,17 @@ def _require_readable_flags(path: Path, flags: int) -> None:
     if extra:
         known = [flag.name for flag in AprFlag if flag & extra and flag.name is not None]
         found = f"flags {flags:#06x} ({', '.join(known) or 'unknown'})"
-        raise ModelFormatError(path, found, "plain row-major data in one file")
+        raise UnsupportedFeatureError(path, found, "plain row-major data in one file")
     if not flags & AprFlag.ROW_MAJOR:
         raise ModelFormatError(path, f"flags {flags:#06x}", "with ROW_MAJOR (0x0400)")
 
 
-def place_tensors(path: Path, tensors: Mapping[str, Tensor]) -> list[AprTensor]:
+def place_tensors(
+    path: Path, tensors: Mapping[str, Tensor | BlockTensor], dtypes: Mapping[str, AprDtype]
+) -> list[AprTensor]:
     """Give every tensor its place, in the order of the names' bytes.
+
+    `dtypes` names those that will be quantised.
 
     Raises: ModelFormatError if the format cannot hold a name, a dtype or a shape.
     """
@@ -166,15 +160,30 @@ def place_tensors(path: Path, tensors: Mapping[str, Tensor]) -> list[AprTensor]:
     offset_bytes = 0
     for name in sorted(tensors, key=lambda name: _encode_name(path, name)):
         tensor = tensors[name]
-        if tensor.dtype not in DTYPE_CODES:
-            found = f"tensor {name!r} is {str(tensor.dtype).removeprefix('torch.')}"
-            raise ModelFormatError(path, found, "float32, float16 or bfloat16")
-        if tensor.ndim > MAX_DIMENSIONS:
-            found = f"tensor {name!r} has {tensor.ndim} dimensions"
+        dtype = dtypes.get(name) or _stored_dtype(path, name, tensor)
+        shape = tuple(tensor.shape)
+        if len(shape) > MAX_DIMENSIONS:
+            found = f"tensor {name!r} has {len(shape)} dimensions"
             raise ModelFormatError(path, found, f"at most {MAX_DIMENSIONS}")
-        entries.append(AprTensor(name, tensor.dtype, tuple(tensor.shape), offset_bytes))
+        _require_whole_blocks(path, name, dtype, shape)
+        entries.append(AprTensor(name, dtype, shape, offset_bytes))
         offset_bytes = entries[-1].end_bytes
     return entries
+
+
+def _stored_dtype(path: Path, name: str, tensor: Tensor | BlockTensor) -> AprDtype:
+    if isinstance(tensor, BlockTensor):
+        return tensor.dtype
+    if tensor.dtype not in DTYPE_OF:
+        found = f"tensor {name!r} is {str(tensor.dtype).removeprefix('torch.')}"
+        raise ModelFormatError(path, found, "float32, float16 or bfloat16")
+    return DTYPE_OF[tensor.dtype]
+
+
+def _require_whole_blocks(path: Path, name: str, dtype: AprDtype, shape: tuple[int, ...]) -> None:
+    if not dtype.fits(shape):
+        found = f"tensor {name!r} of {dtype.name} and shape {list(shape)}"
+        raise ModelFormatError(path, found, f"rows of whole blocks of {SUPER_BLOCK}")
 
 
 def _encode_name(path: Path, name: str) -> bytes:
@@ -198,7 +207,7 @@ def _encode_entry(entry: AprTensor) -> bytes:
     num_dims = len(entry.shape)
     layout = f"<H{len(name)}sBB{num_dims}QQQ"
     place = (*entry.shape, entry.offset_bytes, entry.size_bytes)
-    return struct.pack(layout, len(name), name, DTYPE_CODES[entry.dtype], num_dims, *place)
+    return struct.pack(layout, len(name), name, entry.dtype, num_dims, *place)
 
 
 def decode_index(path: Path, encoded: bytes, num_tensors: int) -> dict[str, AprTensor]:
@@ -240,9 +249,9 @@ def _decode_entry(path: Path, encoded: bytes, position: int) -> tuple[bytes, Apr
     except UnicodeDecodeError:
         raise ModelFormatError(path, f"tensor name {raw[:40]!r}", "UTF-8") from None
     _encode_name(path, name)
-    if code not in DTYPES:
+    if code not in list(AprDtype):
         found = f"tensor {name!r} of dtype {OTHER_DTYPES.get(code, 'code')} ({code})"
-        raise ModelFormatError(path, found, READABLE_DTYPES)
+        raise UnsupportedFeatureError(path, found, f"one of {READABLE}")
     if num_dims > MAX_DIMENSIONS:
         found = f"tensor {name!r} with {num_dims} dimensions"
         raise ModelFormatError(path, found, f"at most {MAX_DIMENSIONS}")
@@ -251,7 +260,8 @@ def _decode_entry(path: Path, encoded: bytes, position: int) -> tuple[bytes, Apr
     # An empty tensor has a size of zero however long its other dimensions claim to be.
     if prod(max(length, 1) for length in shape) > MAX_ELEMENTS:
         raise ModelFormatError(path, f"tensor {name!r} of shape {shape}", "a shape memory can hold")
-    return raw, AprTensor(name, DTYPES[code], tuple(shape), offset), size, position
+    _require_whole_blocks(path, name, AprDtype(code), tuple(shape))
+    return raw, AprTensor(name, AprDtype(code), tuple(shape), offset), size, position
 
 
 def require_gapless(path: Path, tensors: Mapping[str, AprTensor]) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,11 @@ from typing import NoReturn
 from model.errors import ModelFormatError
 
 MAX_METADATA_BYTES = 16 << 20
+MAX_PARSED_BYTES = 92 << 20
+"What the parsed values may take: text of a few bytes can stand for objects of megabytes."
+ITEM_BYTES = 88
+"A little more than Python takes for each bracket, comma and colon of the worst text."
+COPIES_OF_TEXT = 3
 
 
 def encode_metadata(path: Path, metadata: Mapping[str, object]) -> bytes:
@@ -36,6 +42,7 @@ def decode_metadata(path: Path, encoded: bytes) -> dict[str, object]:
     require_metadata_size(path, len(encoded))
     try:
         text = encoded.decode()
+        _require_frugal(text)
         metadata = json.loads(
             text,
             object_pairs_hook=_object,
@@ -61,6 +68,16 @@ def require_metadata_size(path: Path, size_bytes: int) -> None:
     if size_bytes > MAX_METADATA_BYTES:
         found = f"JSON of {size_bytes} bytes"
         raise ModelFormatError(path, found, f"at most {MAX_METADATA_BYTES}")
+
+
+def _require_frugal(text: str) -> None:
+    num_items = sum(map(text.count, "{[,:"))
+    needed_bytes = COPIES_OF_TEXT * sys.getsizeof(text) + ITEM_BYTES * num_items
+    if needed_bytes > MAX_PARSED_BYTES:
+        most = MAX_PARSED_BYTES >> 20
+        raise ValueError(
+            f"{num_items} items, some {needed_bytes >> 20} MiB when parsed, over {most}"
+        )
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:

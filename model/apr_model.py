@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from model.apr_blocks import QUANTIZATION
+from model.apr_dtypes import AprDtype
 from model.apr_file import VOCABULARY_KEY, open_apr, write_apr
-from model.apr_layout import DTYPE_CODES, VERSION, AprFlag
 from model.architecture import (
     BOUNDS,
     HUGGING_FACE_CLASSES,
@@ -20,16 +22,18 @@ from model.architecture import (
     decode_settings,
     expected_tensors,
     family,
+    padded_vocabulary,
     parse_tokenizer,
     require_bounds,
     require_finite,
     require_tensors,
 )
-from model.errors import ModelFormatError, WrongSettingError
+from model.errors import ModelFormatError, UnsupportedFeatureError, WrongSettingError
 from model.llama import LlamaSettings
 
-__all__ = ["describe", "expected_tensors", "read_model", "write_model"]
+__all__ = ["expected_tensors", "read_model", "read_settings", "write_model"]
 
+EMBEDDING = "model.embed_tokens.weight"
 SPLIT_HALVES = 2
 PROVENANCE_KEYS = (
     "name",
@@ -56,8 +60,11 @@ def write_model(
     *,
     tokenizer_json: str,
     provenance: Mapping[str, str],
+    quantization: AprDtype | None = None,
 ) -> None:
     """Write a model that other readers of the format can run.
+
+    Quantised are the matrices but for the embedding, as far as their rows are whole blocks.
 
     Raises: WrongTensorsError, WrongSettingError, ModelFormatError (a value is NaN or infinite).
     """
@@ -70,6 +77,7 @@ def write_model(
         "model_type": family(settings),
         **_provenance(provenance),
         "param_count": sum(map(prod, expected_tensors(settings).values())),
+        **({"quantization": QUANTIZATION[quantization]} if quantization else {}),
         **_architecture(family(settings)),
         **({TIED_KEY: True} if settings.tie_embeddings else {}),
         **{key: getattr(settings, key) for key in BOUNDS if key != "initializer_std"},
@@ -77,7 +85,17 @@ def write_model(
         **_tokenizer(path, settings, tokenizer_json),
         INITIALIZER_KEY: settings.initializer_std,
     }
-    write_apr(path, metadata, tensors)
+    dtypes = quantized_tensors(tensors, quantization) if quantization else {}
+    write_apr(path, metadata, tensors, dtypes)
+
+
+def quantized_tensors(tensors: Mapping[str, Tensor], dtype: AprDtype) -> dict[str, AprDtype]:
+    """Choose the tensors of a model that are quantised."""
+    return {
+        name: dtype
+        for name, tensor in tensors.items()
+        if tensor.ndim == 2 and name != EMBEDDING and dtype.fits(tuple(tensor.shape))
+    }
 
 
 def read_model(path: Path, *, scan: bool = False) -> tuple[LlamaSettings, dict[str, Tensor]]:
@@ -89,7 +107,7 @@ def read_model(path: Path, *, scan: bool = False) -> tuple[LlamaSettings, dict[s
     """
     file = open_apr(path)
     file.verify()
-    settings = _read_settings(path, file.metadata)
+    settings = read_settings(path, file.metadata)
     require_tensors(
         str(path), settings, {entry.name: entry.shape for entry in file.tensors.values()}
     )
@@ -99,40 +117,15 @@ def read_model(path: Path, *, scan: bool = False) -> tuple[LlamaSettings, dict[s
     return settings, tensors
 
 
-def describe(path: Path) -> dict[str, object]:
-    """Summarise an .apr file of any architecture as plain JSON values.
+def read_settings(path: Path, metadata: Mapping[str, object]) -> LlamaSettings:
+    """Build the settings that a file's metadata states.
 
-    Raises: CorruptFileError, ModelFormatError.
+    Raises: ModelFormatError, UnsupportedFeatureError for another architecture.
     """
-    file = open_apr(path)
-    entries = sorted(file.tensors.values(), key=lambda entry: entry.offset_bytes)
-    lists = {key: len(value) for key, value in file.metadata.items() if isinstance(value, list)}
-    return {
-        "format": "apr",
-        "version": ".".join(map(str, VERSION)),
-        "size_bytes": file.size_bytes,
-        "flags": [flag.name for flag in AprFlag if flag & file.header.flags],
-        "num_tensors": len(entries),
-        "num_parameters": sum(prod(entry.shape) for entry in entries),
-        "metadata": {key: value for key, value in file.metadata.items() if key not in lists},
-        "num_items": lists,
-        "tensors": [
-            {
-                "name": entry.name,
-                "dtype": str(entry.dtype).removeprefix("torch."),
-                "shape": list(entry.shape),
-                "size_bytes": entry.size_bytes,
-            }
-            for entry in entries
-        ],
-    }
-
-
-def _read_settings(path: Path, metadata: Mapping[str, object]) -> LlamaSettings:
     name = metadata.get("architecture")
     if name not in list(HUGGING_FACE_CLASSES):
         expected = f"one of {', '.join(HUGGING_FACE_CLASSES)}"
-        raise ModelFormatError(path, f"architecture is {name!r:.60}", expected)
+        raise UnsupportedFeatureError(path, f"architecture is {name!r:.60}", expected)
     for key, value in _architecture(str(name)).items():
         if metadata.get(key) != value:
             raise ModelFormatError(path, f"{key} is {metadata.get(key)!r:.60}", f"{value!r}")
@@ -158,7 +151,7 @@ def _architecture(name: str) -> dict[str, object]:
 
 
 def _require_float32_vector(path: Path, name: str, tensor: Tensor) -> None:
-    if tensor.ndim == 1 and DTYPE_CODES.get(tensor.dtype) != 0:
+    if tensor.ndim == 1 and tensor.dtype != torch.float32:
         found = f"vector {name!r} is {str(tensor.dtype).removeprefix('torch.')}"
         raise ModelFormatError(path, found, "float32, which other readers take it for unasked")
 
@@ -175,7 +168,6 @@ def _tokenizer(path: Path, settings: LlamaSettings, tokenizer_json: str) -> dict
     model = json.loads(tokenizer.to_str())["model"]
     if model["type"] != "BPE":
         raise ModelFormatError(path, f"tokenizer of type {model['type']}", "BPE")
-    ids = tokenizer.get_vocab(with_added_tokens=True)
     spaced = [pair for pair in model["merges"] if " " in "".join(pair)]
     if spaced:
         raise ModelFormatError(path, f"merge {spaced[0]!r}", "two tokens without a space in them")
@@ -184,11 +176,11 @@ def _tokenizer(path: Path, settings: LlamaSettings, tokenizer_json: str) -> dict
     # A tokenizer with one special token separates documents by it, so it both ends and begins them.
     ends = {f"tokenizer.{end}_token_id": special[0] for end in ("bos", "eos") if len(special) == 1}
     return {
-        VOCABULARY_KEY: sorted(ids, key=lambda token: ids[token]),
+        VOCABULARY_KEY: padded_vocabulary(tokenizer, settings.vocab_size),
         "tokenizer.merges": [" ".join(pair) for pair in model["merges"]],
         **ends,
         "tokenizer.add_bos_token": False,
-        "tokenizer.vocab_size": len(ids),
+        "tokenizer.vocab_size": settings.vocab_size,
         "tokenizer.model_type": model["type"],
         TOKENIZER_DIGEST_KEY: hashlib.sha256(tokenizer_json.encode()).hexdigest(),
     }

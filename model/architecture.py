@@ -144,7 +144,7 @@ def _switch(path: Path, values: Mapping[str, object], key: str) -> bool:
 
 
 def parse_tokenizer(path: Path, settings: LlamaSettings, tokenizer_json: str) -> Tokenizer:
-    """Parse a tokenizer whose ids are exactly the rows of the embedding.
+    """Parse a tokenizer whose ids are rows of the embedding: the first ones, without a gap.
 
     Raises: ModelFormatError.
     """
@@ -153,7 +153,19 @@ def parse_tokenizer(path: Path, settings: LlamaSettings, tokenizer_json: str) ->
     except Exception as error:  # the library raises nothing narrower
         raise ModelFormatError(path, f"tokenizer with {error}", "a tokenizer.json") from error
     ids = sorted(tokenizer.get_vocab(with_added_tokens=True).values())
-    if ids != list(range(settings.vocab_size)):
+    if ids != list(range(len(ids))) or not 0 < len(ids) <= settings.vocab_size:
         found = f"tokenizer of {len(ids)} tokens up to id {ids[-1] if ids else 'none'}"
-        raise ModelFormatError(path, found, f"one for every id below {settings.vocab_size}")
+        expected = f"one for every id from 0, at most the {settings.vocab_size} of the embedding"
+        raise ModelFormatError(path, found, expected)
     return tokenizer
+
+
+def padded_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> list[str]:
+    """List a token for every row of the embedding, in the order of the ids.
+
+    Published models often have more rows than tokens, for the sake of their shape; other readers
+    want a name for each.
+    """
+    ids = tokenizer.get_vocab(with_added_tokens=True)
+    tokens = sorted(ids, key=lambda token: ids[token])
+    return tokens + [f"<|pad_{number}|>" for number in range(len(tokens), vocab_size)]

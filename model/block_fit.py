@@ -53,26 +53,32 @@ class Fit:
 
 
 def fit_scales(
-    grid: Grid, x_VL: Floats, weight_VL: Floats, step_NG: Floats, offset_NG: Floats
+    grid: Grid, x_VL: Floats, weight_VL: Floats, plain_2NG: Floats, best_2NG: Floats
 ) -> Fit:
-    """Find units and whole scales for groups of these steps and offsets.
+    """Find units and whole scales for groups that want these steps and offsets.
+
+    The best ones of every group are not always the best ones together; where values are almost held
+    exactly, those that span a group plainly lose less in rounding.
 
     Precision: the units are float32 numbers that half precision holds.
     """
-    wanted_2NG = np.stack([step_NG, offset_NG])
-    largest_N1 = np.abs(step_NG).argmax(1)[:, None]
-    largest_N = np.take_along_axis(step_NG, largest_N1, 1)[:, 0]
-    offset_unit_N = offset_NG.max(1) / grid.scale_range[1]
-    found = None
+    found = _attempt(grid, x_VL, weight_VL, plain_2NG, grid.reaches[0])
     for reach in grid.reaches:
-        unit_2N = to_half(np.stack([largest_N / np.float32(reach), offset_unit_N]))
-        inverse_2N = np.divide(1, unit_2N, out=np.zeros_like(unit_2N), where=unit_2N != 0)
-        start_2NG = np.rint(wanted_2NG * inverse_2N[:, :, None])
-        fit = _search(grid, x_VL, weight_VL, unit_2N, start_2NG)
-        found = fit if found is None else found.or_better(fit)
-    assert found is not None, "a grid has at least one reach"
+        found = found.or_better(_attempt(grid, x_VL, weight_VL, best_2NG, reach))
     solved_2N = _solve_units(found, x_VL, weight_VL, found.q(grid, x_VL))
     return found.or_better(_search(grid, x_VL, weight_VL, solved_2N, found.scale_2NG))
+
+
+def _attempt(grid: Grid, x_VL: Floats, weight_VL: Floats, wanted_2NG: Floats, reach: int) -> Fit:
+    """Give the largest step of a block the whole scale `reach`, and round the others to match."""
+    step_NG, offset_NG = wanted_2NG
+    largest_N1 = np.abs(step_NG).argmax(1)[:, None]
+    largest_N = np.take_along_axis(step_NG, largest_N1, 1)[:, 0]
+    units = largest_N / np.float32(reach), offset_NG.max(1) / grid.scale_range[1]
+    unit_2N = to_half(np.stack(units))
+    inverse_2N = np.divide(1, unit_2N, out=np.zeros_like(unit_2N), where=unit_2N != 0)
+    start_2NG = np.rint(wanted_2NG * inverse_2N[:, :, None])
+    return _search(grid, x_VL, weight_VL, unit_2N, start_2NG)
 
 
 def to_half(values: Floats) -> Floats:

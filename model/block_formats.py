@@ -36,6 +36,10 @@ class BlockKind(Enum):
         self.bytes = num_bytes
 
 
+SCALES_OF_ANY_FILE = np.errstate(invalid="ignore", over="ignore")
+"""A hostile file's scale may be infinite; readers look for what is not finite among the values."""
+
+
 def pack_q8_0(scale_N: Halves, q_NV: NDArray[np.int8]) -> Bytes:
     """Lay Q8_0 blocks out.
 
@@ -44,6 +48,7 @@ def pack_q8_0(scale_N: Halves, q_NV: NDArray[np.int8]) -> Bytes:
     return np.hstack([_half_bytes(scale_N), q_NV.view(np.uint8)])
 
 
+@SCALES_OF_ANY_FILE
 def unpack_q8_0(blocks: Bytes) -> Floats:
     """Give the values of Q8_0 blocks.
 
@@ -70,6 +75,7 @@ def pack_q4_k(unit_2N: Halves, scale_2NG: Bytes, q_NGV: Bytes) -> Bytes:
     return np.hstack(parts)
 
 
+@SCALES_OF_ANY_FILE
 def unpack_q4_k(blocks: Bytes) -> Floats:
     """Give the values of Q4_K super-blocks.
 
@@ -99,6 +105,7 @@ def pack_q6_k(scale_N: Halves, scale_NG: NDArray[np.int8], q_NGV: NDArray[np.int
     return np.hstack([*parts, _half_bytes(scale_N)])
 
 
+@SCALES_OF_ANY_FILE
 def unpack_q6_k(blocks: Bytes) -> Floats:
     """Give the values of Q6_K super-blocks.
 

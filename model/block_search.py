@@ -45,10 +45,10 @@ def affine_through(
 @compiled
 def search_affine(
     x_VL: Floats, weight_VL: Floats, stretch_C: Floats, highest: np.float32
-) -> tuple[Floats, Floats]:
+) -> Floats:
     """Find the step and the offset, neither negative, of least weighted error with q from 0.
 
-    Shapes: (V, L), (V, L), (C,) -> (L,), (L,).
+    Shapes: (V, L), (V, L), (C,) -> (2, L).
     """
     num_values, num_lanes = x_VL.shape
     low_L, high_L = np.zeros(num_lanes, np.float32), x_VL[0].copy()
@@ -81,7 +81,7 @@ def search_affine(
             if gain - gain_L[lane] > LEAST_GAIN * abs(gain) and step > ZERO:
                 # The next candidates count from here, which ends lower than a fixed start.
                 gain_L[lane], step_L[lane], low_L[lane] = gain, step, low
-    return step_L, -low_L
+    return np.stack((step_L, -low_L))
 
 
 @compiled
@@ -90,7 +90,7 @@ def search_symmetric(
 ) -> Floats:
     """Find the step, of either sign, of least weighted error without an offset.
 
-    Shapes: (V, L), (V, L), (C,) -> (L,).
+    Shapes: (V, L), (V, L), (C,) -> (2, L), the second of them zeros.
     """
     num_values, num_lanes = x_VL.shape
     lowest, highest = q_range
@@ -117,7 +117,7 @@ def search_symmetric(
             gain = step * wqx_L[lane]
             if gain - gain_L[lane] > LEAST_GAIN * gain:
                 gain_L[lane], step_L[lane] = gain, step
-    return step_L
+    return np.stack((step_L, np.zeros_like(step_L)))
 
 
 @compiled

@@ -4,6 +4,7 @@ ModelError
 +-- WrongSettingError        a setting contradicts another, or the data
 +-- ModelFormatError         a file is not what its format says
 |   +-- CorruptFileError     its bytes changed, or end too early
+|   +-- UnsupportedFeatureError  it is what it says, and that is more than this program reads
 +-- UnencodableError         a matrix that a block format cannot hold
 +-- WrongTensorsError        tensor names or shapes differ from the architecture's
 +-- NonFiniteError           a loss or a gradient is NaN or infinite
@@ -14,8 +15,13 @@ ModelError
 """
 
 import copyreg
+import re
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+LAYER_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 class ModelError(Exception):
@@ -60,6 +66,13 @@ class CorruptFileError(ModelFormatError):
 
 
 @dataclass(eq=False)
+class UnsupportedFeatureError(ModelFormatError):
+    """A file of a kind that other programs write and this one does not read."""
+
+    hint = "convert the file with the program that made it"
+
+
+@dataclass(eq=False)
 class UnencodableError(ModelError):
     """A matrix that a block format cannot hold, or blocks that are not of a matrix."""
 
@@ -83,7 +96,7 @@ class WrongTensorsError(ModelError):
 
     def __str__(self) -> str:
         parts = [
-            f"{label} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+            f"{label} {', '.join(_collapsed(names))}"
             for label, names in (
                 ("missing", self.missing),
                 ("unexpected", self.unexpected),
@@ -92,6 +105,15 @@ class WrongTensorsError(ModelError):
             if names
         ]
         return f"{self.where}: {'; '.join(parts)}; should be exactly the architecture's tensors"
+
+
+def _collapsed(names: tuple[str, ...]) -> Iterator[str]:
+    """Name what differs in the number of its layer only once, with how many there are."""
+    patterns = Counter(LAYER_NUMBER.sub("N", name) for name in names)
+    for name in names:
+        count = patterns.pop(LAYER_NUMBER.sub("N", name), 0)
+        if count:
+            yield name if count == 1 else f"{LAYER_NUMBER.sub('N', name)} ({count})"
 
 
 @dataclass(eq=False)

@@ -99,8 +99,9 @@ def write_gguf_model(
 ) -> None:
     """Write a model that llama.cpp runs, one tensor in memory at a time.
 
-    Raises: WrongTensorsError, WrongSettingError, ModelFormatError (a value is NaN or infinite, or
-        llama.cpp would split text otherwise than the tokenizer).
+    Raises: WrongTensorsError, WrongSettingError, UnencodableError (a value is too large for its
+        type), ModelFormatError (one is NaN or infinite, or llama.cpp would split text otherwise
+        than the tokenizer).
     """
     require_bounds(settings)
     require_tensors(str(path), settings, {name: tensors[name].shape for name in tensors})
@@ -136,7 +137,8 @@ def read_gguf_model(path: Path) -> tuple[LlamaSettings, dict[str, Tensor]]:
     settings = settings_of(path, file.metadata, file.tensors)
     require_tokenizer(path, settings, file.metadata)
     expected = {gguf_name(name): name for name in expected_tensors(settings)}
-    shapes = {expected.get(name, name): file.tensors[name].shape for name in file.tensors}
+    # Quoted, for a name of ours that stands in the file as such is not the tensor that it means.
+    shapes = {expected.get(name, repr(name)): file.tensors[name].shape for name in file.tensors}
     require_tensors(str(path), settings, shapes)
     for tensor in file.tensors.values():
         if tensor.type not in READABLE:

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from model.architecture import parse_tokenizer
+from model.architecture import padded_vocabulary, parse_tokenizer
 from model.errors import ModelFormatError
 from model.gguf_values import Array, Metadata, Scalar, Value, ValueKind
 from model.llama import LlamaSettings
 
 END_OF_TEXT = "<|endoftext|>"
-NORMAL, CONTROL = 1, 3
+NORMAL, CONTROL, UNUSED = 1, 3, 5
 """Types of tokens; text never becomes one of the second."""
 
 SPLIT_CL100K = (
@@ -26,6 +26,13 @@ SPLIT_CL100K = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 SPLIT_QWEN2 = SPLIT_CL100K.replace(r"\p{N}{1,3}", r"\p{N}")
+SPLIT_NAMES = {
+    (("Split", SPLIT_CL100K), ("ByteLevel", "false")): ("dbrx", "llama-bpe"),
+    (("Split", SPLIT_QWEN2), ("ByteLevel", "false")): ("qwen2", None),
+    (("ByteLevel", "true"),): ("gpt-2", None),
+    (("Digits", "true"), ("ByteLevel", "true")): ("starcoder", None),
+}
+"""Steps to llama.cpp's names: where words are merged, and where a known word is taken as it is."""
 
 
 def tokenizer_metadata(
@@ -46,12 +53,15 @@ def tokenizer_metadata(
     if any(merge.count(" ") != 1 for merge in merges):
         wrong = next(merge for merge in merges if merge.count(" ") != 1)
         raise ModelFormatError(path, f"merge {wrong!r}", "two tokens without a space in them")
-    types = np.array([CONTROL if number in added else NORMAL for number in range(len(ids))])
+    tokens = padded_vocabulary(tokenizer, settings.vocab_size)
+    types = np.full(len(tokens), UNUSED)
+    types[: len(ids)] = NORMAL
+    types[list(added)] = CONTROL
     end_id = _end_id(path, {t.content: n for n, t in added.items() if t.special})
     return {
         "tokenizer.ggml.model": Scalar(ValueKind.STRING, "gpt2"),
         "tokenizer.ggml.pre": Scalar(ValueKind.STRING, _split_name(path, definition)),
-        "tokenizer.ggml.tokens": Array(ValueKind.STRING, sorted(ids, key=ids.__getitem__)),
+        "tokenizer.ggml.tokens": Array(ValueKind.STRING, tokens),
         "tokenizer.ggml.token_type": Array(ValueKind.I32, types),
         "tokenizer.ggml.merges": Array(ValueKind.STRING, merges),
         "tokenizer.ggml.bos_token_id": Scalar(ValueKind.U32, end_id),
@@ -101,18 +111,11 @@ def _split_name(path: Path, definition: Mapping[str, Any]) -> str:
     """Name the way in which llama.cpp splits text as this tokenizer does."""
     steps = _steps(definition["pre_tokenizer"])
     takes_whole_words = bool(definition["model"].get("ignore_merges"))
-    names = {
-        # All with this pattern, none but `llama-bpe` takes a known word as it is, unmerged.
-        (("Split", SPLIT_CL100K), ("ByteLevel", "false")): ("dbrx", "llama-bpe"),
-        (("Split", SPLIT_QWEN2), ("ByteLevel", "false")): ("qwen2", None),
-        (("ByteLevel", "true"),): ("gpt-2", None),
-        (("Digits", "true"), ("ByteLevel", "true")): ("starcoder", None),
-    }
-    name = names.get(steps, (None, None))[takes_whole_words]
+    name = SPLIT_NAMES.get(steps, (None, None))[takes_whole_words]
     if name is None:
         kinds = " + ".join(f"{kind} {detail:.40}" for kind, detail in steps) or "none"
         found = f"pre-tokenizer {kinds}" + (" with ignore_merges" if takes_whole_words else "")
-        known = ", ".join(name for pair in names.values() for name in pair if name)
+        known = ", ".join(name for pair in SPLIT_NAMES.values() for name in pair if name)
         raise ModelFormatError(path, found, f"one that llama.cpp has: {known}")
     return name
 

@@ -43,15 +43,16 @@ MAX_MAGNITUDE = float(1 << 20)
 Q4 = Grid(
     q_range=(np.float32(0), np.float32(15)),
     scale_range=(np.float32(0), np.float32(63)),
-    reaches=(63, 61),
+    reaches=(63,),
     change_C2=np.array(list(product((0, -1, 1), repeat=2)), np.float32),
 )
 Q6 = Grid(
     q_range=(np.float32(-32), np.float32(31)),
     scale_range=(np.float32(-128), np.float32(127)),
-    reaches=(-128, -126, -123),
+    reaches=(-128, -125),
     change_C2=np.array([[0, 0], [-1, 0], [1, 0]], np.float32),
 )
+# No stretch first: it spans the values of a group plainly.
 Q4_STRETCHES = np.array([0, *range(-10, 0), *range(1, 11)], np.float32) / np.float32(10)
 Q6_STRETCHES = np.array([0, *range(-9, 0), *range(1, 10)], np.float32) / np.float32(10)
 
@@ -64,13 +65,7 @@ def encode(kind: BlockKind, matrix: Tensor) -> Tensor:
     """
     _require_rows(kind, matrix)
     values = matrix.detach().cpu().contiguous()
-    low, high = values.aminmax() if values.numel() else (torch.zeros(()), torch.zeros(()))
-    if not (isfinite(low.item()) and isfinite(high.item())):
-        raise UnencodableError(kind.name, "a matrix with NaN or infinity", "finite values")
-    peak = max(-low.item(), high.item())
-    if peak > MAX_MAGNITUDE:
-        found, expected = f"a value of magnitude {peak:.3g}", f"at most {MAX_MAGNITUDE:.3g}"
-        raise UnencodableError(kind.name, found, expected)
+    _require_range(kind, values)
     x_NK = values.numpy().reshape(-1, kind.values)
     blocks = np.empty((len(x_NK), kind.bytes), np.uint8)
     _in_chunks(kind, ENCODERS[kind], x_NK, blocks)
@@ -106,6 +101,18 @@ def _require_rows(kind: BlockKind, matrix: Tensor) -> None:
         raise UnencodableError(kind.name, found, expected)
 
 
+def _require_range(kind: BlockKind, values: Tensor) -> None:
+    if not values.numel():
+        return
+    low, high = (float(end) for end in values.aminmax())
+    if not (isfinite(low) and isfinite(high)):
+        raise UnencodableError(kind.name, "a matrix with NaN or infinity", "finite values")
+    peak = max(-low, high)
+    if peak > MAX_MAGNITUDE:
+        found, expected = f"a value of magnitude {peak:.3g}", f"at most {MAX_MAGNITUDE:.3g}"
+        raise UnencodableError(kind.name, found, expected)
+
+
 def _in_chunks(
     kind: BlockKind,
     convert: Callable[[NDArray[Any]], NDArray[Any]],
@@ -133,8 +140,11 @@ def _encode_q4_k(x_NK: Floats) -> Bytes:
     x_VL = _lanes(x_NK, 32)
     # As llama.cpp weighs where it is not told what matters: large values count more.
     weight_VL: Floats = np.sqrt(_mean_squares(x_VL)) + np.abs(x_VL)
-    step_L, offset_L = search_affine(x_VL, weight_VL, Q4_STRETCHES, Q4.q_range[1])
-    fit = fit_scales(Q4, x_VL, weight_VL, step_L.reshape(-1, 8), offset_L.reshape(-1, 8))
+    plain_2NG, best_2NG = (
+        search_affine(x_VL, weight_VL, stretches, Q4.q_range[1]).reshape(2, -1, 8)
+        for stretches in (Q4_STRETCHES[:1], Q4_STRETCHES)
+    )
+    fit = fit_scales(Q4, x_VL, weight_VL, plain_2NG, best_2NG)
     q_NGV = fit.q(Q4, x_VL).T.astype(np.uint8).reshape(-1, 8, 32)
     return pack_q4_k(fit.unit_2N.astype(np.float16), fit.scale_2NG.astype(np.uint8), q_NGV)
 
@@ -143,8 +153,11 @@ def _encode_q6_k(x_NK: Floats) -> Bytes:
     x_VL = _lanes(x_NK, 16)
     # llama.cpp weighs by the square; with half of its mean added, plain error falls as well.
     weight_VL: Floats = x_VL * x_VL + _mean_squares(x_VL) / np.float32(2)
-    step_NG = search_symmetric(x_VL, weight_VL, Q6_STRETCHES, Q6.q_range).reshape(-1, 16)
-    fit = fit_scales(Q6, x_VL, weight_VL, step_NG, np.zeros_like(step_NG))
+    plain_2NG, best_2NG = (
+        search_symmetric(x_VL, weight_VL, stretches, Q6.q_range).reshape(2, -1, 16)
+        for stretches in (Q6_STRETCHES[:1], Q6_STRETCHES)
+    )
+    fit = fit_scales(Q6, x_VL, weight_VL, plain_2NG, best_2NG)
     q_NGV = fit.q(Q6, x_VL).T.astype(np.int8).reshape(-1, 16, 16)
     return pack_q6_k(fit.unit_2N[0].astype(np.float16), fit.scale_2NG[0].astype(np.int8), q_NGV)
 

@@ -24,6 +24,7 @@ from model.llama import LlamaSettings
 from model.taps import Trace, trace
 from model.trace_text import TraceHeader, sub_ffn_csv, trace_text
 from tasks.device import choose_device, num_threads
+from tasks.errors import ImportedError
 from tasks.models import APR, load_apr, load_directory
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.probe import probe_ids, read_fingerprint
@@ -126,8 +127,13 @@ def bisect_task(
 def trace_checkpoint(
     store: Store, checkpoint: Artefact, device: str, thresholds: Thresholds, out: Path
 ) -> dict[str, Any]:
-    """Trace the trained model and both files of its checkpoint on the probe."""
+    """Trace the trained model and both files of its checkpoint on the probe.
+
+    Raises: ImportedError.
+    """
     content = checkpoint.index["content"]
+    if "training" not in content:
+        raise ImportedError(checkpoint.ref.short, "training to compare it with")
     training = store.open(parse_ref(content["training"]))
     snapshot = Snapshot.of_epoch(training.directory / SNAPSHOTS, int(content["epoch"]))
     ids_BT = _probe(store, snapshot).to(device)

@@ -1,59 +1,56 @@
 """Checkpoint: seal the evaluated snapshot as a bundle that other programs open."""
 
-from collections.abc import Mapping
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from data.rows import open_rows
+from data.shard import ShardsIndex
 from data.tokenizer_file import END_OF_TEXT
+from evidence.canonical import file_sha256
 from evidence.gates import Gate, Measurements
 from evidence.refs import CheckpointRef, EvaluationRef, parse_ref
-from model.apr_model import read_model, write_model
-from model.hugging_face import read_directory, write_directory
+from model.apr_model import read_model
+from model.architecture import family
+from model.hugging_face import write_tokenizer
+from model.llama import LlamaSettings
+from tasks import first_forward
+from tasks.bundle import Sealable, measure_files, seal, weights_files
 from tasks.checkpoint_settings import CheckpointSettings
 from tasks.model_card import model_card
-from tasks.models import APR
 from tasks.prefect_task import publish, stage_task, tracking
+from tasks.probe import probe_ids, read_probe_loss
+from tasks.publish_bundle import RECIPE, finish, listed_files, publish_faults
 from tasks.run_record import Run
 from tasks.snapshots import SNAPSHOTS, Snapshot
 from tasks.stage import Stage, perform
 from tasks.store import Artefact, open_store
 from tasks.thresholds import Thresholds
+from tasks.train_measure import SETTINGS
 
-VERSION = 2
-CARD = "README.md"
+VERSION = 3
 
 
 def measure(artefact: Artefact) -> Measurements:
-    """Read both model files back and compare them, value by value."""
-    settings, apr = read_model(artefact.directory / APR, scan=True)
-    other_settings, other = read_directory(artefact.directory)
+    """Read every file with weights, and hold it to the recorded forward pass."""
+    directory, content = artefact.directory, artefact.index["content"]
+    found = measure_files(directory, content["lossless"])
+    drift = abs(found["forward_loss_nats"] - content["recorded_loss_nats"])
     return {
-        "epoch": artefact.index["content"]["epoch"],
-        "tensors": len(apr),
-        "parameters": sum(tensor.numel() for tensor in apr.values()),
-        "apr_bytes": (artefact.directory / APR).stat().st_size,
-        "safetensors_bytes": (artefact.directory / "model.safetensors").stat().st_size,
-        "differing_tensors": len(differing_tensors(apr, other)),
-        "settings_differ": int(settings != other_settings),
+        "epoch": content["epoch"],
+        **found,
+        "forward_drift_nats": drift,
+        "publish_faults": len(list(publish_faults(directory, listed_files(artefact)))),
     }
-
-
-def differing_tensors(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> list[str]:
-    """Name the tensors that are not bit for bit the same on both sides."""
-    return sorted(
-        name
-        for name in left.keys() | right.keys()
-        if name not in left or name not in right or not torch.equal(left[name], right[name])
-    )
 
 
 def summary(measured: Measurements) -> str:
     """Say in a line what came out."""
-    return f"{measured['parameters']:,} parameters in {measured['tensors']} tensors, sealed"
+    return (
+        f"{measured['parameters']:,} parameters in {measured['tensors']} tensors, sealed in "
+        f"{measured['weights_files']} files"
+    )
 
 
 STAGE = Stage(
@@ -65,17 +62,46 @@ STAGE = Stage(
     gates=(
         Gate(
             id="checkpoint.formats",
-            sentence="the .apr and the safetensors file hold the same tensors, bit for bit",
+            sentence="all files in float32 hold the same tensors, bit for bit",
             measured="differing_tensors",
             operator="==",
             threshold=0,
         ),
         Gate(
             id="checkpoint.settings",
-            sentence="both files describe the same architecture",
+            sentence="all files describe the same architecture",
             measured="settings_differ",
             operator="==",
             threshold=0,
+        ),
+        Gate(
+            id="checkpoint.forward",
+            sentence="every file, loaded again, computes what was recorded of it",
+            measured="files_unlike_forward",
+            operator="==",
+            threshold=0,
+        ),
+        Gate(
+            id="checkpoint.drift",
+            sentence="the sealed model has the loss that the trainer's had on the same tokens",
+            measured="forward_drift_nats",
+            operator="<=",
+            threshold="thresholds.max_reload_drift",
+        ),
+        Gate(
+            id="checkpoint.quantised",
+            sentence="no rounded file's logits are farther from the model's than was planned",
+            measured="largest_quantised_error",
+            operator="<=",
+            threshold="thresholds.max_quantised_error",
+        ),
+        Gate(
+            id="checkpoint.publish",
+            sentence="the bundle has every file that a hub wants, as its manifest says",
+            measured="publish_faults",
+            operator="==",
+            threshold=0,
+            required=False,
         ),
     ),
 )
@@ -96,7 +122,9 @@ def checkpoint_task(
         training, shards = (
             store.open(parse_ref(scored.index["content"][kind])) for kind in ("training", "shards")
         )
-        return write_bundle(training, scored, shards, settings, out)
+        rows = open_rows(shards.directory, shards.read_index(ShardsIndex), "val")
+        ids = probe_ids(rows).tolist()
+        return write_bundle(training, scored, shards, settings, ids, out)
 
     done = perform(
         run,
@@ -116,13 +144,16 @@ def write_bundle(
     evaluation: Artefact,
     shards: Artefact,
     settings: CheckpointSettings,
+    ids: list[list[int]],
     out: Path,
 ) -> dict[str, Any]:
-    """Write `.apr`, the Hugging Face files and the model card."""
+    """Write the weights, all that other programs need to use them, and what says whence they are.
+
+    Raises: UnfaithfulFileError.
+    """
     epoch = int(evaluation.index["content"]["epoch"])
-    llama, tensors = read_model(
-        Snapshot.of_epoch(training.directory / SNAPSHOTS, epoch).weights, scan=True
-    )
+    snapshot = Snapshot.of_epoch(training.directory / SNAPSHOTS, epoch)
+    llama, tensors = read_model(snapshot.weights, scan=True)
     tokenizer_json = (shards.directory / "tokenizer.json").read_text()
     provenance = {
         "name": settings.name,
@@ -131,20 +162,44 @@ def write_bundle(
         "data_license": settings.data_licence,
         "source": f"{training.ref}, epoch {epoch}",
     }
-    write_model(out / APR, llama, tensors, tokenizer_json=tokenizer_json, provenance=provenance)
-    write_directory(
-        out,
-        llama,
-        tensors,
+    ends = write_tokenizer(out, llama, tokenizer_json=tokenizer_json, end_of_text=END_OF_TEXT)
+    model = Sealable(
+        llama=llama,
+        tensors=tensors,
         tokenizer_json=tokenizer_json,
-        end_of_text=END_OF_TEXT,
-        dtype=torch.float32,
+        ends=ends,
+        provenance=provenance,
     )
-    card = model_card(asdict(settings), asdict(llama), provenance, evaluation)
-    (out / CARD).write_text(card)
+    files = list(weights_files(out, model, settings))
+    record = seal(files, model, ids)
+    first_forward.write_record(out, record)
+    shutil.copyfile(training.directory / SETTINGS, out / RECIPE)
+    finish(
+        out,
+        settings,
+        tokenizer_json=tokenizer_json,
+        facts=_facts(training, epoch, llama, out / RECIPE),
+        card=lambda files: model_card(settings, llama, provenance, evaluation, record, files),
+    )
     return {
         "name": settings.name,
         "epoch": epoch,
         "training": str(training.ref),
         "evaluation": str(evaluation.ref),
+        "lossless": [file.path.name for file in files if file.is_lossless],
+        "recorded_loss_nats": read_probe_loss(snapshot.state),
+    }
+
+
+def _facts(training: Artefact, epoch: int, llama: LlamaSettings, recipe: Path) -> dict[str, Any]:
+    """Collect what the manifest says of how the model came about."""
+    return {
+        "version": f"epoch {epoch} of {training.ref.digest[:12]}",
+        "architecture": family(llama),
+        "provenance": {
+            "pipeline": "assay pretokenize, shard, train, evaluate, checkpoint",
+            "parent": "none, trained from scratch",
+            "recipe": recipe.name,
+            "recipe_sha256": file_sha256(recipe),
+        },
     }

@@ -20,13 +20,21 @@ def list_files(directory: Path) -> list[str]:
 def entries(directory: Path) -> list[dict[str, object]]:
     """Describe every file of a directory: path, bytes and sha256."""
     return [
-        {
-            "path": name,
-            "bytes": (directory / name).stat().st_size,
-            "sha256": file_sha256(directory / name),
-        }
-        for name in list_files(directory)
+        {"path": name, "bytes": size_bytes, "sha256": sha256}
+        for name, (size_bytes, sha256) in digests(directory).items()
     ]
+
+
+def digests(directory: Path) -> dict[str, tuple[int, str]]:
+    """Compute size and sha256 of every file of a directory, once of one that has two names."""
+    by_inode: dict[int, tuple[int, str]] = {}
+    found = {}
+    for name in list_files(directory):
+        status = (directory / name).stat()
+        if status.st_ino not in by_inode:
+            by_inode[status.st_ino] = (status.st_size, file_sha256(directory / name))
+        found[name] = by_inode[status.st_ino]
+    return found
 
 
 def differences(

@@ -6,6 +6,9 @@ TaskError
 +-- WrongNameError         a run's name that cannot name a directory
 +-- AmbiguousError         a short name that fits several
 +-- ArtefactDamagedError   an artefact's bytes are not what its index says
++-- UnfaithfulFileError    a file that does not compute what it was written to hold
++-- ImportedError          a checkpoint from elsewhere, of which there is no training
++-- NotAModelError         an artefact that holds no model
 +-- StorageError           the disk refused: full, read-only, not permitted
 +-- UnsupportedStoreError  a store of a kind that nothing here can open
 +-- StoreRefusedError      the far store said no: denied, no such bucket, no credentials
@@ -101,6 +104,45 @@ class ArtefactDamagedError(TaskError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.found}, should be {self.expected}"
+
+
+@dataclass(eq=False)
+class UnfaithfulFileError(TaskError):
+    """A file of a checkpoint that does not compute what it was written to hold."""
+
+    path: Path
+    found_nats: float
+    expected_nats: float
+    hint = "nothing was sealed; check the disk and the memory, then seal again"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: loaded again it gives other logits (mean loss {self.found_nats:.9g}), "
+            f"should give those of its tensors ({self.expected_nats:.9g})"
+        )
+
+
+@dataclass(eq=False)
+class ImportedError(TaskError):
+    """A checkpoint that came from elsewhere, asked for something of its training."""
+
+    ref: str
+    what: str
+    hint = "seal a training of your own with `assay checkpoint`"
+
+    def __str__(self) -> str:
+        return f"{self.ref} was imported: no {self.what}, should be sealed from a training"
+
+
+@dataclass(eq=False)
+class NotAModelError(TaskError):
+    """An artefact that holds no model."""
+
+    ref: str
+    hint = "`assay verify` recomputes artefacts of every kind"
+
+    def __str__(self) -> str:
+        return f"{self.ref} holds no sealed model, should be a checkpoint"
 
 
 @dataclass(eq=False)

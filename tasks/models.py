@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from model.apr_model import read_model
 from model.hugging_face import read_directory
 from model.llama import Llama, LlamaSettings
 
+DRAWS = (nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_)
 APR = "model.apr"
 "The `.apr` file of a checkpoint."
 
@@ -18,7 +22,7 @@ def load_apr(path: Path, device: str) -> Llama:
 
     Raises: CorruptFileError, ModelFormatError, WrongTensorsError.
     """
-    return _build(*read_model(path), device)
+    return build_model(*read_model(path), device)
 
 
 def load_directory(directory: Path, device: str) -> Llama:
@@ -26,10 +30,35 @@ def load_directory(directory: Path, device: str) -> Llama:
 
     Raises: CorruptFileError, ModelFormatError, WrongTensorsError.
     """
-    return _build(*read_directory(directory), device)
+    return build_model(*read_directory(directory), device)
 
 
-def _build(settings: LlamaSettings, tensors: Mapping[str, Tensor], device: str) -> Llama:
-    model = Llama(settings)
-    model.load_state_dict(dict(tensors))
+def build_model(settings: LlamaSettings, tensors: Mapping[str, Tensor], device: str) -> Llama:
+    """Make a model of tensors; those in float32 are taken as they are, mapped ones too.
+
+    Precision: tensors are widened to float32.
+    """
+    with _Undrawn():
+        model = Llama(settings)
+    wide = {name: tensor.to(torch.float32) for name, tensor in tensors.items()}
+    model.load_state_dict(wide, assign=True)
     return model.to(device).eval()
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leave new parameters as their memory is, which nothing reads before it is replaced.
+
+    Drawing them takes longer than reading a file, and torch's meta device a second to import.
+    """
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: Any = (),
+        kwargs: Any = None,  # as torch has it
+    ) -> Any:
+        """Skip the draws, and do all else."""
+        if func in DRAWS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))

@@ -54,6 +54,8 @@ class Thresholds:
     "The aim: ratio of the validation loss to the interpolated bigram cross-entropy."
     max_reload_drift: float
     "Largest difference of the validation loss, in nats, after saving and loading."
+    max_quantised_error: float
+    "Largest relative L2 difference of a sealed file's logits to the model's."
     max_trace_error: float
     "Largest relative L2 difference of any tap, of any token."
 

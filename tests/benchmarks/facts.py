@@ -1,14 +1,16 @@
-"""What the facts of a step cost: the training loop, against a loop that measures nothing.
+"""What the facts of a step cost, and what its passes gain: three loops that make the same updates.
 
 python -m tests.benchmarks.facts --preset the-stack-v2 --device cuda --steps 30
 
-The bare loop makes the same updates of the same model and waits for the device at its end alone.
-The other is `model.train.train` with all that the worker adds to a step: the GPU's sample, the row,
-its comparison with the rows before. Both run in turns, and the median of the turns counts.
+The plain loop runs the model as it stands, the bare one as training does (`model.fast_llama`);
+both look at nothing and wait for the device at their end alone. The third is `model.train.train`
+with all that the worker adds to a step: the GPU's sample, the row, its comparison with the rows
+before. They run in turns, and the median of the turns counts.
 """
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -25,7 +27,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from model.flops import CONVENTION, peak_flops_per_second, training_flops_per_token
 from model.llama import LlamaSettings
 from model.optimizer import set_learning_rate
-from model.passes import passes_of
+from model.passes import Passes, ShardedPasses, passes_of
 from model.precision import matmul_precision
 from model.ranks import Ranks
 from model.schedule import learning_rate
@@ -36,7 +38,6 @@ from tasks.step_watch import FIELDS, StepPlan, StepWatch
 
 PRESETS = Path(__file__).parents[2] / "flows" / "presets"
 TURNS = 3
-COMPILED = torch.cuda.is_available()
 
 
 def batches(llama: LlamaSettings, settings: TrainSettings, context: int) -> Iterator[np.ndarray]:
@@ -45,9 +46,10 @@ def batches(llama: LlamaSettings, settings: TrainSettings, context: int) -> Iter
         yield generator.integers(0, llama.vocab_size, (settings.batch_rows, context + 1))
 
 
-def bare(state: TrainingState, stream: Iterator[np.ndarray], settings: TrainSettings) -> None:
+def bare(
+    state: TrainingState, stream: Iterator[np.ndarray], settings: TrainSettings, passes: Passes
+) -> None:
     """Make the updates, and look at nothing."""
-    passes = passes_of(state.model, settings.precision, compiled=COMPILED)
     with matmul_precision(settings.precision):
         for step in range(1, settings.num_steps + 1):
             accumulate(state, next(stream), settings, passes, Ranks())
@@ -59,14 +61,19 @@ def bare(state: TrainingState, stream: Iterator[np.ndarray], settings: TrainSett
 
 
 def measured(
-    state: TrainingState, stream: Iterator[np.ndarray], settings: TrainSettings, context: int
+    state: TrainingState,
+    stream: Iterator[np.ndarray],
+    settings: TrainSettings,
+    context: int,
+    *,
+    compiled: bool,
 ) -> None:
     """Make the updates as the worker does, but for the disk."""
     sample = gpu_meter(next(state.model.parameters()).device)
     fields = sorted(FIELDS | sample().keys())
     plan = StepPlan(train=settings, context_length=context, uniform_nats=11.0)
     watch, last = StepWatch(plan, [{"cursor_rows": 0, "fields": fields}]), time.perf_counter()
-    for report in train(state, stream, settings, compiled=COMPILED):
+    for report in train(state, stream, settings, compiled=compiled):
         if isinstance(report, StepReport):
             now = time.perf_counter()
             row: dict[str, Any] = {
@@ -89,6 +96,9 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--micro-batch-rows", type=int, default=0)
+    parser.add_argument("--precision", choices=("float32", "tfloat32", "bfloat16"))
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--threads", type=int, default=0, help="0: every core")
     arguments = parser.parse_args()
     preset = tomllib.loads((PRESETS / f"{arguments.preset}.toml").read_text())
     llama, context = LlamaSettings(**preset["model"]), preset["shard"]["context_length"]
@@ -101,8 +111,11 @@ def main() -> int:
     )
     if arguments.micro_batch_rows:
         settings = replace(settings, micro_batch_rows=arguments.micro_batch_rows)
-    device = torch.device(arguments.device)
-    seconds: dict[str, list[float]] = {"bare": [], "measured": []}
+    if arguments.precision:
+        settings = replace(settings, precision=arguments.precision)
+    torch.set_num_threads(arguments.threads or os.cpu_count() or 1)
+    device, compiled = torch.device(arguments.device), arguments.compile
+    seconds: dict[str, list[float]] = {"plain": [], "bare": [], "measured": []}
     # The first turn warms up, and is not counted.
     for turn in range(TURNS + 1):
         for name in seconds:
@@ -110,10 +123,13 @@ def main() -> int:
             stream = batches(llama, settings, context)
             _wait(device)
             begin = time.perf_counter()
-            if name == "bare":
-                bare(state, stream, settings)
+            if name == "plain":
+                bare(state, stream, settings, ShardedPasses(state.model))
+            elif name == "bare":
+                fast = passes_of(state.model, settings.precision, compiled=compiled)
+                bare(state, stream, settings, fast)
             else:
-                measured(state, stream, settings, context)
+                measured(state, stream, settings, context, compiled=compiled)
             _wait(device)
             if turn:
                 seconds[name].append((time.perf_counter() - begin) / arguments.steps)
@@ -138,7 +154,10 @@ def _report(
         "tokens_a_step": tokens,
         "seconds_a_step": medians,
         "turns": seconds,
+        "precision": settings.precision,
+        "threads": torch.get_num_threads(),
         "cost_of_facts": medians["measured"] / medians["bare"] - 1,
+        "gain_of_passes": medians["plain"] / medians["bare"],
         "tokens_per_second": tokens / medians["measured"],
         "gflops_per_second": tokens * flops / medians["measured"] / 1e9,
         **({"mfu_c1": tokens * flops / medians["measured"] / peak} if peak else {}),

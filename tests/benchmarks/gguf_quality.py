@@ -125,6 +125,8 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--tokens", type=int, default=65_536)
+    names = [file_type.name for file_type in FileType]
+    parser.add_argument("--types", nargs="+", choices=names, default=names)
     options = parser.parse_args()
     settings, tensors = read_model(options.checkpoint / "model.apr")
     context_length = settings.max_position_embeddings
@@ -139,7 +141,7 @@ def main() -> None:
     print(HEADINGS)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "model.gguf"
-        for file_type in FileType:
+        for file_type in map(FileType.__getitem__, options.types):
             write_gguf_model(
                 path,
                 settings,

@@ -29,7 +29,7 @@ from model.fast_llama import FastLlama
 from model.flops import CONVENTION, peak_flops_per_second, training_flops_per_token
 from model.llama import Llama, LlamaSettings, num_parameters
 from model.loss import row_losses
-from model.passes import ShardedPasses
+from model.passes import ShardedPasses, passes_of
 from model.precision import product_dtype
 from model.ranks import Ranks
 from model.train import StepReport, TrainSettings, accumulate, train
@@ -154,9 +154,11 @@ def bare_steps() -> dict[str, Any]:
     """Make the same updates and look at nothing until the end."""
     llama, recipe = settings()
     state, times = new_state(llama, recipe, DEVICE), []
+    passes = passes_of(state.model, recipe.precision, compiled=True)
     for number in (WARM_STEPS, STEPS):
         begin = time.perf_counter()
-        bare(state, rows(recipe), replace(recipe, num_steps=number, warmup_steps=1, decay_steps=1))
+        short = replace(recipe, num_steps=number, warmup_steps=1, decay_steps=1)
+        bare(state, rows(recipe), short, passes)
         torch.cuda.synchronize()
         times.append((time.perf_counter() - begin) / number)
     return speed(recipe, [times[1]] * 3)

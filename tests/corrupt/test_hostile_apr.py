@@ -1,6 +1,7 @@
 """Hostile .apr files: every checksum is right, so that only the rule under test can refuse them."""
 
 import json
+import os
 import struct
 import tracemalloc
 import zlib
@@ -11,7 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from model.apr_dtypes import READABLE, AprDtype
 from model.apr_file import open_apr
+from model.architecture import require_finite
 from model.errors import CorruptFileError, ModelFormatError
 
 
@@ -185,15 +188,40 @@ HOSTILE = {
         "tensor 'a' after 'a'",
         "each name once, in ascending order",
     ),
-    "quantised weights": (
-        replace(GOOD, entries=(Entry(dtype=12, shape=(256,), size=144),)),
-        "tensor 'w' of dtype Q4K (12)",
-        "F32, F16 or BF16",
+    "weights in eight bits of GGML": (
+        replace(GOOD, entries=(Entry(dtype=8, shape=(32,), size=18),)),
+        "tensor 'w' of dtype AprQ4 of before 2026 (8)",
+        f"one of {READABLE}",
+    ),
+    "64-bit integers": (
+        replace(GOOD, entries=(Entry(dtype=5, shape=(1,), size=8),)),
+        "tensor 'w' of dtype I64 (5)",
+        f"one of {READABLE}",
     ),
     "an unknown dtype": (
         replace(GOOD, entries=(Entry(dtype=77),)),
         "tensor 'w' of dtype code (77)",
-        "F32, F16 or BF16",
+        f"one of {READABLE}",
+    ),
+    "blocks across rows": (
+        replace(GOOD, entries=(Entry(dtype=12, shape=(2, 128), size=144),)),
+        "tensor 'w' of Q4K and shape [2, 128]",
+        "rows of whole blocks of 256",
+    ),
+    "fewer blocks than the shape needs": (
+        replace(GOOD, entries=(Entry(dtype=14, shape=(512,), size=210),)),
+        "tensor 'w' of 210 bytes",
+        "420 by its dtype and shape",
+    ),
+    "no scale": (
+        replace(GOOD, entries=(Entry(dtype=129, shape=(8,), size=8),)),
+        "tensor 'w' of 8 bytes",
+        "12 by its dtype and shape",
+    ),
+    "half a block": (
+        replace(GOOD, entries=(Entry(dtype=128, shape=(33,), size=18),)),
+        "tensor 'w' of 18 bytes",
+        "36 by its dtype and shape",
     ),
     "nine dimensions": (
         replace(GOOD, entries=(Entry(shape=(1,) * 9, size=4),)),
@@ -332,6 +360,48 @@ def test_a_tensor_larger_than_the_file_is_refused_without_room_for_it(
     assert peak_bytes < 1 << 20
 
 
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        b'{"a":[' + b"{}," * 5_000_000 + b"0]}",
+        b'{"a":["' + b'","'.join([b"ab"] * 3_000_000) + b'"]}',
+        '{"a":"\U0001f600'.encode() + b"a" * (15 << 20) + b'"}',
+    ],
+    ids=["dicts", "texts", "wide"],
+)
+def test_metadata_that_costs_more_than_it_is_long_is_refused(
+    tmp_path: Path, metadata: bytes
+) -> None:
+    content = build(replace(GOOD, metadata=metadata))
+    tracemalloc.start()
+    error = refusal(tmp_path / "hostile.apr", content)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert error.found.startswith("JSON with ")
+    assert peak_bytes < len(content) + 100_000_000
+
+
+@pytest.mark.parametrize("dtype", [1, 0, 30, 128, 129, 12, 14])
+def test_a_nan_in_the_data_is_read_and_then_found(tmp_path: Path, dtype: int) -> None:
+    kind = AprDtype(dtype)
+    size = kind.size_bytes((256,))
+    data = b"\xff" * size + bytes(-size % 64)
+    path = tmp_path / "hostile.apr"
+    entry = Entry(dtype=dtype, shape=(256,), size=size)
+    path.write_bytes(build(replace(GOOD, entries=(entry,), data=data)))
+    with pytest.raises(ModelFormatError) as caught:
+        require_finite(path, "w", open_apr(path).tensor("w"))
+    assert caught.value.found.endswith("values of tensor 'w' are NaN or infinite")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "pipe.apr"
+    os.mkfifo(path)
+    with pytest.raises(ModelFormatError) as caught:
+        open_apr(path)
+    assert caught.value.found == "no regular file"
+
+
 def test_data_beyond_the_end_is_refused(tmp_path: Path) -> None:
     error = refusal(tmp_path / "hostile.apr", build(replace(GOOD, data_offset=2**64 - 64)))
     assert type(error) is CorruptFileError
@@ -388,3 +458,18 @@ def test_no_edit_under_right_checksums_does_worse_than_a_refusal(
         return
     # What is accepted lies inside the one block of data that the file has.
     assert all(file.tensor(name).nbytes <= len(GOOD.data) for name in file.tensors)
+
+
+@pytest.mark.parametrize("dtype", [AprDtype.Q4K, AprDtype.Q6K, AprDtype.AprQ4])
+def test_an_infinite_scale_is_read_in_silence_and_then_found(
+    tmp_path: Path, dtype: AprDtype
+) -> None:
+    size = dtype.size_bytes((256,))
+    # Infinity, and quanta that are zero: their product is no number.
+    data = (b"\x00\x7c" if dtype is not AprDtype.Q6K else b"") + bytes(size - 2)
+    data = data.ljust(size, b"\0") if dtype is not AprDtype.Q6K else bytes(size - 2) + b"\x00\x7c"
+    path = tmp_path / "hostile.apr"
+    entry = Entry(dtype=dtype, shape=(256,), size=size)
+    path.write_bytes(build(replace(GOOD, entries=(entry,), data=data + bytes(-size % 64))))
+    with pytest.raises(ModelFormatError):
+        require_finite(path, "w", open_apr(path).tensor("w"))

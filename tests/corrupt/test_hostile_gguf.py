@@ -497,7 +497,13 @@ def test_a_model_that_is_none_is_refused_for_its_fault(tmp_path: Path, case: str
     ("recipe", "missing", "unexpected", "num_misshapen"),
     [
         (llama(shapes={"output_norm.weight": None}), ("model.norm.weight",), (), 0),
-        (llama(shapes={"rope_freqs.weight": (1,)}), (), ("rope_freqs.weight",), 0),
+        (llama(shapes={"rope_freqs.weight": (1,)}), (), ("'rope_freqs.weight'",), 0),
+        (
+            llama(shapes={"output_norm.weight": None, "model.norm.weight": (4,)}),
+            ("model.norm.weight",),
+            ("'model.norm.weight'",),
+            0,
+        ),
         (llama(shapes={"blk.0.attn_k.weight": (4, 4)}), (), (), 1),
         (llama(shapes={"blk.0.ffn_down.weight": (4, 8)}), (), (), 1),
         (

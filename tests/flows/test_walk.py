@@ -153,6 +153,20 @@ def test_transformers_opens_the_sealed_checkpoint(first: Run) -> None:
     assert torch.allclose(theirs, ours, rtol=0, atol=1e-5)
 
 
+def test_the_sealed_checkpoint_is_valid_and_ready_to_be_published(
+    first: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flows.cli import run
+
+    record = first.stage_records()["checkpoint"]
+    assert record["measurements"]["weights_files"] == 4
+    assert record["measurements"]["publish_faults"] == 0
+    assert run(["validate", record["output"]]) == 0
+    assert "checks, all hold" in capsys.readouterr().out
+    assert run(["inspect", record["output"]]) == 0
+    assert "assay-smoke-q4k.gguf" in capsys.readouterr().out
+
+
 def test_the_sealed_model_completes_code(first: Run, capsys: pytest.CaptureFixture[str]) -> None:
     from flows.cli import run
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model.gguf_layout import TensorType
 from model.k_quants import BlockKind, row_bytes
@@ -48,3 +50,14 @@ def quantize(kind: BlockKind, matrix: NDArray[np.float32]) -> NDArray[np.uint8]:
     )
     assert written == blocks.size
     return blocks
+
+
+def judging_weights(kind: BlockKind, values: Tensor) -> Tensor:
+    """Weigh every value as the quantiser does where it is not told what matters."""
+    if kind is BlockKind.Q8_0:
+        return torch.ones_like(values)
+    if kind is BlockKind.Q6_K:
+        return values.square()
+    groups = values.reshape(-1, 32)
+    means = groups.square().mean(1, keepdim=True).sqrt()
+    return (means + groups.abs()).reshape(values.shape)

@@ -164,22 +164,11 @@ def test_we_err_no_more_than_its_quantiser(kind: BlockKind, matrix: tuple[str, T
         (decode(kind, blocks, shape) - values).double().square()
         for blocks in (encode(kind, values), theirs)
     ]
-    weights = (torch.ones(()), weights_of(kind, values).double())
+    weights = (torch.ones(()), ggml.judging_weights(kind, values).double())
 
     for weight in weights:
         ours, others = (float((weight * error).mean()) for error in errors)
         assert ours <= others * (1 + 1e-9)
-
-
-def weights_of(kind: BlockKind, values: Tensor) -> Tensor:
-    """Give the weights by which llama.cpp's quantiser judges."""
-    if kind is BlockKind.Q8_0:
-        return torch.ones_like(values)
-    if kind is BlockKind.Q6_K:
-        return values.square()
-    groups = values.reshape(-1, 32)
-    means = groups.square().mean(1, keepdim=True).sqrt()
-    return (means + groups.abs()).reshape(values.shape)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models
 
 from model.apr_file import open_apr, write_apr
 from model.apr_layout import encode_index, place_tensors
-from model.apr_model import describe, expected_tensors, read_model, write_model
+from model.apr_model import expected_tensors, read_model, write_model
 from model.architecture import BOUNDS, SWITCHES
 from model.errors import CorruptFileError, ModelFormatError, WrongSettingError, WrongTensorsError
 from model.llama import LlamaSettings
@@ -60,7 +60,7 @@ def test_the_370m_index_is_written_with_the_published_offsets(tmp_path: Path) ->
     # Views of one element: the shapes are real, the memory and the file's weights are not needed.
     shapes = expected_tensors(settings_of_the_370m())
     tensors = {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
-    entries = place_tensors(tmp_path, tensors)
+    entries = place_tensors(tmp_path, tensors, {})
     offsets = {entry.name: entry.offset_bytes for entry in entries}
     assert len(encode_index(entries)) == 15_786
     assert offsets["lm_head.weight"] == 0
@@ -346,15 +346,27 @@ def test_provenance_under_an_unknown_key_is_refused(tmp_path: Path) -> None:
     assert (caught.value.setting, caught.value.found) == ("provenance", "licence")
 
 
-def test_a_tokenizer_with_other_ids_than_the_embedding_is_refused(tmp_path: Path) -> None:
-    settings = replace(small_settings(), vocab_size=300)
+def test_a_tokenizer_with_more_ids_than_the_embedding_is_refused(tmp_path: Path) -> None:
+    settings = replace(small_settings(), vocab_size=260)
     tensors = {name: torch.ones(shape) for name, shape in expected_tensors(settings).items()}
     with pytest.raises(ModelFormatError) as caught:
         write_model(
             tmp_path / "m.apr", settings, tensors, tokenizer_json=TOKENIZER_JSON, provenance={}
         )
     assert caught.value.found == "tokenizer of 264 tokens up to id 263"
-    assert caught.value.expected == "one for every id below 300"
+    assert caught.value.expected == "one for every id from 0, at most the 260 of the embedding"
+
+
+def test_rows_without_a_token_are_named_as_padding(tmp_path: Path) -> None:
+    path = tmp_path / "m.apr"
+    settings = replace(small_settings(), vocab_size=266)
+    tensors = {name: torch.ones(shape) for name, shape in expected_tensors(settings).items()}
+    write_model(path, settings, tensors, tokenizer_json=TOKENIZER_JSON, provenance={})
+    metadata = open_apr(path).metadata
+    vocabulary = metadata["tokenizer.vocabulary"]
+    assert isinstance(vocabulary, list)
+    assert vocabulary[264:] == ["<|pad_264|>", "<|pad_265|>"]
+    assert metadata["tokenizer.vocab_size"] == metadata["vocab_size"] == 266
 
 
 @pytest.mark.parametrize(
@@ -394,19 +406,3 @@ def test_a_merge_with_a_space_in_a_token_is_refused(tmp_path: Path) -> None:
             provenance={},
         )
     assert caught.value.found == "merge ['!', ' ']"
-
-
-def test_a_description_says_what_the_file_holds(tmp_path: Path) -> None:
-    path = tmp_path / "demo.apr"
-    write_apr(path, {"model_type": "demo", "tokenizer.merges": ["a b"]}, {"w": torch.zeros(3, 2)})
-    assert describe(path) == {
-        "format": "apr",
-        "version": "2.0",
-        "size_bytes": 64 + 64 + 64 + 64 + 4,
-        "flags": ["ROW_MAJOR"],
-        "num_tensors": 1,
-        "num_parameters": 6,
-        "metadata": {"model_type": "demo"},
-        "num_items": {"tokenizer.merges": 1},
-        "tensors": [{"name": "w", "dtype": "float32", "shape": [3, 2], "size_bytes": 24}],
-    }

@@ -15,8 +15,15 @@ EXAMPLES = [
         "Q4_K: rows of 32, should be multiples of 256",
     ),
     (
-        errors.WrongTensorsError("here", ("a", "b", "c", "d"), (), ("e",)),
-        "here: missing a, b, c ...; wrong shape e; should be exactly the architecture's tensors",
+        errors.WrongTensorsError("here", ("a", "l.0.b", "l.1.b", "l.0.c", "d"), (), ("e",)),
+        (
+            "here: missing a, l.N.b (2), l.0.c, d; wrong shape e; "
+            "should be exactly the architecture's tensors"
+        ),
+    ),
+    (
+        errors.UnsupportedFeatureError(Path("m.apr"), "flags 0x0404 (ENCRYPTED)", "plain data"),
+        "m.apr: flags 0x0404 (ENCRYPTED), should be plain data",
     ),
     (errors.NonFiniteError("loss", 7, float("inf")), "step 7: loss is inf, should be finite"),
     (

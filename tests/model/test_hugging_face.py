@@ -8,7 +8,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from model.apr_model import expected_tensors
-from model.errors import CorruptFileError, ModelFormatError, WrongSettingError, WrongTensorsError
+from model.errors import (
+    CorruptFileError,
+    ModelFormatError,
+    UnsupportedFeatureError,
+    WrongSettingError,
+    WrongTensorsError,
+)
 from model.hugging_face import read_directory, write_directory
 from model.llama import Llama, LlamaSettings
 from tests.model.small_llama import (
@@ -114,6 +120,35 @@ def test_a_configuration_as_published_for_qwen2_5_is_read(tmp_path: Path) -> Non
         transformers_version="4.44.0",
     )
     assert read_directory(directory)[0] == small_qwen2()
+
+
+def test_keys_of_published_llamas_without_effect_are_let_pass(tmp_path: Path) -> None:
+    directory = write_small(tmp_path / "model")
+    edit_config(
+        directory,
+        **{
+            "is_llama_config": True,
+            "rope_interleaved": False,
+            "transformers.js_config": {"dtype": "q4"},
+            "pad_token_id": 2,
+        },
+    )
+    assert read_directory(directory)[0] == small_settings()
+
+
+def test_as_many_key_heads_as_queries_need_not_be_said(tmp_path: Path) -> None:
+    settings = replace(small_settings(), num_kv_heads=4)
+    directory = write_small(tmp_path / "model", settings=settings)
+    edit_config(directory, num_key_value_heads=...)
+    assert read_directory(directory)[0] == settings
+
+
+def test_adjacent_pairs_of_channels_are_refused(tmp_path: Path) -> None:
+    directory = write_small(tmp_path / "model")
+    edit_config(directory, rope_interleaved=True)
+    with pytest.raises(UnsupportedFeatureError) as caught:
+        read_directory(directory)
+    assert caught.value.found == "rope_interleaved is True"
 
 
 @pytest.mark.parametrize(
@@ -266,7 +301,7 @@ def test_weights_cut_short_are_corrupt(tmp_path: Path) -> None:
     with pytest.raises(CorruptFileError) as caught:
         read_directory(tmp_path / "model")
     assert caught.value.path == path
-    assert caught.value.expected == "a safetensors file"
+    assert caught.value.found == f"ends after {path.stat().st_size} bytes"
 
 
 def test_weights_in_several_files_are_refused(tmp_path: Path) -> None:
@@ -314,8 +349,8 @@ def test_a_choice_that_cannot_work_is_refused(
     assert not (tmp_path / "model").exists()
 
 
-def test_a_tokenizer_with_other_ids_than_the_embedding_is_refused(tmp_path: Path) -> None:
-    settings = replace(small_settings(), vocab_size=265)
+def test_a_tokenizer_with_more_ids_than_the_embedding_is_refused(tmp_path: Path) -> None:
+    settings = replace(small_settings(), vocab_size=263)
     with pytest.raises(ModelFormatError) as caught:
         write_directory(
             tmp_path / "model",

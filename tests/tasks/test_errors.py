@@ -17,9 +17,11 @@ from tasks.errors import (
     CompilerMissingError,
     DeviceUnavailableError,
     FeatureError,
+    ImportedError,
     IsolationUnavailableError,
     MirrorError,
     NoRunsError,
+    NotAModelError,
     NotFoundError,
     PreflightError,
     SandboxError,
@@ -28,6 +30,7 @@ from tasks.errors import (
     StoreRefusedError,
     StoreUnreachableError,
     TaskError,
+    UnfaithfulFileError,
     UnitDiedError,
     UnitFailedError,
     UnsharedStoreError,
@@ -192,6 +195,21 @@ EXAMPLES: list[tuple[TaskError, str]] = [
     (
         SandboxError("the judge", "ended with code 1 and no verdict"),
         "sandbox: the judge ended with code 1 and no verdict, should give a verdict",
+    ),
+    (
+        UnfaithfulFileError(Path("model.apr"), 2.5, 2.25),
+        (
+            "model.apr: loaded again it gives other logits (mean loss 2.5), "
+            "should give those of its tensors (2.25)"
+        ),
+    ),
+    (
+        ImportedError("checkpoint:0123", "training"),
+        "checkpoint:0123 was imported: no training, should be sealed from a training",
+    ),
+    (
+        NotAModelError("tokens:0123"),
+        "tokens:0123 holds no sealed model, should be a checkpoint",
     ),
     (
         UnitDiedError("take in", 3),

@@ -52,8 +52,50 @@ def test_a_bundle_that_does_not_say_what_it_is_is_refused(name: str, text: str) 
 
 
 def test_a_bundle_that_says_all_is_accepted() -> None:
-    settings = CheckpointSettings(name="a", licence="MIT", data_source="b", data_licence="c")
-    assert settings.licence == "MIT"
+    settings = CheckpointSettings(
+        name="a",
+        licence="MIT OR Apache-2.0",
+        data_source="b",
+        data_licence="c",
+        safetensors_dtype="bfloat16",
+        apr_types=("Q4K",),
+        gguf_types=(),
+    )
+    assert settings.licence == "MIT OR Apache-2.0"
+
+
+@pytest.mark.parametrize("text", ["unknown", "TBD", "none", "NOASSERTION", "see file", "MIT OR"])
+def test_a_licence_that_grants_nothing_is_refused(text: str) -> None:
+    found = refused(SETTINGS.checkpoint, licence=text)
+    assert found == ("checkpoint.licence", repr(text), "an SPDX id such as Apache-2.0")
+
+
+@pytest.mark.parametrize("name", ["a/b", "../a", ".hidden", "a b", "a" * 97])
+def test_a_name_that_cannot_name_a_file_is_refused(name: str) -> None:
+    found = refused(SETTINGS.checkpoint, name=name)
+    expected = "letters, digits, '.', '_' and '-', at most 96"
+    assert found == ("checkpoint.name", repr(name), expected)
+
+
+@pytest.mark.parametrize(("field", "name"), [("apr_types", "Q6K"), ("gguf_types", "Q6_K")])
+def test_a_type_twice_is_refused(field: str, name: str) -> None:
+    found = refused(SETTINGS.checkpoint, **{field: (name, name)})
+    assert found == (f"checkpoint.{field}", (name, name), "each type once")
+
+
+@pytest.mark.parametrize(
+    ("field", "known"),
+    [
+        ("apr_types", "of Q4K, Q6K, AprQ4, AprQ8"),
+        ("gguf_types", "of F32, F16, BF16, Q8_0, Q4_K, Q6_K"),
+    ],
+)
+def test_a_type_that_is_not_written_is_refused(field: str, known: str) -> None:
+    assert refused(SETTINGS.checkpoint, **{field: ("Q5_1",)}) == (
+        f"checkpoint.{field}",
+        ("Q5_1",),
+        known,
+    )
 
 
 def test_fewer_than_no_threads_are_refused() -> None:

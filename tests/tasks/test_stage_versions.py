@@ -4,6 +4,7 @@ Pretokenize and shard are held to their bytes in `tests/data`, train in `test_tr
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tests.tasks.tiny import Finished, tiny_settings
 
 def bundle_of_fixed_tensors(root: Path) -> Path:
     """Seal tensors that are the same everywhere, scored by numbers that nobody measured."""
+    root.mkdir(exist_ok=True)
     store, tokenizer_json = Store(root / "store"), small_tokenizer().to_str()
     with store.building("training") as directory:
         (directory / "ckpt").mkdir()
@@ -34,6 +36,9 @@ def bundle_of_fixed_tensors(root: Path) -> Path:
             tokenizer_json=tokenizer_json,
             provenance={"name": "fixed"},
         )
+        (directory / "ckpt" / "epoch-000.state").mkdir()
+        (directory / "ckpt" / "epoch-000.state" / "probe.json").write_text('{"loss_nats": 9.0}')
+        (directory / "settings.json").write_text("{}\n")
         training = store.commit(directory, TrainingRef, {"best_epoch": 0})
     with store.building("shards") as directory:
         (directory / "tokenizer.json").write_text(tokenizer_json)
@@ -52,37 +57,55 @@ def bundle_of_fixed_tensors(root: Path) -> Path:
     out = root / "bundle"
     out.mkdir()
     settings = tiny_settings(root).checkpoint
-    content = write_bundle(store.open(training), scored, store.open(shards), settings, out)
+    made_of = (store.open(training), scored, store.open(shards))
+    content = write_bundle(*made_of, settings, [[1, 2, 3]], out)
     assert content == {
         "name": "assay-smoke",
         "epoch": 0,
         "training": str(training),
         "evaluation": f"evaluation:{'0' * 64}",
+        "lossless": ["model.apr", "model.safetensors"],
+        "recorded_loss_nats": 9.0,
     }
     return out
 
 
 def test_the_bytes_of_a_checkpoint_belong_to_its_version(tmp_path: Path) -> None:
     out = bundle_of_fixed_tensors(tmp_path)
-    assert checkpoint.VERSION == checkpoint.STAGE.version == 2
-    assert {path.name: file_sha256(path)[:16] for path in sorted(out.iterdir())} == {
-        "README.md": "657b7baf83ab79a6",
+    assert checkpoint.VERSION == checkpoint.STAGE.version == 3
+    digests = {path.name: file_sha256(path)[:16] for path in sorted(out.iterdir())}
+    # What another processor computes differs in the last digits, and so does what lists it.
+    computed = {digests.pop(name) for name in ("README.md", "forward.json", "manifest.yaml")}
+    assert len(computed) == 3
+    assert digests == {
+        "LICENSE": "520d6ca04d5b0c1b",
+        "assay-smoke-q4k.gguf": "e029c135840bce1b",
+        "assay-smoke-q8_0.gguf": "4816bd5434a0852c",
+        "assay-smoke.apr": "23a346e805e2d931",
+        "assay-smoke.safetensors": "7dbfc6e13b1f7ee1",
         "config.json": "9e4a2acecd98b59d",
         "generation_config.json": "f17f25b4605e7e42",
-        "model.apr": "517659a7f0978832",
+        "merges.txt": "448642aa4b0a57e2",
+        "model.apr": "23a346e805e2d931",
         "model.safetensors": "7dbfc6e13b1f7ee1",
+        "recipe.json": "ca3d163bab055381",
         "special_tokens_map.json": "79c4e18958fe6f17",
         "tokenizer.json": "5314dd453c5cbcbd",
         "tokenizer_config.json": "8d26cf2ab73bcd83",
+        "vocab.json": "f5e1e856bc233c60",
     }
 
 
 def test_the_card_says_what_was_measured(tmp_path: Path) -> None:
     card = (bundle_of_fixed_tensors(tmp_path) / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\nlanguage: code\n")
-    assert "| validation loss | 1.5000 |" in card
-    assert "| interpolated bigram, same tokens | 2.5000 |" in card
-    assert "| unigram, same tokens | 3.5000 |" in card
+    assert "| validation loss | 1.5000 | `evaluation:000000000000` |" in card
+    assert "| interpolated bigram, same tokens | 2.5000 | `evaluation:000000000000` |" in card
+    assert "| unigram, same tokens | 3.5000 | `evaluation:000000000000` |" in card
+    assert "| model.apr | nothing, bit for bit |" in card
+    assert re.search(r"\| assay-smoke-q8_0.gguf \| \d\.\d\de-03 \|", card)
+    sha256 = file_sha256(bundle_of_fixed_tensors(tmp_path / "again") / "vocab.json")
+    assert f"| vocab.json | 2718 | `{sha256}` |" in card
     assert "| hidden_size | 8 |" in card
 
 
@@ -182,6 +205,6 @@ def test_the_versions_of_all_stages_are_in_their_recipes(finished: Finished) -> 
         "shard": 3,
         "train": 4,
         "evaluate": 4,
-        "checkpoint": 2,
+        "checkpoint": 3,
         "bisect": 1,
     }

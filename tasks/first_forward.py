@@ -1,0 +1,110 @@
+"""The forward pass that every file of a checkpoint must give again.
+
+It is taken of the tensors before any file is written, kept beside the files, and taken again of
+what is read back from each of them.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evidence.canonical import pretty, read_object
+from model.llama import LlamaSettings
+from model.loss import token_losses
+from tasks.errors import UnfaithfulFileError
+from tasks.models import build_model
+
+FORWARD = "forward.json"
+REPRODUCED = 1e-3
+"Relative difference of a loss that another processor's order of adding explains."
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """What a model makes of the probe."""
+
+    logits_BTV: Tensor
+    losses_nats: tuple[float, ...]
+
+    @property
+    def loss_nats(self) -> float:
+        """Mean over the probe."""
+        return sum(self.losses_nats) / len(self.losses_nats)
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the logits."""
+        return hashlib.sha256(self.logits_BTV.contiguous().numpy().tobytes()).hexdigest()
+
+    def relative_l2(self, reference: "Forward") -> float:
+        """Measure the distance to another forward pass."""
+        wide = reference.logits_BTV.double()
+        return float((self.logits_BTV.double() - wide).norm() / wide.norm())
+
+
+@torch.inference_mode()
+def forward_of(
+    settings: LlamaSettings, tensors: Mapping[str, Tensor], ids: list[list[int]]
+) -> Forward:
+    """Run the probe through a model, on the CPU."""
+    ids_BT = torch.tensor(ids)
+    logits_BTV = build_model(settings, tensors, "cpu")(ids_BT)
+    losses = token_losses(logits_BTV[:, :-1], ids_BT[:, 1:]).flatten()
+    return Forward(logits_BTV, tuple(losses.tolist()))
+
+
+def require_same(path: Path, found: Forward, expected: Forward) -> None:
+    """Refuse a file that does not compute, bit for bit, what its tensors compute.
+
+    Raises: UnfaithfulFileError.
+    """
+    if found.sha256 != expected.sha256:
+        raise UnfaithfulFileError(path, found.loss_nats, expected.loss_nats)
+
+
+def record_of(
+    ids: list[list[int]], reference: Forward, files: Mapping[str, Forward]
+) -> dict[str, Any]:
+    """Collect what is kept: of the probe, and of every file."""
+    return {
+        "ids": ids,
+        "logits_sha256": reference.sha256,
+        "losses_nats": list(reference.losses_nats),
+        "files": {
+            name: {
+                "logits_sha256": forward.sha256,
+                "losses_nats": list(forward.losses_nats),
+                "relative_l2": forward.relative_l2(reference),
+            }
+            for name, forward in sorted(files.items())
+        },
+    }
+
+
+def write_record(directory: Path, record: Mapping[str, Any]) -> None:
+    """Write what is kept beside the files."""
+    (directory / FORWARD).write_bytes(pretty(record))
+
+
+def read_record(directory: Path) -> Any:
+    """Read what was kept."""
+    return read_object(directory / FORWARD)
+
+
+def is_reproduced(forward: Forward, kept: Mapping[str, Any]) -> bool:
+    """Tell whether a forward pass is the one that was kept of a file.
+
+    Bits are compared while sealing; another processor adds in another order.
+    """
+    if forward.sha256 == kept["logits_sha256"]:
+        return True
+    found = torch.tensor(forward.losses_nats, dtype=torch.float64)
+    expected = torch.tensor(kept["losses_nats"], dtype=torch.float64)
+    return found.shape == expected.shape and bool(
+        ((found - expected).abs() <= REPRODUCED * expected.abs()).all()
+    )
