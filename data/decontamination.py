@@ -8,18 +8,16 @@ heads a benchmark knows, and fewer still have the hash of one of its windows. Th
 Shape letters: N bytes, E edges of words, P places of windows, T entries of a table.
 """
 
-import gzip
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, reduce
-from importlib import resources
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data.code_problems import parse_problems, problems_content
 from data.compiled import compiled
 from data.filters import Objections, Texts
 from data.hashing import BASE, U64, mix
@@ -183,7 +181,5 @@ def _head_of(word: bytes) -> int:
 
 def _tasks(benchmark: str) -> Iterator[tuple[str, bytes]]:
     """Yield name and text of every task: its prompt and its solution."""
-    packed = resources.files("data").joinpath(f"benchmarks/{benchmark}.jsonl.gz").read_bytes()
-    for line in gzip.decompress(packed).splitlines():
-        task = json.loads(line)
-        yield task["task_id"], (task["prompt"] + task["canonical_solution"]).encode()
+    for problem in parse_problems(benchmark, problems_content(benchmark)):
+        yield problem.task_id, (problem.prompt + problem.canonical_solution).encode()

@@ -22,6 +22,7 @@ DataError
 +-- CorpusTooSmallError           fewer tokens than one row or one batch needs
 +-- CorruptTokensError            a tokens directory that contradicts its index
 +-- CorruptShardError             a shards directory that contradicts its index
++-- WrongProblemsError            a file of code problems that could not be solved
 """
 
 import copyreg
@@ -314,3 +315,18 @@ class CorruptShardError(DataError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.found}, should be {self.expected}"
+
+
+@dataclass(eq=False)
+class WrongProblemsError(DataError):
+    """A file of code problems with a line that is none."""
+
+    source: str
+    line: int
+    found: str
+    expected: str
+    hint = "the format is HumanEval's: one JSON object a line"
+
+    def __str__(self) -> str:
+        where = f"{self.source}, line {self.line}" if self.line else self.source
+        return f"{where}: {self.found}, should be {self.expected}"

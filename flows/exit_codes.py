@@ -23,6 +23,9 @@ NETWORK = 10
 STOPPED = 11
 INTERRUPTED = 130
 
+INFERENCE_GATE = "evaluate.inference"
+"""The gate whose failure is no verdict on a model's quality."""
+
 EXIT_CODES: Mapping[type[Exception], int] = {
     flow_errors.UsageError: USAGE,
     flow_errors.PortBusyError: NETWORK,
@@ -49,6 +52,8 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     train_errors.StoppedError: STOPPED,
     train_errors.SnapshotDamagedError: VALIDATION_FAILED,
     train_errors.MemoryFullError: NOT_AVAILABLE,
+    task_errors.IsolationUnavailableError: NOT_AVAILABLE,
+    task_errors.SandboxError: UNEXPECTED,
     task_errors.UnitDiedError: UNEXPECTED,
     task_errors.UnitFailedError: UNEXPECTED,
     task_errors.MirrorError: NETWORK,
@@ -86,6 +91,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     data_errors.CorpusTooSmallError: VALIDATION_FAILED,
     data_errors.CorruptTokensError: VALIDATION_FAILED,
     data_errors.CorruptShardError: VALIDATION_FAILED,
+    data_errors.WrongProblemsError: INVALID_FORMAT,
     evidence_errors.NotPlainError: INVALID_FORMAT,
     evidence_errors.MalformedJsonError: INVALID_FORMAT,
     evidence_errors.BrokenSealError: VALIDATION_FAILED,
@@ -99,6 +105,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     model_errors.NonFiniteError: VALIDATION_FAILED,
     model_errors.LossSpikeError: VALIDATION_FAILED,
     model_errors.StreamExhaustedError: VALIDATION_FAILED,
+    model_errors.InferenceFailedError: INFERENCE_FAILED,
     model_errors.DifferentProgramsError: VALIDATION_FAILED,
 }
 """The table; a subclass without an entry of its own has its nearest ancestor's."""
@@ -108,6 +115,8 @@ def exit_code(error: Exception) -> int:
     """Return the exit code of an error; what the table does not know is unexpected."""
     if isinstance(error, train_errors.WorkerFailedError):
         return _BY_NAME.get(error.error, UNEXPECTED)
+    if isinstance(error, evidence_errors.GateFailedError) and error.gate == INFERENCE_GATE:
+        return INFERENCE_FAILED
     known = (EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
     return next(known, UNEXPECTED)
 

@@ -6,6 +6,7 @@ from flows.run import Finished, recorded
 from flows.settings import PipelineSettings, load_settings
 from tasks.bisection import bisect_task
 from tasks.checkpoint import checkpoint_task
+from tasks.code_benchmark import check_ready
 from tasks.device import choose_device
 from tasks.evaluate import evaluate_task
 from tasks.pretokenize import pretokenize_task
@@ -32,14 +33,15 @@ def pipeline(name: str = "demo", preset: str = "demo", overrides: tuple[str, ...
 def _stages(run: Run, settings: PipelineSettings) -> object:
     thresholds, runtime = settings.thresholds, settings.runtime
     choose_device(runtime)  # refuses a device that is not there before any work is done
+    check_ready(settings.code_benchmark)
     pretokenize, bounds = settings.pretokenize, settings.pretokenize.bounds
     tokens = pretokenize_task(
         run, settings.source, settings.filters, settings.tokenizer, pretokenize, thresholds, runtime
     )
     shards = shard_task(run, tokens, settings.shard, bounds, thresholds, runtime)
     training = train_task(run, shards, settings.model, settings.train, thresholds, runtime)
-    scored, evaluate = ScoredTraining(training), settings.evaluate
-    evaluation = evaluate_task(run, scored, shards, evaluate, thresholds, runtime)
+    scored, evaluate, code = ScoredTraining(training), settings.evaluate, settings.code_benchmark
+    evaluation = evaluate_task(run, scored, shards, evaluate, code, thresholds, runtime)
     checkpoint = checkpoint_task(run, evaluation, settings.checkpoint, thresholds)
     bisect_task(run, checkpoint, thresholds, runtime)
     return checkpoint

@@ -25,6 +25,7 @@ from model.llama import LlamaSettings
 from model.train_settings import TrainSettings
 from tasks.acceptance_settings import Acceptance
 from tasks.checkpoint_settings import CheckpointSettings
+from tasks.code_benchmark_settings import CodeBenchmarkSettings
 from tasks.errors import NotFoundError
 from tasks.evaluate_settings import EvaluateSettings
 from tasks.runtime import RuntimeSettings
@@ -45,6 +46,7 @@ class PipelineSettings:
     model: LlamaSettings
     train: TrainSettings
     evaluate: EvaluateSettings
+    code_benchmark: CodeBenchmarkSettings
     checkpoint: CheckpointSettings
     thresholds: Thresholds
     acceptance: Acceptance

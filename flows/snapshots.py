@@ -33,7 +33,13 @@ def snapshot_flow(run: str, snapshot: str, overrides: tuple[str, ...] = ()) -> F
         settings,
         request,
         lambda own: evaluate_task(
-            own, model, shards, settings.evaluate, settings.thresholds, settings.runtime
+            own,
+            model,
+            shards,
+            settings.evaluate,
+            settings.code_benchmark,
+            settings.thresholds,
+            settings.runtime,
         ),
     )
 

@@ -118,7 +118,13 @@ def evaluate_flow(
         settings,
         request,
         lambda run: evaluate_task(
-            run, chosen, rows, settings.evaluate, settings.thresholds, settings.runtime
+            run,
+            chosen,
+            rows,
+            settings.evaluate,
+            settings.code_benchmark,
+            settings.thresholds,
+            settings.runtime,
         ),
     )
 

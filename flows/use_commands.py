@@ -2,14 +2,18 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from flows.errors import WrongValueError
 from flows.run_commands import Json
 from flows.screen import out, show_json
+from tasks.errors import NotFoundError
 
 GGUF_TYPES = ("Q8_0", "Q4_K")
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bfloat16"]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -24,23 +28,58 @@ def generate(
     prompt: Annotated[
         str | None, typer.Option(help="The text to complete; default: stdin.")
     ] = None,
+    prompt_file: Annotated[
+        Path | None, typer.Option(help="A file with the text to complete.")
+    ] = None,
     num_tokens: Annotated[int, typer.Option(min=1)] = 64,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Above 0, at most 1.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="End before this text; may be given again.")
+    ] = None,
+    device: Annotated[Device, typer.Option(help="auto takes a GPU where there is one.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="Of the weights.")] = "float32",
 ) -> None:
     """Complete code with a sealed model."""
     from tasks.generate import complete
 
-    text = sys.stdin.read() if prompt is None else prompt
+    text = _prompt(prompt, prompt_file)
     pieces = complete(
-        checkpoint, text, num_tokens=num_tokens, temperature=temperature, top_p=top_p, seed=seed
+        checkpoint,
+        text,
+        num_tokens=num_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        stops=stop or (),
+        device=device,
+        precision=precision,
     )
     sys.stdout.write(text)
     for piece in pieces:
         sys.stdout.write(piece)
         sys.stdout.flush()
     sys.stdout.write("\n")
+
+
+def _prompt(prompt: str | None, path: Path | None) -> str:
+    """Return the prompt: as given, from a file, or from standard input.
+
+    Raises: WrongValueError, NotFoundError.
+    """
+    if prompt is not None and path is not None:
+        raise WrongValueError("generate", "--prompt-file", str(path), "absent beside --prompt")
+    if prompt is not None:
+        return prompt
+    if path is None:
+        return sys.stdin.read()
+    if not path.is_file():
+        raise NotFoundError("prompt file", str(path.absolute()))
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise WrongValueError("generate", "--prompt-file", str(error), "UTF-8") from None
 
 
 def import_(

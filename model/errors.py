@@ -10,6 +10,7 @@ ModelError
 +-- NonFiniteError           a loss or a gradient is NaN or infinite
 +-- LossSpikeError           a loss or a gradient norm far above those before it
 +-- StreamExhaustedError     the batches ended before the step budget
++-- InferenceFailedError     a model that scores with NaN or infinity
 +-- DifferentProgramsError   two traces are not of the same computation
 """
 
@@ -157,6 +158,18 @@ class StreamExhaustedError(ModelError):
 
     def __str__(self) -> str:
         return f"batches ended after step {self.step}, should reach step {self.num_steps}"
+
+
+@dataclass(eq=False)
+class InferenceFailedError(ModelError):
+    """Scores of the next token that are no numbers: nothing may be chosen from them."""
+
+    num_tokens: int
+    hint = "`assay inspect` shows the checkpoint; weights or the device are damaged"
+
+    def __str__(self) -> str:
+        found = f"NaN or infinite after {self.num_tokens} tokens"
+        return f"generation: logits are {found}, should be finite"
 
 
 @dataclass(eq=False)

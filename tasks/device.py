@@ -17,13 +17,22 @@ def choose_device(runtime: RuntimeSettings) -> str:
 
     Raises: DeviceUnavailableError if a GPU is asked for that does not answer.
     """
+    device = available_device(runtime.device)
+    return _fall_back() if runtime.device == "auto" and device == "cpu" else device
+
+
+def available_device(name: str) -> str:
+    """Return a torch device by name; `auto` is a GPU where there is one.
+
+    Raises: DeviceUnavailableError.
+    """
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if runtime.device == "auto":
-        return "cuda" if num_gpus else _fall_back()
-    kind, _, number = runtime.device.partition(":")
+    if name == "auto":
+        return "cuda" if num_gpus else "cpu"
+    kind, _, number = name.partition(":")
     if kind == "cuda" and int(number or 0) >= num_gpus:
-        raise DeviceUnavailableError(runtime.device, num_gpus)
-    return runtime.device
+        raise DeviceUnavailableError(name, num_gpus)
+    return name
 
 
 @functools.cache

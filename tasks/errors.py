@@ -21,6 +21,8 @@ TaskError
 +-- CompilerMissingError  compiled kernels are asked for and nothing compiles
 +-- PreflightError         a model or a budget that the shards cannot serve
 +-- MirrorError            MLflow did not take a run's evidence
++-- IsolationUnavailableError  generated code would run without walls here
++-- SandboxError           the sandbox itself failed, whatever the code in it did
 +-- UnitDiedError          processes that make units died without a word, and again
 +-- UnitFailedError        a unit raised something that cannot be handed on
 +-- those of `train_errors` and `evaluate_errors`
@@ -297,6 +299,31 @@ class MirrorError(TaskError):
 
     def __str__(self) -> str:
         return f"{self.uri}: {self.reason}, should take the run"
+
+
+@dataclass(eq=False)
+class IsolationUnavailableError(TaskError):
+    """Untrusted code that would have to run without isolation."""
+
+    reason: str
+    hint = (
+        "run on Linux where user namespaces are allowed; on a machine that may be harmed, "
+        '--set code_benchmark.isolation="none"; or --set code_benchmark.problems=""'
+    )
+
+    def __str__(self) -> str:
+        return f"sandbox: {self.reason}, should be isolated before generated code runs"
+
+
+@dataclass(eq=False)
+class SandboxError(TaskError):
+    """A sandbox that did not do its work."""
+
+    what: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"sandbox: {self.what} {self.found}, should give a verdict"
 
 
 @dataclass(eq=False)

@@ -1,4 +1,7 @@
-"""Evaluate: score a model on validation rows, beside models that only count and compressors."""
+"""Evaluate: score a model on validation rows, and the code that it writes.
+
+The loss stands beside models that only count and compressors, the code beside controls.
+"""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -8,6 +11,14 @@ import torch
 
 from evidence.gates import Gate, Measurements
 from evidence.refs import EvaluationRef, ShardsRef, parse_ref
+from tasks.code_benchmark import problems_sha256
+from tasks.code_benchmark_settings import CodeBenchmarkSettings
+from tasks.code_evaluation import (
+    WRITTEN_GATES,
+    have_code_written,
+    written_measurements,
+    written_summary,
+)
 from tasks.device import num_threads
 from tasks.evaluate_settings import EvaluateSettings
 from tasks.loss_evaluation import loss_measurements, score_losses
@@ -21,14 +32,14 @@ from tasks.stage import Stage, perform
 from tasks.store import Artefact, open_store
 from tasks.thresholds import Thresholds
 
-VERSION = 3
+VERSION = 4
 
 
 def measure(artefact: Artefact) -> Measurements:
     """Compute everything again from what the evaluation kept."""
     content = artefact.index["content"]
     epoch = {} if content["epoch"] is None else {"epoch": content["epoch"]}
-    return {**epoch, **loss_measurements(artefact)}
+    return {**epoch, **loss_measurements(artefact), **written_measurements(artefact)}
 
 
 def summary(measured: Measurements) -> str:
@@ -36,7 +47,7 @@ def summary(measured: Measurements) -> str:
     return (
         f"{measured['val_loss']:.3f} nats, {measured['val_bits_per_byte']:.3f} bits a byte; "
         f"5-gram {measured['five_gram_nats']:.3f} nats, {measured['five_gram_bits_per_byte']:.3f} "
-        f"bits; xz {measured['xz_stream_bits_per_byte']:.3f} bits"
+        f"bits; xz {measured['xz_stream_bits_per_byte']:.3f} bits{written_summary(measured)}"
     )
 
 
@@ -71,6 +82,7 @@ STAGE = Stage(
             threshold="thresholds.max_loss_to_bigram",
             required=False,
         ),
+        *WRITTEN_GATES,
     ),
 )
 
@@ -81,14 +93,17 @@ def evaluate_task(
     model: Scored,
     shards: ShardsRef,
     settings: EvaluateSettings,
+    code: CodeBenchmarkSettings,
     thresholds: Thresholds,
     runtime: RuntimeSettings,
 ) -> EvaluationRef:
-    """Score a model on the validation rows of shards."""
+    """Score a model on the validation rows of shards, and run the code that it writes."""
     store = open_store()
     inputs = {**model.inputs, "shards": str(shards)}
     if tokens := store.origin(shards).get("tokens"):
         inputs["tokens"] = tokens
+    if problems := problems_sha256(code):
+        inputs["problems"] = f"sha256:{problems}"
 
     def build(out: Path) -> dict[str, Any]:
         torch.set_num_threads(num_threads(runtime))
@@ -96,12 +111,13 @@ def evaluate_task(
         check_tokenizer(model.short, opened.tokenizer_sha256, rows.directory)
         corpus = store.open(parse_ref(tokens)) if tokens else None
         found = score_losses(opened, rows, corpus, settings, runtime, out)
-        return {**opened.facts(), **found}
+        timed = have_code_written(opened, rows, corpus, settings, code, runtime, out)
+        return {**opened.facts(), **found, "code_benchmark": asdict(code), **timed}
 
     done = perform(
         run,
         STAGE,
-        {"evaluate": asdict(settings)},
+        {"evaluate": asdict(settings), "code_benchmark": asdict(code)},
         inputs,
         build,
         thresholds=asdict(thresholds),

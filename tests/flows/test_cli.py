@@ -29,6 +29,9 @@ REFUSALS = [
     ("run --preset smoke --name=", 2, "run name is ''"),
     ("run --preset smoke --set model.vocab_size=600", 2, "should be tokenizer.vocab_size (512)"),
     ("generate --checkpoint nowhere --prompt x", 3, "no model.apr"),
+    ("generate --checkpoint x --prompt a --prompt-file b", 2, "should be absent beside --prompt"),
+    ("generate --checkpoint x --prompt-file nowhere.py", 3, "no prompt file"),
+    ("generate --checkpoint x --prompt a --device tpu", 2, "'tpu' is not one of"),
     ("mirror nobody", 3, "no run nobody"),
     ("up --preset nope", 2, "preset nope does not exist"),
 ]

@@ -1,6 +1,7 @@
 """A setting that no code reads is a promise that nobody keeps: run every stage and watch."""
 
 import dataclasses
+import json
 import shutil
 import sys
 import sysconfig
@@ -50,7 +51,9 @@ def fields_read(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
             _watch(section.type, read, patch)
         # The worker is called here, not started as a process, so that its reads are seen too.
         patch.setattr("tasks.train.run_ranks", lambda job, _look: _work(job))
-        _run_all(load_settings("smoke", TINY))
+        _run_all(
+            load_settings("smoke", [*TINY, f"code_benchmark.problems={_a_problem(directory)}"])
+        )
         _run_all(load_settings("smoke", [*TINY, *OTHERWISE, f"source.path={_a_copy(directory)}"]))
         # Every second step spikes under these settings.
         with pytest.raises(LossSpikeError):
@@ -65,6 +68,20 @@ def _a_copy(directory: Path) -> Path:
     for name in ("json", "email", "logging", "asyncio"):
         shutil.copytree(Path(sysconfig.get_path("stdlib")) / name, root / name)
     return root
+
+
+def _a_problem(directory: Path) -> Path:
+    """Write a problem as small as they get."""
+    path = directory / "problem.jsonl"
+    problem = {
+        "task_id": "one",
+        "prompt": "def one():\n    'Return 1.'\n",
+        "entry_point": "one",
+        "canonical_solution": "    return 1\n",
+        "test": "def check(candidate):\n    assert candidate() == 1\n",
+    }
+    path.write_text(json.dumps(problem))
+    return path
 
 
 def _open_tables(directory: Path) -> None:

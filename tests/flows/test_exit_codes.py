@@ -13,6 +13,7 @@ from flows.exit_codes import EXIT_CODES, UNEXPECTED, exit_code
 from model import errors as model_errors
 from tasks import errors as task_errors
 from tasks import evaluate_errors, train_errors
+from tasks.evaluate import STAGE as EVALUATE
 from tasks.train_errors import WorkerFailedError
 
 MODULES: tuple[ModuleType, ...] = (
@@ -60,3 +61,12 @@ def test_the_workers_failure_has_the_code_of_the_error_that_it_names() -> None:
 
 def test_an_error_that_nobody_listed_is_unexpected() -> None:
     assert exit_code(RuntimeError("?")) == UNEXPECTED
+
+
+def test_a_model_that_could_not_be_asked_is_no_gate_that_it_missed() -> None:
+    def failed(gate: str) -> Exception:
+        return evidence_errors.GateFailedError(gate, "a sentence", 1.0, "==", 0.0)
+
+    assert exit_code(failed("evaluate.inference")) == 8
+    assert exit_code(failed("evaluate.canonical")) == 5
+    assert "evaluate.inference" in {gate.id for gate in EVALUATE.gates}

@@ -35,6 +35,10 @@ EXAMPLES = [
         "batches ended after step 7, should reach step 9",
     ),
     (
+        errors.InferenceFailedError(12),
+        "generation: logits are NaN or infinite after 12 tokens, should be finite",
+    ),
+    (
         errors.DifferentProgramsError("logits", "(1,)", "(2,)"),
         "logits: (1,) on one side, (2,) on the other; should be equal",
     ),

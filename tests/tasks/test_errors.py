@@ -18,11 +18,13 @@ from tasks.errors import (
     DeviceUnavailableError,
     FeatureError,
     ImportedError,
+    IsolationUnavailableError,
     MirrorError,
     NoRunsError,
     NotAModelError,
     NotFoundError,
     PreflightError,
+    SandboxError,
     SchedulerError,
     StorageError,
     StoreRefusedError,
@@ -182,6 +184,17 @@ EXAMPLES: list[tuple[TaskError, str]] = [
             "after step 7: cuda:1 is out of memory, train.micro_batch_rows is 64 "
             "(about 1,500.0 MB a row, 36,000 MB free for rows), should be at most 24"
         ),
+    ),
+    (
+        IsolationUnavailableError("namespaces: Operation not permitted"),
+        (
+            "sandbox: namespaces: Operation not permitted, should be isolated before generated "
+            "code runs"
+        ),
+    ),
+    (
+        SandboxError("the judge", "ended with code 1 and no verdict"),
+        "sandbox: the judge ended with code 1 and no verdict, should give a verdict",
     ),
     (
         UnfaithfulFileError(Path("model.apr"), 2.5, 2.25),

@@ -44,6 +44,7 @@ def evaluated(finished: Finished, model: str, **changes: Any) -> EvaluationRef:
         scored(model),
         finished.refs.shards,
         replace(settings.evaluate, **changes),
+        settings.code_benchmark,
         replace(settings.thresholds, max_loss_to_unigram=9.0),
         settings.runtime,
     )
@@ -260,6 +261,7 @@ def test_the_record_names_the_digests_of_all_that_was_scored(reading: Finished) 
         "shards": str(reading.refs.shards),
         "tokens": str(reading.refs.tokens),
     }
-    assert record["recipe"]["settings"] == {"evaluate": {"rows": 0, "precision": "float32"}}
+    assert record["recipe"]["settings"]["evaluate"] == {"rows": 0, "precision": "float32"}
+    assert sorted(record["recipe"]["settings"]) == ["code_benchmark", "evaluate"]
     assert record["provenance"]["git_commit"]
     assert found["val_perplexity"] == pytest.approx(math.exp(found["val_loss"]))

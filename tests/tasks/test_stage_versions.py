@@ -111,7 +111,7 @@ def test_the_card_says_what_was_measured(tmp_path: Path) -> None:
 
 def test_what_an_evaluation_holds_belongs_to_its_version(finished: Finished) -> None:
     artefact = finished.store.open(finished.refs.evaluation)
-    assert evaluate.VERSION == evaluate.STAGE.version == 3
+    assert evaluate.VERSION == evaluate.STAGE.version == 4
     assert [each["path"] for each in artefact.index["files"]] == [
         "documents.parquet",
         "positions.parquet",
@@ -131,6 +131,7 @@ def test_what_an_evaluation_holds_belongs_to_its_version(finished: Finished) -> 
         "tokenizer_sha256",
         "validation_sha256",
         "baselines",
+        "code_benchmark",
     ]
     assert sorted(content["baselines"]) == [
         "bigram_nats",
@@ -203,7 +204,7 @@ def test_the_versions_of_all_stages_are_in_their_recipes(finished: Finished) -> 
         "pretokenize": 2,
         "shard": 3,
         "train": 4,
-        "evaluate": 3,
+        "evaluate": 4,
         "checkpoint": 3,
         "bisect": 1,
     }

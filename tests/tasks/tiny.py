@@ -53,6 +53,8 @@ OVERRIDES = (
     "train.batch_rows=8",
     "train.max_passes=20",
     "train.peak_lr=1e-2",
+    "code_benchmark.syntax_prompts=0",
+    "code_benchmark.speed_tokens=0",
     "thresholds.max_loss_to_bigram=2.0",
     "runtime.num_threads=1",
     'runtime.device="cpu"',
@@ -162,8 +164,15 @@ def sharded(run: Run, tokens: TokensRef, settings: PipelineSettings) -> ShardsRe
 def evaluated(
     run: Run, training: TrainingRef, shards: ShardsRef, settings: PipelineSettings
 ) -> EvaluationRef:
-    scored, evaluate = ScoredTraining(training), settings.evaluate
-    return evaluate_task.fn(run, scored, shards, evaluate, settings.thresholds, settings.runtime)
+    return evaluate_task.fn(
+        run,
+        ScoredTraining(training),
+        shards,
+        settings.evaluate,
+        settings.code_benchmark,
+        settings.thresholds,
+        settings.runtime,
+    )
 
 
 def make_finished(home: Path) -> Finished:

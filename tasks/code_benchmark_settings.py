@@ -1,0 +1,80 @@
+"""What is asked of a model that writes code."""
+
+from dataclasses import dataclass
+
+from model.errors import WrongSettingError
+from model.sampling import Sampling
+from tasks.sandbox import Isolation, SandboxSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeBenchmarkSettings:
+    """Problems whose answers are run, and held-out code whose continuations are parsed."""
+
+    problems: str
+    "`HumanEval`, or a file of the same shape; empty leaves problems out."
+    samples: int
+    "Answers to each problem."
+    pass_at: tuple[int, ...]
+    "How many answers one has, for each figure that is reported."
+    max_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+    syntax_prompts: int
+    "Held-out definitions that are continued; 0 leaves them out."
+    syntax_prompt_tokens: int
+    syntax_tokens: int
+    speed_tokens: int
+    "Drawn for one sequence alone, to time them; 0 leaves that out."
+    isolation: Isolation
+    "`none` runs generated code as this user, who may be harmed; the record says so."
+    cpu_seconds: int
+    wall_seconds: float
+    memory_bytes: int
+    "Of each of the two processes that judge an answer."
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be answered or counted.
+
+        Raises: WrongSettingError.
+        """
+        least = {
+            "samples": 1,
+            "max_tokens": 1,
+            "syntax_prompts": 0,
+            "syntax_prompt_tokens": 1,
+            "syntax_tokens": 1,
+            "speed_tokens": 0,
+        }
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise _wrong(name, getattr(self, name), f"at least {bound}")
+        if not self.pass_at or not all(1 <= k <= self.samples for k in self.pass_at):
+            expected = f"one or more numbers from 1 to code_benchmark.samples ({self.samples})"
+            raise _wrong("pass_at", list(self.pass_at), expected)
+        if self.samples > 1 and self.temperature == 0:
+            raise _wrong("samples", self.samples, "1 at temperature 0, where all are the same")
+        try:
+            _ = self.sampling, self.sandbox
+        except WrongSettingError as error:
+            raise _wrong(error.setting, error.found, error.expected) from None
+
+    @property
+    def sampling(self) -> Sampling:
+        """How tokens of answers are chosen."""
+        return Sampling(temperature=self.temperature, top_p=self.top_p, seed=self.seed)
+
+    @property
+    def sandbox(self) -> SandboxSettings:
+        """Where answers are run."""
+        return SandboxSettings(
+            isolation=self.isolation,
+            cpu_seconds=self.cpu_seconds,
+            wall_seconds=self.wall_seconds,
+            memory_bytes=self.memory_bytes,
+        )
+
+
+def _wrong(name: str, found: object, expected: str) -> WrongSettingError:
+    return WrongSettingError(f"code_benchmark.{name}", found, expected)

@@ -1,0 +1,116 @@
+"""What an evaluation says of the code that a model writes: does it run, does it parse."""
+
+from pathlib import Path
+from typing import Any
+
+from data.pretokenize import TokensIndex
+from data.tokenizer import TOKENIZER, Tokenizer
+from data.validation_texts import validation_texts
+from evidence.gates import Gate, Measurements
+from model.evaluation import round_weights
+from tasks.code_benchmark import ANSWERS, answer_problems, code_measurements
+from tasks.code_benchmark_settings import CodeBenchmarkSettings
+from tasks.decode_speed import decode_seconds
+from tasks.device import choose_device, num_threads
+from tasks.evaluate_settings import EvaluateSettings
+from tasks.runtime import RuntimeSettings
+from tasks.scored_model import OpenModel
+from tasks.store import Artefact
+from tasks.syntax_benchmark import CONTINUATIONS, continue_definitions, syntax_measurements
+
+MAX_TEXT_BYTES = 16_000_000
+"""Of held-out documents that definitions are taken from."""
+
+WRITTEN_GATES = (
+    Gate(
+        id="evaluate.canonical",
+        sentence="the solutions that come with the problems pass all of their tests",
+        measured="canonical_pass_at_1",
+        operator="==",
+        threshold=1,
+        if_measured=True,
+    ),
+    Gate(
+        id="evaluate.nonsense",
+        sentence="no test takes nonsense for a solution",
+        measured="nonsense_pass_at_1",
+        operator="==",
+        threshold=0,
+        if_measured=True,
+    ),
+    Gate(
+        id="evaluate.inference",
+        sentence="the model scored every token that it was asked for",
+        measured="inference_failures",
+        operator="==",
+        threshold=0,
+        if_measured=True,
+    ),
+)
+
+
+def have_code_written(
+    opened: OpenModel,
+    shards: Artefact,
+    tokens: Artefact | None,
+    evaluate: EvaluateSettings,
+    settings: CodeBenchmarkSettings,
+    runtime: RuntimeSettings,
+    out: Path,
+) -> dict[str, Any]:
+    """Have the model answer problems and continue held-out code, with the weights scored.
+
+    Held-out code is known with the tokens of the shards alone. What cannot be kept as a file is
+    returned.
+
+    Raises: IsolationUnavailableError, SandboxError, WrongProblemsError, MissingFileError.
+    """
+    if not (settings.problems or settings.syntax_prompts or settings.speed_tokens):
+        return {}
+    model = round_weights(opened.load(choose_device(runtime)), evaluate.precision)
+    tokenizer = Tokenizer.load(shards.directory / TOKENIZER)
+    if settings.problems:
+        answer_problems(model, tokenizer, settings, num_threads(runtime), out)
+    if settings.syntax_prompts and tokens is not None:
+        held_out = validation_texts(
+            tokens.directory, tokens.read_index(TokensIndex), MAX_TEXT_BYTES
+        )
+        texts = [text.decode("utf-8", errors="replace") for text in held_out]
+        continue_definitions(model, tokenizer, texts, settings, out)
+    if not settings.speed_tokens:
+        return {}
+    seconds = decode_seconds(model, tokenizer.end_of_text_id, settings.speed_tokens)
+    return {"decoding": {"tokens": settings.speed_tokens, "seconds": seconds}}
+
+
+def written_measurements(artefact: Artefact) -> Measurements:
+    """Compute everything again from what was kept of what the model wrote."""
+    recorded = artefact.index["content"]["code_benchmark"]
+    settings = CodeBenchmarkSettings(**{**recorded, "pass_at": tuple(recorded["pass_at"])})
+    found: dict[str, float | int | str | None] = {}
+    failures: list[Any] = []
+    if (artefact.directory / ANSWERS).is_file():
+        found |= code_measurements(artefact.directory, settings)
+        failures.append(found["inference_failures"])
+    if (artefact.directory / CONTINUATIONS).is_file():
+        found |= syntax_measurements(artefact.directory)
+        failures.append(found.pop("syntax_inference_failures"))
+    if failures:
+        found["inference_failures"] = sum(failures)
+    if timed := artefact.index["content"].get("decoding"):
+        found["decode_tokens_per_second"] = timed["tokens"] / timed["seconds"]
+    return found
+
+
+def written_summary(measured: Measurements) -> str:
+    """Say in a few words what came out, or nothing where nothing was asked."""
+    passed = next((name for name in measured if name.endswith("_pass_at_1")), None)
+    parts = []
+    if passed:
+        name = passed.removesuffix("_pass_at_1")
+        solved = f"{measured[passed]:.1%} of {measured[f'{name}_problems']} problems"
+        parts.append(f"{solved} solved")
+    if "syntax_completions" in measured:
+        share = f"{measured['syntax_valid_share']:.0%} of {measured['syntax_completions']}"
+        parts.append(f"{share} continuations parse")
+    return "".join(f"; {part}" for part in parts)

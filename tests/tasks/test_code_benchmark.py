@@ -1,0 +1,249 @@
+"""Problems and continuations in an evaluation: what is kept, what is computed, what stops a run."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from data.errors import MissingFileError
+from evidence.errors import GateFailedError
+from evidence.refs import EvaluationRef
+from flows.settings import PipelineSettings
+from model.errors import WrongSettingError
+from model.llama import Llama
+from tasks import code_evaluation
+from tasks.code_benchmark import ANSWERS, check_ready
+from tasks.code_benchmark_settings import CodeBenchmarkSettings
+from tasks.evaluate import STAGE
+from tasks.run_record import Run, finish_run
+from tasks.scored_model import OpenModel
+from tasks.store import Artefact
+from tasks.syntax_benchmark import CONTINUATIONS
+from tasks.verify import verify_run
+from tests.tasks.isolation import needs_isolation
+from tests.tasks.tampering import reseal, reseal_run, set_at
+from tests.tasks.tiny import Finished, at_home, begin, evaluated, tiny_settings
+
+pytestmark = needs_isolation
+
+PROBLEMS = [
+    {
+        "task_id": f"tiny/{factor}",
+        "prompt": f'def times(x):\n    """Multiply x by {factor}."""\n',
+        "entry_point": "times",
+        "canonical_solution": f"    return {factor} * x\n",
+        "test": f"def check(candidate):\n    assert candidate(2) == {2 * factor}\n",
+    }
+    for factor in (2, 3, 4)
+]
+SETTINGS = {
+    "samples": 2,
+    "pass_at": "[1,2]",
+    "temperature": 0.8,
+    "max_tokens": 8,
+    "syntax_prompts": 6,
+    "syntax_prompt_tokens": 4,
+    "syntax_tokens": 48,
+    "speed_tokens": 20,
+}
+
+
+def settings_with(home: Path, problems: list[dict[str, str]], **changes: object) -> Any:
+    path = home / "tiny.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in problems))
+    chosen = {**SETTINGS, "problems": f'"{path}"', **changes}
+    return tiny_settings(home, [f"code_benchmark.{key}={value}" for key, value in chosen.items()])
+
+
+def evaluation(finished: Finished, settings: PipelineSettings, run: Run) -> Artefact:
+    ref = evaluated(run, finished.refs.training, finished.refs.shards, settings)
+    return finished.store.open(EvaluationRef(ref.digest))
+
+
+@dataclass(frozen=True)
+class Judged:
+    run: Run
+    artefact: Artefact
+
+    @property
+    def directory(self) -> Path:
+        return self.artefact.directory
+
+
+@pytest.fixture(scope="module")
+def judged(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judged]:
+    settings = settings_with(tmp_path_factory.mktemp("problems"), PROBLEMS)
+    with at_home(finished.home):
+        run = begin(settings, "code")
+        artefact = evaluation(finished, settings, run)
+        finish_run(run, "failed", "nothing but the evaluation was to be seen")
+        yield Judged(run, artefact)
+
+
+def test_every_answer_is_kept_with_its_verdict(judged: Judged) -> None:
+    table = pd.read_parquet(judged.directory / ANSWERS)
+
+    by_whom = table.groupby("answered_by")["verdict"].agg(list)
+    assert by_whom["canonical"] == ["passed"] * 3
+    assert by_whom["nonsense"] == ["failed assertion"] * 3
+    answers = table[table["answered_by"] == "model"]
+    assert list(answers["task"]) == ["tiny/2", "tiny/2", "tiny/3", "tiny/3", "tiny/4", "tiny/4"]
+    assert list(answers["sample"]) == [0, 1] * 3
+    assert "passed" not in set(answers["verdict"])
+    assert answers["completion"].str.len().gt(0).any()
+
+
+def test_figures_are_computed_from_what_is_kept(judged: Judged) -> None:
+    measured = STAGE.measure(judged.artefact)
+
+    assert measured["tiny_problems"] == 3
+    assert measured["tiny_answers"] == 6
+    assert (measured["tiny_pass_at_1"], measured["tiny_pass_at_2"]) == (0, 0)
+    assert (measured["canonical_pass_at_1"], measured["nonsense_pass_at_1"]) == (1, 0)
+    assert measured["inference_failures"] == 0
+    assert measured["sandbox_isolation"] == "namespaces"
+    timed = judged.artefact.index["content"]["decoding"]
+    assert measured["decode_tokens_per_second"] == 20 / timed["seconds"]
+    assert 0 < timed["seconds"] < 600
+    assert measured["syntax_completions"] == 6
+    assert measured["syntax_true_share"] == 1
+
+
+def test_one_pass_of_two_answers_is_half_at_one_and_all_at_two(
+    judged: Judged, tmp_path: Path
+) -> None:
+    table = pd.read_parquet(judged.directory / ANSWERS)
+    table.loc[1, "verdict"] = "passed"
+    table.to_parquet(tmp_path / ANSWERS)
+    measured = code_evaluation.written_measurements(replace(judged.artefact, directory=tmp_path))
+
+    assert measured["tiny_pass_at_1"] == pytest.approx(1 / 6)
+    assert measured["tiny_pass_at_2"] == pytest.approx(1 / 3)
+    assert measured["tiny_pass_at_1_standard_error"] == pytest.approx(2**0.5 / 6 / 3**0.5)
+
+
+def test_continuations_stand_beside_the_documents_own(judged: Judged) -> None:
+    table = pd.read_parquet(judged.directory / CONTINUATIONS)
+
+    assert all(table["prompt"].str.startswith("def "))
+    assert table["is_sound"].all()
+    assert table["document"].nunique() > 1
+
+
+def test_an_evaluation_of_the_same_problems_is_the_same(
+    finished: Finished, judged: Judged, tmp_path: Path
+) -> None:
+    with at_home(finished.home):
+        # Without continuations it is another evaluation, made anew.
+        settings = settings_with(tmp_path, PROBLEMS, syntax_prompts=0, speed_tokens=0)
+        other = evaluation(finished, settings, begin(settings, "again"))
+
+    one, two = (pd.read_parquet(each.directory / ANSWERS) for each in (judged, other))
+    assert one.equals(two)
+
+
+def stopped(finished: Finished, settings: PipelineSettings, name: str) -> str:
+    with at_home(finished.home), pytest.raises(GateFailedError) as caught:
+        evaluation(finished, settings, begin(settings, name))
+    return caught.value.gate
+
+
+def test_a_wrong_canonical_solution_stops_the_run(finished: Finished, tmp_path: Path) -> None:
+    wrong = [{**PROBLEMS[0], "canonical_solution": "    return x\n"}, *PROBLEMS[1:]]
+
+    settings = settings_with(tmp_path, wrong, syntax_prompts=0, speed_tokens=0)
+
+    assert stopped(finished, settings, "wrong") == "evaluate.canonical"
+
+
+def test_tests_that_take_nonsense_stop_the_run(finished: Finished, tmp_path: Path) -> None:
+    lenient = [{**PROBLEMS[0], "test": "def check(candidate):\n    candidate(2)\n"}]
+
+    settings = settings_with(tmp_path, lenient, syntax_prompts=0, speed_tokens=0)
+
+    assert stopped(finished, settings, "lenient") == "evaluate.nonsense"
+
+
+def test_a_model_that_scores_nothing_fails_every_answer_and_stops_the_run(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = OpenModel.load
+
+    def broken(self: OpenModel, device: str) -> Llama:
+        model = load(self, device)
+        with torch.no_grad():
+            model.model.norm.weight.fill_(float("nan"))
+        return model
+
+    settings = settings_with(tmp_path, PROBLEMS, syntax_prompts=0, speed_tokens=0, max_tokens=9)
+    losses = "tasks.evaluate.score_losses"
+    kept = finished.store.open(finished.refs.evaluation)
+
+    def scored(*_: object) -> dict[str, Any]:
+        out = _[-1]
+        for name in ("documents.parquet", "positions.parquet"):
+            (Path(str(out)) / name).write_bytes((kept.directory / name).read_bytes())
+        names = ("shards", "rows", "all_rows", "precision", "tokenizer_sha256",
+                 "validation_sha256", "baselines")  # fmt: skip
+        return {name: kept.index["content"][name] for name in names}
+
+    monkeypatch.setattr(losses, scored)
+    monkeypatch.setattr(OpenModel, "load", broken)
+    assert stopped(finished, settings, "broken") == "evaluate.inference"
+    monkeypatch.undo()
+
+
+def test_a_run_with_problems_verifies(finished: Finished, judged: Judged) -> None:
+    with at_home(finished.home):
+        assert verify_run(judged.run).failures == []
+
+
+def test_a_better_figure_in_the_record_is_found(finished: Finished, judged: Judged) -> None:
+    paths = [judged.run.directory / f"{name}metadata.json" for name in ("evaluate.", "")]
+    originals = [path.read_bytes() for path in paths]
+    reseal(paths[0], set_at("measurements", "tiny_pass_at_2", to=1.0))
+    reseal_run(judged.run)
+    with at_home(finished.home):
+        failures = verify_run(judged.run).failures
+    for path, original in zip(paths, originals, strict=True):
+        path.write_bytes(original)
+
+    assert failures == ["evaluate.metadata.json: tiny_pass_at_2 is 0.0, record says 1.0"]
+
+
+def test_missing_problems_are_refused_before_any_work(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path, PROBLEMS).code_benchmark
+    check_ready(settings)
+    (tmp_path / "tiny.jsonl").unlink()
+
+    with pytest.raises(MissingFileError):
+        check_ready(settings)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("samples", 0),
+        ("samples", 2),
+        ("pass_at", ()),
+        ("pass_at", (2,)),
+        ("max_tokens", 0),
+        ("temperature", -1.0),
+        ("syntax_prompts", -1),
+        ("speed_tokens", -1),
+        ("isolation", "hope"),
+        ("cpu_seconds", 0),
+    ],
+)
+def test_what_cannot_be_answered_is_refused(key: str, value: object, tmp_path: Path) -> None:
+    sensible: CodeBenchmarkSettings = tiny_settings(tmp_path).code_benchmark
+
+    with pytest.raises(WrongSettingError) as caught:
+        replace(sensible, **{key: value})  # type: ignore[arg-type]
+
+    assert caught.value.setting == f"code_benchmark.{key}"
