@@ -258,8 +258,8 @@ def test_random_text_becomes_the_same_ids(revealing: tuple[Tokenizer, Engine]) -
         assert_same_ids(*revealing, "".join(drawn))
 
 
-# Of all code points, those that Hugging Face splits otherwise: all came with Unicode 15.1 and 16,
-# where llama.cpp's tables end before.
+# Of all code points, those that Hugging Face splits otherwise. None was assigned in Unicode 14:
+# llama.cpp's tables are older than those of Hugging Face.
 NUM_NEWER = 3462
 
 
@@ -276,5 +276,5 @@ def test_every_code_point_splits_the_same_way_but_for_new_ones(
         if engine.encode(text) != ids.tolist()
     ]
 
-    knows_newer = unicodedata.unidata_version >= "15.1"
+    knows_newer = unicodedata.unidata_version >= "15"
     assert len(differing) <= (NUM_NEWER if knows_newer else 0), differing[:10]
