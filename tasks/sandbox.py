@@ -145,6 +145,8 @@ class Sandbox:
             verdict = self._verdict(judged)
             if "is_gone" not in judged:
                 return verdict
+            # A candidate that no longer answers may run on; its keeper ends it and says how it was.
+            candidate.shutdown(socket.SHUT_WR)
             return self._why(verdict, _report(candidate, _GRACE_SECONDS))
 
     def _box(self, channel: socket.socket, wall_seconds: float, **role: str) -> socket.socket:

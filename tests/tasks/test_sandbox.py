@@ -206,6 +206,17 @@ HOSTILE: dict[str, tuple[Answer, str]] = {
         answer("pass", before=ON_ALL_FILES.format(line=COLLIDING)),
         "timeout",
     ),
+    "answers nonsense and runs on": (
+        answer(
+            "pass",
+            before=ON_ALL_FILES.format(line=b"nonsense\n") + "\nimport time; time.sleep(1000)",
+        ),
+        "no answer",
+    ),
+    "hangs up and runs on": (
+        answer("pass", before="import os, time; os.closerange(3, 64); time.sleep(1000)"),
+        "no answer",
+    ),
     "closes every file": (answer("import os; os.closerange(0, 64)"), "no answer"),
     "an endless error message": (
         answer("raise type('E', (Exception,), {'__str__': lambda self: 'x' * 10**7})"),
