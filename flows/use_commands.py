@@ -72,14 +72,14 @@ def _prompt(prompt: str | None, path: Path | None) -> str:
         raise WrongValueError("generate", "--prompt-file", str(path), "absent beside --prompt")
     if prompt is not None:
         return prompt
-    if path is None:
-        return sys.stdin.read()
-    if not path.is_file():
+    if path is not None and not path.is_file():
         raise NotFoundError("prompt file", str(path.absolute()))
+    content = sys.stdin.buffer.read() if path is None else path.read_bytes()
     try:
-        return path.read_text(encoding="utf-8")
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise WrongValueError("generate", "--prompt-file", str(error), "UTF-8") from None
+        option = "standard input" if path is None else "--prompt-file"
+        raise WrongValueError("generate", option, str(error), "UTF-8") from None
 
 
 def import_(

@@ -1,5 +1,6 @@
 """Complete text with a sealed checkpoint."""
 
+import codecs
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from tasks.errors import NotFoundError
 from tasks.models import APR, load_apr
 from tasks.store import open_store
 
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -73,15 +73,10 @@ def checkpoint_directory(text: str) -> Path:
 
 def _characters(tokenizer: Tokenizer, ids: Iterator[int]) -> Iterator[str]:
     """Decode ids as they come; bytes of a character not yet whole wait for the rest."""
-    waiting = b""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token in ids:
-        waiting += tokenizer.decode([token])
-        text = waiting.decode("utf-8", errors="replace")
-        if not text.endswith(REPLACEMENT) or len(waiting) > 4:
-            yield text
-            waiting = b""
-    if waiting:
-        yield waiting.decode("utf-8", errors="replace")
+        yield decoder.decode(tokenizer.decode([token]))
+    yield decoder.decode(b"", final=True)
 
 
 def _before(stops: Sequence[str], pieces: Iterator[str]) -> Iterator[str]:

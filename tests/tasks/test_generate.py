@@ -43,6 +43,33 @@ def test_nothing_more_is_drawn_once_a_stop_was_seen() -> None:
     assert drawn == ["a", "b"]
 
 
+class Bytes:
+    """A tokenizer that has these tokens."""
+
+    def __init__(self, *tokens: bytes) -> None:
+        self.tokens = tokens
+
+    def decode(self, ids: list[int]) -> bytes:
+        return b"".join(self.tokens[each] for each in ids)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        ((b"caf", b"\xc3", b"\xa9"), ["caf", "\N{LATIN SMALL LETTER E WITH ACUTE}"]),
+        ((b"a caf\xc3", b"\xa9"), ["a caf", "\N{LATIN SMALL LETTER E WITH ACUTE}"]),
+        ((b"a\xff", b"b"), ["a\N{REPLACEMENT CHARACTER}", "b"]),
+        ((b"a", b"\xe2\x82"), ["a", "\N{REPLACEMENT CHARACTER}"]),
+    ],
+)
+def test_characters_are_whole_wherever_tokens_cut_them(
+    tokens: tuple[bytes, ...], expected: list[str]
+) -> None:
+    pieces = generate._characters(Bytes(*tokens), iter(range(len(tokens))))  # type: ignore[arg-type]
+
+    assert [piece for piece in pieces if piece] == expected
+
+
 def completed(finished: Finished, **changes: object) -> str:
     directory = finished.store.directory(finished.refs.checkpoint)
     asked = {"num_tokens": 8, "temperature": 0.0, "top_p": 1.0, "seed": 0, **changes}
