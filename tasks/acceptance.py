@@ -4,11 +4,13 @@ A criterion names a measurement of a stage's record and a bound of the run's pla
 measured is not measured: no criterion is met by default, and none knows how its value came about.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from evidence.canonical import file_sha256
+from evidence.errors import EvidenceError
 from evidence.gates import Gate, judge
 from evidence.records import EPOCH_FIELDS, RUN_RECORD, SEAL, STAGES, flatten, read_record
 from tasks.run_record import PLAN, Run, all_runs
@@ -182,8 +184,7 @@ def _derived(run: Run, stages: Mapping[str, Any]) -> dict[str, float]:
 def _repeated(run: Run, train: Mapping[str, Any]) -> dict[str, float]:
     """Compare the epochs with those of another training by the same recipe, if there is one."""
     ours = _epochs(run)
-    for other in _others(run, train):
-        theirs = _epochs(other)
+    for theirs in _repetitions(run, train):
         if common := sorted(ours.keys() & theirs.keys()):
             differences = [
                 abs(ours[epoch][name] - theirs[epoch][name])
@@ -197,14 +198,16 @@ def _repeated(run: Run, train: Mapping[str, Any]) -> dict[str, float]:
     return {}
 
 
-def _others(run: Run, train: Mapping[str, Any]) -> Iterator[Run]:
-    """Yield runs that trained by the same recipe and did not take over this training."""
+def _repetitions(run: Run, train: Mapping[str, Any]) -> Iterator[dict[int, Any]]:
+    """Yield the epochs of runs that trained by this recipe and did not take over this training."""
     for other in all_runs():
-        record = other.stage_records().get("train") if other.name != run.name else None
-        if record is None or record["output"] in (None, train["output"]):
-            continue
-        if record["recipe_sha256"] == train["recipe_sha256"]:
-            yield other
+        # What another run's damaged records say counts for nothing, and is its own affair.
+        with contextlib.suppress(EvidenceError):
+            record = other.stage_records().get("train") if other.name != run.name else None
+            if record is None or record["output"] in (None, train["output"]):
+                continue
+            if record["recipe_sha256"] == train["recipe_sha256"]:
+                yield _epochs(other)
 
 
 def _epochs(run: Run) -> dict[int, Any]:

@@ -125,6 +125,13 @@ def test_a_training_that_came_out_otherwise_shows(copied: Finished) -> None:
     assert found.value > 1
 
 
+def test_a_damaged_record_of_another_run_hides_nothing(copied: Finished) -> None:
+    path = repeat(copied).directory / "train.metadata.json"
+    path.write_text(path.read_text().replace('"outcome": "produced"', '"outcome": "reused"'))
+    key = ("AC-SHIP2-011", "train.repeat_difference_nats")
+    assert judged(copied.run)[key].verdict == "not measured"
+
+
 def test_an_unfinished_run_has_no_verdict_on_all_its_gates(copied: Finished) -> None:
     key = ("AC-SHIP2-006", "run.failed_gates")
     assert judged(copied.run)[key].verdict == "met"
