@@ -89,19 +89,19 @@ def comparison(names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
 
     Raises: NotFoundError, AmbiguousError, WrongRefError, ArtefactDamagedError.
     """
-    from tasks.evaluations import difference_rows, find_evaluation
+    from tasks.evaluations import difference_rows, find_evaluation, look_for_evaluation
 
     if any(name.partition(":")[0] in REF_TYPES for name in names):
         found = [find_evaluation(name) for name in names]
         results = _side_by_side({each.name: each.measurements() for each in found})
         return {"settings": [], "results": results, "differences": difference_rows(found)}
     runs = [find_run(name) for name in names]
-    evaluated = all("evaluate" in _finished_stages(run) for run in runs)
+    is_any_evaluated = any("evaluate" in _finished_stages(run) for run in runs)
     return {
         "settings": _changed_settings(runs),
         "results": _side_by_side({run.name: _all_measured(run) for run in runs}),
-        "differences": difference_rows([find_evaluation(run.name) for run in runs])
-        if evaluated
+        "differences": difference_rows([look_for_evaluation(run.name) for run in runs])
+        if is_any_evaluated
         else [],
     }
 

@@ -41,6 +41,25 @@ class Named:
         return measure(self.artefact)
 
 
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """An evaluation that is not there, and why."""
+
+    name: str
+    why: str
+
+
+def look_for_evaluation(text: str) -> Named | Missing:
+    """Return an evaluation, or why there is none: records outlive what they are about.
+
+    Raises: AmbiguousError, WrongRefError, ArtefactDamagedError.
+    """
+    try:
+        return find_evaluation(text)
+    except (NotFoundError, OutdatedEvaluationError) as error:
+        return Missing(text, str(error))
+
+
 def find_evaluation(text: str) -> Named:
     """Return the evaluation of this ref, of this checkpoint, or of this run.
 
@@ -76,13 +95,17 @@ def _by_ref(text: str) -> tuple[str, Ref]:
     return ref.short, parse_ref(scored_in)
 
 
-def difference_rows(found: Sequence[Named]) -> list[dict[str, Any]]:
+def difference_rows(found: Sequence[Named | Missing]) -> list[dict[str, Any]]:
     """Lay out by how much each evaluation differs from the first, where that means something."""
     return [_difference(found[0], other) for other in found[1:]]
 
 
-def _difference(first: Named, other: Named) -> dict[str, Any]:
+def _difference(first: Named | Missing, other: Named | Missing) -> dict[str, Any]:
     row = {"evaluation": other.name, "minus": first.name, **dict.fromkeys(_FIGURES)}
+    if isinstance(first, Missing):
+        return {**row, "comparable": f"not comparable: {first.why}"}
+    if isinstance(other, Missing):
+        return {**row, "comparable": f"not comparable: {other.why}"}
     ours, theirs = (each.artefact.index["content"] for each in (first, other))
     digests = [content["validation_sha256"] for content in (ours, theirs)]
     if digests[0] == digests[1]:

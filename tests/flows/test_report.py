@@ -1,6 +1,7 @@
 """What the looking commands print of evaluations and of acceptance."""
 
 import json
+import shutil
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from flows.cli import run
 from tests.tasks.tampering import reseal, set_at
 from tests.tasks.test_evaluate import evaluated
-from tests.tasks.tiny import Finished
+from tests.tasks.tiny import Finished, begin
 
 
 def said(capsys: pytest.CaptureFixture[str], *line: str, code: int = 0) -> str:
@@ -63,3 +64,24 @@ def test_compare_of_runs_shows_settings_results_and_differences(
     assert "no settings differ" in text
     assert "evaluate.five_gram_nats" in text
     assert "same data" in text
+
+
+def test_compare_of_runs_shows_their_records_where_an_evaluation_is_gone(
+    copied: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(copied.store.directory(copied.refs.evaluation))
+    found = json.loads(said(capsys, "compare", copied.run.name, copied.run.name, "--json"))
+    assert "evaluate.val_loss" in {row["measured"] for row in found["results"]}
+    (row,) = found["differences"]
+    assert row["comparable"].startswith("not comparable: ")
+    assert f"no artefact {copied.refs.evaluation.short}" in row["comparable"]
+
+
+def test_compare_of_runs_names_the_one_that_was_not_evaluated(
+    copied: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = begin(copied.settings, "bare").name
+    found = json.loads(said(capsys, "compare", copied.run.name, bare, "--json"))
+    (row,) = found["differences"]
+    assert (row["evaluation"], row["nats"]) == (bare, None)
+    assert row["comparable"].endswith("no evaluation, should exist")
