@@ -29,7 +29,7 @@ from tasks.store import Artefact, open_store
 from tasks.thresholds import Thresholds
 from tasks.train_measure import SETTINGS
 
-VERSION = 3
+VERSION = 4
 
 
 def measure(artefact: Artefact) -> Measurements:

@@ -24,6 +24,7 @@ from data.code_problems import (
 from data.tokenizer import Tokenizer
 from evidence.gates import Measurements
 from model.llama import Llama
+from model.loss_statistics import ratio
 from tasks.code_benchmark_settings import CodeBenchmarkSettings
 from tasks.completion import Completion, complete_all, encode
 from tasks.sandbox import Answer, Outcome, Sandbox, Verdict
@@ -133,15 +134,16 @@ def _storable(detail: str) -> str:
 def code_measurements(directory: Path, settings: CodeBenchmarkSettings) -> Measurements:
     """Compute every figure again from the verdicts on disk."""
     table = pd.read_parquet(directory / ANSWERS)
-    name = Path(settings.problems).name.partition(".")[0].lower()
+    name = settings.problems_name
     answers = table[table["answered_by"] == MODEL]
     counts = _counts(answers)
-    each = [pass_at_k(*count, 1) for count in counts]
+    each = np.array([pass_at_k(*count, 1) for count in counts])
+    error = ratio(each, np.ones(len(each), np.int64)).standard_error
     return {
         f"{name}_problems": len(counts),
         f"{name}_answers": len(answers),
         **{f"{name}_pass_at_{k}": mean_pass_at_k(counts, k) for k in settings.pass_at},
-        f"{name}_pass_at_1_standard_error": float(np.std(each) / len(each) ** 0.5),
+        f"{name}_pass_at_1_standard_error": error,
         "canonical_pass_at_1": mean_pass_at_k(_counts(table[table.answered_by == CANONICAL]), 1),
         "nonsense_pass_at_1": mean_pass_at_k(_counts(table[table.answered_by == NONSENSICAL]), 1),
         "inference_failures": int((answers["verdict"] == NOT_INFERRED).sum()),

@@ -1,10 +1,15 @@
 """What is asked of a model that writes code."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from data.code_problems import BUILT_IN
 from model.errors import WrongSettingError
 from model.sampling import Sampling
 from tasks.sandbox import Isolation, SandboxSettings
+
+_TAKEN_NAMES = {*(name.lower() for name in BUILT_IN), "canonical", "nonsense"}
+"""What figures of other problems begin with; those of a file must not be taken for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +60,18 @@ class CodeBenchmarkSettings:
             raise _wrong("pass_at", list(self.pass_at), expected)
         if self.samples > 1 and self.temperature == 0:
             raise _wrong("samples", self.samples, "1 at temperature 0, where all are the same")
+        if self.problems not in BUILT_IN and self.problems_name in _TAKEN_NAMES:
+            expected = f"{' or '.join(BUILT_IN)}, or a file of another name"
+            raise _wrong("problems", self.problems, expected)
         try:
             _ = self.sampling, self.sandbox
         except WrongSettingError as error:
             raise _wrong(error.setting, error.found, error.expected) from None
+
+    @property
+    def problems_name(self) -> str:
+        """What figures about the problems begin with."""
+        return Path(self.problems).name.partition(".")[0].lower()
 
     @property
     def sampling(self) -> Sampling:

@@ -13,6 +13,7 @@ from tasks.code_benchmark_settings import CodeBenchmarkSettings
 from tasks.decode_speed import decode_seconds
 from tasks.device import choose_device, num_threads
 from tasks.evaluate_settings import EvaluateSettings
+from tasks.gpu import device_name
 from tasks.runtime import RuntimeSettings
 from tasks.scored_model import OpenModel
 from tasks.store import Artefact
@@ -80,7 +81,9 @@ def have_code_written(
     if not settings.speed_tokens:
         return {}
     seconds = decode_seconds(model, tokenizer.end_of_text_id, settings.speed_tokens)
-    return {"decoding": {"tokens": settings.speed_tokens, "seconds": seconds}}
+    device = device_name(next(model.parameters()).device)
+    timed = {"tokens": settings.speed_tokens, "seconds": seconds, "device": device}
+    return {"decoding": timed}
 
 
 def written_measurements(artefact: Artefact) -> Measurements:
@@ -99,6 +102,7 @@ def written_measurements(artefact: Artefact) -> Measurements:
         found["inference_failures"] = sum(failures)
     if timed := artefact.index["content"].get("decoding"):
         found["decode_tokens_per_second"] = timed["tokens"] / timed["seconds"]
+        found["decode_device"] = timed["device"]
     return found
 
 

@@ -32,7 +32,7 @@ from tasks.stage import Stage, perform
 from tasks.store import Artefact, open_store
 from tasks.thresholds import Thresholds
 
-VERSION = 4
+VERSION = 5
 
 
 def measure(artefact: Artefact) -> Measurements:
@@ -112,7 +112,7 @@ def evaluate_task(
         corpus = store.open(parse_ref(tokens)) if tokens else None
         found = score_losses(opened, rows, corpus, settings, runtime, out)
         timed = have_code_written(opened, rows, corpus, settings, code, runtime, out)
-        return {**opened.facts(), **found, "code_benchmark": asdict(code), **timed}
+        return {**opened.facts(shards), **found, "code_benchmark": asdict(code), **timed}
 
     done = perform(
         run,

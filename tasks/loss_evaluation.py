@@ -24,7 +24,7 @@ from data.tokenizer import TOKENIZER
 from evidence.canonical import digest, file_sha256, read_object
 from evidence.gates import Measurements
 from model.evaluation import round_weights
-from model.loss_statistics import LossCounter, bits_per_byte, loss_statistics, ratio
+from model.loss_statistics import LossCounter, LossStatistics, bits_per_byte, loss_statistics, ratio
 from tasks.device import choose_device
 from tasks.evaluate_settings import EvaluateSettings
 from tasks.runtime import RuntimeSettings
@@ -143,6 +143,12 @@ def _write_positions(path: Path, counter: LossCounter) -> None:
     pq.write_table(table, path, compression="zstd")
 
 
+def mean_loss(artefact: Artefact) -> LossStatistics:
+    """Compute the loss again from the sums of every document."""
+    table = pq.read_table(artefact.directory / LOSSES)
+    return loss_statistics(table["nats"].to_numpy(), table["target_tokens"].to_numpy())
+
+
 def loss_measurements(artefact: Artefact) -> Measurements:
     """Compute the loss again from the sums of every document and position."""
     content = artefact.index["content"]
@@ -150,7 +156,7 @@ def loss_measurements(artefact: Artefact) -> Measurements:
     nats, tokens, num_bytes = (
         table[name].to_numpy() for name in ("nats", "target_tokens", "target_bytes")
     )
-    found = loss_statistics(nats, tokens)
+    found = mean_loss(artefact)
     bits = ratio(nats[tokens > 0] / math.log(2), num_bytes[tokens > 0])
     return {
         **{name: content[name] for name in CARRIED},

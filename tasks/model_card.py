@@ -6,6 +6,7 @@ from typing import Any
 
 from model.llama import LlamaSettings
 from tasks.checkpoint_settings import CheckpointSettings
+from tasks.loss_evaluation import mean_loss
 from tasks.store import Artefact
 
 Files = Mapping[str, tuple[int, str]]
@@ -20,10 +21,10 @@ def model_card(
     files: Files,
 ) -> str:
     """Write the card of a model that was trained here, as Markdown for the Hugging Face hub."""
-    content = evaluation.index["content"]
-    baselines = content["baselines"]
+    baselines = evaluation.index["content"]["baselines"]
     numbers = {
-        "validation loss": content["recorded_val_loss"],
+        "validation loss": mean_loss(evaluation).mean_nats,
+        "interpolated 5-gram, same tokens": baselines["five_gram_nats"],
         "interpolated bigram, same tokens": baselines["bigram_nats"],
         "unigram, same tokens": baselines["unigram_nats"],
     }

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from evidence.canonical import digest, file_sha256
-from evidence.refs import CheckpointRef, TrainingRef, parse_ref
+from evidence.refs import CheckpointRef, ShardsRef, TrainingRef, parse_ref
 from model.apr_file import open_apr
 from model.apr_model import TOKENIZER_DIGEST_KEY, read_model
 from model.gguf_model import read_gguf_model
@@ -17,7 +17,7 @@ from model.hugging_face import read_directory
 from model.llama import Llama, LlamaSettings
 from model.train_settings import TrainSettings
 from tasks.evaluate_errors import UnknownModelError
-from tasks.models import APR
+from tasks.models import APR, build_model
 from tasks.snapshots import SNAPSHOTS, Snapshot
 from tasks.store import Artefact, Store, open_store
 from tasks.train_measure import SETTINGS
@@ -43,24 +43,24 @@ class OpenModel:
     epoch: int | None = None
     recorded_val_loss: float | None = None
     "Of the model in memory, when its snapshot was written."
+    recorded_on: str | None = None
+    "The shards whose validation rows that is the loss of."
 
     def load(self, device: str) -> Llama:
         """Read the weights.
 
         Raises: CorruptFileError, ModelFormatError, WrongTensorsError.
         """
-        settings, tensors = _read(self.path)
-        model = Llama(settings)
-        model.load_state_dict(dict(tensors))
-        return model.to(device).eval()
+        return build_model(*_read(self.path), device)
 
-    def facts(self) -> dict[str, Any]:
-        """Say which model it is, as plain values."""
+    def facts(self, shards: ShardsRef) -> dict[str, Any]:
+        """Say which model it is; its recorded loss only where that is of these shards."""
+        is_same = self.recorded_on == str(shards)
         return {
             "training": self.training,
             "checkpoint": self.checkpoint,
             "epoch": self.epoch,
-            "recorded_val_loss": self.recorded_val_loss,
+            "recorded_val_loss": self.recorded_val_loss if is_same else None,
             "document_masking": self.document_masking,
             "model_sha256": _model_sha256(self.path),
         }
@@ -197,14 +197,15 @@ def _kept_apart(store: Store, training: str) -> bool:
 
 
 def _of_snapshot(snapshot: Snapshot, training: str | None) -> OpenModel:
-    settings = train_settings(snapshot.directory.parent)
+    settings, record = train_settings(snapshot.directory.parent), snapshot.read()
     return OpenModel(
         path=snapshot.weights,
         tokenizer_sha256=_tokenizer_sha256(snapshot.weights),
         document_masking=settings.document_masking,
         training=training,
         epoch=snapshot.epoch,
-        recorded_val_loss=snapshot.read()["val_loss"],
+        recorded_val_loss=record["val_loss"],
+        recorded_on=record["shards"],
     )
 
 

@@ -2,7 +2,8 @@
 
 A prompt is the first tokens of a definition at the top level of a held-out document. Beside the
 model's continuation stand two controls of as many tokens: the document's own, and that shuffled.
-A continuation that adds no whole line shows nothing, and is not counted as valid.
+A continuation that adds no whole line of code (blank lines and comments parse behind anything)
+shows nothing, and is not counted as valid.
 """
 
 from collections.abc import Sequence
@@ -70,8 +71,10 @@ def continue_definitions(
 
 
 def _is_valid(prompt: str, continuation: str, *, is_cut: bool) -> bool:
-    adds_lines = "\n" in continuation or (continuation and not is_cut)
-    return bool(adds_lines) and is_beginning(prompt + continuation, is_cut=is_cut)
+    *whole, rest = continuation.split("\n")
+    lines = whole if is_cut else [*whole, rest]
+    adds_code = any(line.strip() and not line.strip().startswith("#") for line in lines)
+    return adds_code and is_beginning(prompt + continuation, is_cut=is_cut)
 
 
 def syntax_measurements(directory: Path) -> Measurements:

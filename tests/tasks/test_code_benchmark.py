@@ -23,7 +23,7 @@ from tasks.evaluate import STAGE
 from tasks.run_record import Run, finish_run
 from tasks.scored_model import OpenModel
 from tasks.store import Artefact
-from tasks.syntax_benchmark import CONTINUATIONS
+from tasks.syntax_benchmark import CONTINUATIONS, _is_valid
 from tasks.verify import verify_run
 from tests.tasks.isolation import needs_isolation
 from tests.tasks.tampering import reseal, reseal_run, set_at
@@ -110,6 +110,7 @@ def test_figures_are_computed_from_what_is_kept(judged: Judged) -> None:
     timed = judged.artefact.index["content"]["decoding"]
     assert measured["decode_tokens_per_second"] == 20 / timed["seconds"]
     assert 0 < timed["seconds"] < 600
+    assert measured["decode_device"] == "cpu"
     assert measured["syntax_completions"] == 6
     assert measured["syntax_true_share"] == 1
 
@@ -124,7 +125,7 @@ def test_one_pass_of_two_answers_is_half_at_one_and_all_at_two(
 
     assert measured["tiny_pass_at_1"] == pytest.approx(1 / 6)
     assert measured["tiny_pass_at_2"] == pytest.approx(1 / 3)
-    assert measured["tiny_pass_at_1_standard_error"] == pytest.approx(2**0.5 / 6 / 3**0.5)
+    assert measured["tiny_pass_at_1_standard_error"] == pytest.approx(1 / 6)
 
 
 def test_continuations_stand_beside_the_documents_own(judged: Judged) -> None:
@@ -133,6 +134,24 @@ def test_continuations_stand_beside_the_documents_own(judged: Judged) -> None:
     assert all(table["prompt"].str.startswith("def "))
     assert table["is_sound"].all()
     assert table["document"].nunique() > 1
+
+
+@pytest.mark.parametrize(
+    ("continuation", "is_cut", "expected"),
+    [
+        ("    return 1\n", True, True),
+        ("    return 1", False, True),
+        ("    return 1", True, False),
+        ("", False, False),
+        ("\n\n\n", False, False),
+        ("    # so\n\n    # on\n    return", True, False),
+        ("    return )\n", True, False),
+    ],
+)
+def test_a_continuation_is_valid_only_by_code_of_its_own(
+    continuation: str, *, is_cut: bool, expected: bool
+) -> None:
+    assert _is_valid("def f():\n", continuation, is_cut=is_cut) is expected
 
 
 def test_an_evaluation_of_the_same_problems_is_the_same(
@@ -237,6 +256,8 @@ def test_missing_problems_are_refused_before_any_work(tmp_path: Path) -> None:
         ("syntax_prompts", -1),
         ("speed_tokens", -1),
         ("isolation", "hope"),
+        ("problems", "elsewhere/HumanEval.jsonl"),
+        ("problems", "canonical.jsonl"),
         ("cpu_seconds", 0),
     ],
 )

@@ -170,6 +170,19 @@ def test_losses_on_other_validation_data_are_not_subtracted(copied: Finished) ->
     assert row["nats"] is None
 
 
+def test_a_training_scored_on_other_shards_is_not_held_to_its_recorded_loss(
+    copied: Finished,
+) -> None:
+    settings = tiny_settings(copied.home, ["shard.seed=99"])
+    run = begin(settings, "reshuffled")
+    shards = sharded(run, copied.refs.tokens, settings)
+    other = measured(copied, evaluate_training(run, copied.refs.training, shards, settings))
+    recorded = measured(copied, copied.refs.evaluation)["recorded_val_loss"]
+    assert other["val_loss"] != recorded
+    assert "recorded_val_loss" not in other
+    assert "reload_drift" not in other
+
+
 def test_bits_per_byte_are_subtracted_across_tokenizers(copied: Finished) -> None:
     settings = tiny_settings(copied.home, ["tokenizer.vocab_size=290", "model.vocab_size=290"])
     run = begin(settings, "other")

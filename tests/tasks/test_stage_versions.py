@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -43,14 +44,15 @@ def bundle_of_fixed_tensors(root: Path) -> Path:
     with store.building("shards") as directory:
         (directory / "tokenizer.json").write_text(tokenizer_json)
         shards = store.commit(directory, ShardsRef, {})
+    losses = pa.table({"nats": [2.0, 4.0], "target_tokens": [1, 3]})
+    pq.write_table(losses, root / "documents.parquet")
     scored = Artefact(
         EvaluationRef("0" * 64),
         root,
         {
             "content": {
                 "epoch": 0,
-                "recorded_val_loss": 1.5,
-                "baselines": {"bigram_nats": 2.5, "unigram_nats": 3.5},
+                "baselines": {"five_gram_nats": 2.0, "bigram_nats": 2.5, "unigram_nats": 3.5},
             }
         },
     )
@@ -72,7 +74,7 @@ def bundle_of_fixed_tensors(root: Path) -> Path:
 
 def test_the_bytes_of_a_checkpoint_belong_to_its_version(tmp_path: Path) -> None:
     out = bundle_of_fixed_tensors(tmp_path)
-    assert checkpoint.VERSION == checkpoint.STAGE.version == 3
+    assert checkpoint.VERSION == checkpoint.STAGE.version == 4
     digests = {path.name: file_sha256(path)[:16] for path in sorted(out.iterdir())}
     # What another processor computes differs in the last digits, and so does what lists it.
     computed = {digests.pop(name) for name in ("README.md", "forward.json", "manifest.yaml")}
@@ -100,6 +102,7 @@ def test_the_card_says_what_was_measured(tmp_path: Path) -> None:
     card = (bundle_of_fixed_tensors(tmp_path) / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\nlanguage: code\n")
     assert "| validation loss | 1.5000 | `evaluation:000000000000` |" in card
+    assert "| interpolated 5-gram, same tokens | 2.0000 | `evaluation:000000000000` |" in card
     assert "| interpolated bigram, same tokens | 2.5000 | `evaluation:000000000000` |" in card
     assert "| unigram, same tokens | 3.5000 | `evaluation:000000000000` |" in card
     assert "| model.apr | nothing, bit for bit |" in card
@@ -111,7 +114,7 @@ def test_the_card_says_what_was_measured(tmp_path: Path) -> None:
 
 def test_what_an_evaluation_holds_belongs_to_its_version(finished: Finished) -> None:
     artefact = finished.store.open(finished.refs.evaluation)
-    assert evaluate.VERSION == evaluate.STAGE.version == 4
+    assert evaluate.VERSION == evaluate.STAGE.version == 5
     assert [each["path"] for each in artefact.index["files"]] == [
         "documents.parquet",
         "positions.parquet",
@@ -204,7 +207,7 @@ def test_the_versions_of_all_stages_are_in_their_recipes(finished: Finished) -> 
         "pretokenize": 2,
         "shard": 3,
         "train": 4,
-        "evaluate": 4,
-        "checkpoint": 3,
+        "evaluate": 5,
+        "checkpoint": 4,
         "bisect": 1,
     }
