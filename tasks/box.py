@@ -237,7 +237,8 @@ class _Candidate:
 def _as_raised(name: str, message: str, arguments: tuple[object, ...]) -> Exception:
     """Make the exception that a candidate raised, for tests that expect one."""
     kind = getattr(builtins, name, None)
-    if isinstance(kind, type) and issubclass(kind, Exception):
+    # A StopIteration would quietly end the loop of tests that map the candidate.
+    if isinstance(kind, type) and issubclass(kind, Exception) and kind is not StopIteration:
         try:
             return kind(*arguments)
         except TypeError:

@@ -194,6 +194,13 @@ HOSTILE: dict[str, tuple[Answer, str]] = {
         answer("return 0", before=ON_ALL_FILES.format(line=VERDICT)),
         "no answer",
     ),
+    "ends the iteration of its tests": (
+        answer(
+            "raise StopIteration",
+            test="def check(candidate):\n    assert all(map(candidate, [1, 2]))\n",
+        ),
+        "exception",
+    ),
     "answers without end": (
         answer("pass", before=ON_ALL_FILES.format(line=b"[" * 3_000_000)),
         "no answer",
