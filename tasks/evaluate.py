@@ -22,7 +22,7 @@ from tasks.code_evaluation import (
 from tasks.device import num_threads
 from tasks.evaluate_settings import EvaluateSettings
 from tasks.loss_evaluation import loss_measurements, score_losses
-from tasks.loss_tables import illustrate
+from tasks.loss_tables import illustrate_losses
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.preflight import check_tokenizer
 from tasks.run_record import Run
@@ -31,6 +31,7 @@ from tasks.scored_model import Scored
 from tasks.stage import Stage, perform
 from tasks.store import Artefact, open_store
 from tasks.thresholds import Thresholds
+from tasks.written_tables import illustrate_written
 
 VERSION = 5
 
@@ -87,6 +88,11 @@ STAGE = Stage(
 )
 
 
+def _illustrate(run: Run, artefact: Artefact) -> None:
+    illustrate_losses(run, artefact)
+    illustrate_written(run, artefact)
+
+
 @stage_task("evaluate", "evaluate {model.short} on {shards.short}")
 def evaluate_task(
     run: Run,
@@ -121,7 +127,7 @@ def evaluate_task(
         inputs,
         build,
         thresholds=asdict(thresholds),
-        illustrate=lambda artefact: illustrate(run, artefact),
+        illustrate=lambda artefact: _illustrate(run, artefact),
         tracking=tracking(),
     )
     publish(run, STAGE, done.record)

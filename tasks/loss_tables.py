@@ -22,14 +22,14 @@ PLOT = "evaluate-positions.png"
 SHOWN_SOURCES = 20
 
 
-def illustrate(run: Run, artefact: Artefact) -> None:
+def illustrate_losses(run: Run, artefact: Artefact) -> None:
     """Write the tables and the plot into the run's evidence, and show them in the Prefect UI."""
     positions = position_losses(artefact.directory)
-    _write_table(run.directory / POSITIONS_TABLE, positions)
+    write_table(run.directory / POSITIONS_TABLE, positions)
     _plot(run.directory / PLOT, positions, artefact.index["content"]["baselines"])
     show_plot(run.directory / PLOT, "evaluate-positions", "Loss by position in a row")
     if sources := [asdict(each) for each in source_losses(artefact.directory)]:
-        _write_table(run.directory / SOURCES_TABLE, sources)
+        write_table(run.directory / SOURCES_TABLE, sources)
         show_table(sources[:SHOWN_SOURCES], "evaluate-sources", "Loss by source, largest first")
 
 
@@ -85,8 +85,9 @@ def _source_loss(source: str, documents: pd.DataFrame) -> SourceLoss:
     )
 
 
-def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows, of which there is one at least, as CSV."""
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

@@ -136,6 +136,16 @@ def test_continuations_stand_beside_the_documents_own(judged: Judged) -> None:
     assert table["document"].nunique() > 1
 
 
+def test_what_the_model_wrote_stands_beside_the_record(judged: Judged) -> None:
+    answers = pd.read_csv(judged.run.directory / "evaluate-answers.csv")
+    continuations = pd.read_csv(judged.run.directory / "evaluate-continuations.csv")
+
+    assert list(answers["task"]) == ["tiny/2", "tiny/2", "tiny/3", "tiny/3", "tiny/4", "tiny/4"]
+    assert "passed" not in set(answers["verdict"])
+    assert len(continuations) == 6
+    assert continuations["is_true_valid"].all()
+
+
 @pytest.mark.parametrize(
     ("continuation", "is_cut", "expected"),
     [
