@@ -8,6 +8,7 @@ Source: Chen et al. 2021, arXiv:2107.03374.
 import ast
 import gzip
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from importlib import resources
@@ -57,8 +58,9 @@ def parse_problems(source: str, content: bytes) -> tuple[CodeProblem, ...]:
     """
     try:
         text = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-        lines = text.decode("utf-8").splitlines()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        # Not at what else Python takes for the end of a line: a JSON string may hold it as it is.
+        lines = text.decode("utf-8").split("\n")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise WrongProblemsError(source, 0, str(error), "lines of JSON in UTF-8") from None
     problems = [
         _parse(source, number, line) for number, line in enumerate(lines, 1) if line.strip()

@@ -44,6 +44,13 @@ def test_a_file_of_the_same_shape_is_read_packed_or_not(tmp_path: Path) -> None:
     assert parse_problems("mine", gzip.compress(plain)) == parse_problems("mine", plain)
 
 
+def test_a_line_ends_at_a_line_feed_alone() -> None:
+    task = "mine\N{LINE SEPARATOR}0"
+    line = json.dumps({**LINE, "task_id": task}, ensure_ascii=False)
+
+    assert [each.task_id for each in parse_problems("mine", f"{line}\r\n".encode())] == [task]
+
+
 def test_a_file_that_is_not_there_is_named() -> None:
     with pytest.raises(MissingFileError) as caught:
         problems_content("nowhere.jsonl")
@@ -59,6 +66,11 @@ WRONG = {
     "twice the same": (content({}, {}), 0, "mine/0 twice"),
     "nothing": (b"\n", 0, "no problem"),
     "not UTF-8": (b"\xff", 0, "'utf-8' codec can't decode"),
+    "no gzip behind its header": (
+        gzip.compress(b"")[:10] + b"\xff" * 9,
+        0,
+        "Error -3 while decompressing data",
+    ),
     "half a gzip": (gzip.compress(content({}))[:-9], 0, "Compressed file ended"),
 }
 
