@@ -41,9 +41,6 @@ def complete_all(
     ids: list[list[int]] = [[] for _ in prompts]
     sound = [True] * len(prompts)
 
-    def text(drawn: Sequence[int]) -> str:
-        return tokenizer.decode(drawn).decode("utf-8", errors="replace")
-
     for piece in generate(
         model,
         prompts,
@@ -52,12 +49,12 @@ def complete_all(
         stop_id=tokenizer.end_of_text_id,
         context_length=model.settings.max_position_embeddings,
         num_rows=min(ROWS, len(prompts)),
-        is_finished=lambda drawn: is_finished(text(drawn)),
+        is_finished=lambda drawn: is_finished(decode(tokenizer, drawn)),
     ):
         ids[piece.sequence] += piece.ids
         sound[piece.sequence] = piece.is_sound
     return [
-        Completion(text(drawn), len(drawn) >= num_tokens, is_sound)
+        Completion(decode(tokenizer, drawn), len(drawn) >= num_tokens, is_sound)
         for drawn, is_sound in zip(ids, sound, strict=True)
     ]
 
@@ -65,3 +62,8 @@ def complete_all(
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     """Encode prompts."""
     return [ids.tolist() for ids in tokenizer.encode_batch(texts)]
+
+
+def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """Decode what a model wrote; bytes that are no character become one that says so."""
+    return tokenizer.decode(ids).decode("utf-8", errors="replace")

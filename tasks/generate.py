@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from data.tokenizer import Tokenizer
+from data.tokenizer import TOKENIZER, Tokenizer
 from evidence.refs import CheckpointRef
 from model.errors import WrongSettingError
 from model.generation import stream
@@ -44,7 +44,7 @@ def complete(
     if "" in stops:
         raise WrongSettingError("--stop", "empty", "a text")
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
-    tokenizer = Tokenizer.load(directory / "tokenizer.json")
+    tokenizer = Tokenizer.load(directory / TOKENIZER)
     model = load_apr(directory / APR, available_device(device)).to(PRECISIONS[precision])
     ids = stream(
         model,

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from data.tokenizer import TOKENIZER
 from evidence.canonical import digest, file_sha256
 from evidence.refs import CheckpointRef, ShardsRef, TrainingRef, parse_ref
 from model.apr_file import open_apr
@@ -22,7 +23,7 @@ from tasks.snapshots import SNAPSHOTS, Snapshot
 from tasks.store import Artefact, Store, open_store
 from tasks.train_measure import SETTINGS
 
-TOKENIZER, CONFIG = "tokenizer.json", "config.json"
+CONFIG = "config.json"
 READERS: dict[str, Callable[[Path], tuple[LlamaSettings, dict[str, Tensor]]]] = {
     ".apr": read_model,
     ".gguf": read_gguf_model,

@@ -17,7 +17,7 @@ from data.tokenizer import Tokenizer
 from evidence.gates import Measurements
 from model.llama import Llama
 from tasks.code_benchmark_settings import CodeBenchmarkSettings
-from tasks.completion import complete_all, encode
+from tasks.completion import complete_all, decode, encode
 
 CONTINUATIONS = "continuations.parquet"
 _SHUFFLE_SEED = 1
@@ -44,12 +44,10 @@ def continue_definitions(
     )
     generator = np.random.default_rng(_SHUFFLE_SEED)
 
-    def text(some: Sequence[int]) -> str:
-        return tokenizer.decode(some).decode("utf-8", errors="replace")
-
     rows = []
     for passage, prompt, rest, completion in zip(chosen, prompts, true, completions, strict=True):
-        begun = text(prompt)
+        shuffled = generator.permutation(rest).tolist()
+        begun = decode(tokenizer, prompt)
         rows.append(
             {
                 "document": passage.document,
@@ -59,10 +57,8 @@ def continue_definitions(
                 "is_sound": completion.is_sound,
                 "is_valid": completion.is_sound
                 and _is_valid(begun, completion.text, is_cut=completion.is_cut),
-                "is_true_valid": _is_valid(begun, text(rest), is_cut=True),
-                "is_shuffled_valid": _is_valid(
-                    begun, text(generator.permutation(rest).tolist()), is_cut=True
-                ),
+                "is_true_valid": _is_valid(begun, decode(tokenizer, rest), is_cut=True),
+                "is_shuffled_valid": _is_valid(begun, decode(tokenizer, shuffled), is_cut=True),
             }
         )
     # Where no document has a definition as long as that there is nothing to say.

@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 from data.baselines import target_bytes
 from data.rows import PADDING, Rows, blocks, open_rows, spread
 from data.shard import ShardsIndex
-from data.tokenizer import Tokenizer
+from data.tokenizer import TOKENIZER, Tokenizer
 from model.evaluation import evaluate
 from model.llama import Llama
 from model.loss_statistics import LossCounter
 from model.ranks import Ranks
 
-TOKENIZER = "tokenizer.json"
 CHUNK_ROWS = 16
 """Rows that a rank scores between two exchanges; any number gives the same bits."""
 

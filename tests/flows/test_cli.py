@@ -1,5 +1,6 @@
 """The command line: refusals come before any work, as a sentence and an exit code."""
 
+import io
 import socket
 from pathlib import Path
 
@@ -49,6 +50,14 @@ def test_a_mistake_is_a_sentence_and_an_exit_code(
     assert said in captured.err
     assert "Traceback" not in captured.err
     assert captured.out == ""
+
+
+def test_a_prompt_on_standard_input_that_is_no_text_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"def \xff")))
+    assert run(["generate", "--checkpoint", "x"]) == 2
+    assert "standard input is 'utf-8' codec can't decode" in capsys.readouterr().err
 
 
 def test_no_runs_yet_is_not_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
