@@ -1,6 +1,7 @@
 """What an evaluation says of the code that a model writes: does it run, does it parse."""
 
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from data.pretokenize import TokensIndex
@@ -101,7 +102,7 @@ def written_measurements(artefact: Artefact) -> Measurements:
     if failures:
         found["inference_failures"] = sum(failures)
     if timed := artefact.index["content"].get("decoding"):
-        found["decode_tokens_per_second"] = timed["tokens"] / timed["seconds"]
+        found["decode_tokens_per_second"] = timed["tokens"] / median(timed["seconds"])
         found["decode_device"] = timed["device"]
     return found
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -108,8 +109,9 @@ def test_figures_are_computed_from_what_is_kept(judged: Judged) -> None:
     assert measured["inference_failures"] == 0
     assert measured["sandbox_isolation"] == "namespaces"
     timed = judged.artefact.index["content"]["decoding"]
-    assert measured["decode_tokens_per_second"] == 20 / timed["seconds"]
-    assert 0 < timed["seconds"] < 600
+    assert len(timed["seconds"]) == 3
+    assert measured["decode_tokens_per_second"] == 20 / median(timed["seconds"])
+    assert 0 < min(timed["seconds"]) < 600
     assert measured["decode_device"] == "cpu"
     assert measured["syntax_completions"] == 6
     assert measured["syntax_true_share"] == 1
