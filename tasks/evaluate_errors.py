@@ -51,4 +51,4 @@ class OutdatedEvaluationError(TaskError):
     hint = "evaluate again: `assay evaluate` makes what is compared"
 
     def __str__(self) -> str:
-        return f"{self.ref}: does not say on which data it was measured, should be a newer one"
+        return f"{self.ref}: does not say on what it was measured, should be a newer one"

@@ -69,7 +69,9 @@ def find_evaluation(text: str) -> Named:
     is_ref = text.partition(":")[0] in REF_TYPES
     name, ref = _by_ref(text) if is_ref else _by_run(text)
     artefact = open_store().open(ref)
-    if not set(CARRIED) <= artefact.index["content"].keys():
+    content = artefact.index["content"]
+    # Decoding was once timed without saying on what.
+    if not set(CARRIED) <= content.keys() or "device" not in content.get("decoding", {"device"}):
         raise OutdatedEvaluationError(artefact.ref.short)
     return Named(name, artefact)
 

@@ -120,7 +120,7 @@ EXAMPLES: list[tuple[TaskError, str]] = [
     ),
     (
         OutdatedEvaluationError("evaluation:ab"),
-        "evaluation:ab: does not say on which data it was measured, should be a newer one",
+        "evaluation:ab: does not say on what it was measured, should be a newer one",
     ),
     (
         UnknownModelError(Path("/m"), "a ref or an .apr file"),

@@ -27,6 +27,7 @@ from tasks.evaluate import evaluate_task, measure
 from tasks.evaluate_errors import OutdatedEvaluationError, UnknownModelError
 from tasks.evaluate_settings import EvaluateSettings
 from tasks.evaluations import difference_rows, find_evaluation
+from tasks.loss_evaluation import CARRIED
 from tasks.loss_tables import position_losses, source_losses
 from tasks.models import load_apr
 from tasks.scored_model import best_snapshot, scored
@@ -208,9 +209,18 @@ def test_an_evaluation_is_found_by_run_by_checkpoint_and_by_ref(reading: Finishe
         find_evaluation(begin(reading.settings, "empty").name)
 
 
-def test_an_evaluation_of_an_earlier_version_is_refused(copied: Finished) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"epoch": 1, "training": "x"},
+        {**dict.fromkeys(CARRIED, ""), "decoding": {"tokens": 1, "seconds": 1.0}},
+    ],
+)
+def test_an_evaluation_of_an_earlier_version_is_refused(
+    copied: Finished, content: dict[str, Any]
+) -> None:
     with copied.store.building("old") as directory:
-        ref = copied.store.commit(directory, EvaluationRef, {"epoch": 1, "training": "x"})
+        ref = copied.store.commit(directory, EvaluationRef, content)
     with pytest.raises(OutdatedEvaluationError) as caught:
         find_evaluation(str(ref))
     assert caught.value.ref == ref.short
