@@ -97,7 +97,9 @@ def test_the_parameters_are_the_planned_settings(sent: Mirrored) -> None:
     }
     assert sent.run("train").data.params["train.peak_lr"] == "0.01"
     own = {"evaluate.rows": "0", "evaluate.precision": "float32"}
-    assert sent.run("evaluate").data.params == own
+    evaluated = sent.run("evaluate").data.params
+    assert {key: evaluated[key] for key in own} == own
+    assert {key.partition(".")[0] for key in evaluated} == {"evaluate", "code_benchmark"}
 
 
 def test_the_measurements_of_every_stage_are_on_its_run_and_on_the_parent(sent: Mirrored) -> None:
