@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows.run import Finished, recorded
-from flows.settings import PipelineSettings, load_settings
+from flows.settings import PipelineSettings, load_settings, possible_here
 from tasks.bisection import bisect_task
 from tasks.checkpoint import checkpoint_task
 from tasks.code_benchmark import check_ready
@@ -25,7 +25,7 @@ def pipeline(name: str = "demo", preset: str = "demo", overrides: tuple[str, ...
         preset: A preset that comes with assay, or the path of a TOML file.
         overrides: Settings that differ from the preset, each as `section.key=value`.
     """
-    settings = load_settings(preset, overrides)
+    settings = possible_here(load_settings(preset, overrides))
     request = {"flow": "pipeline", "preset": preset, "overrides": list(overrides)}
     return recorded(name, settings, request, lambda run: _stages(run, settings))
 

@@ -8,7 +8,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -124,6 +124,13 @@ def parse_settings(where: str, values: Mapping[str, Any]) -> PipelineSettings:
         said = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
         expected = "present" if first["type"] == "missing" else said
         raise WrongValueError(where, key, found, expected) from None
+
+
+def possible_here(settings: PipelineSettings) -> PipelineSettings:
+    """Decide what settings mean that leave something to the machine."""
+    from tasks.code_benchmark import as_possible
+
+    return replace(settings, code_benchmark=as_possible(settings.code_benchmark))
 
 
 def setting_keys() -> list[str]:

@@ -4,7 +4,7 @@ from prefect import flow
 
 from evidence.refs import ShardsRef, parse_ref
 from flows.run import Finished, recorded
-from flows.settings import planned_settings
+from flows.settings import planned_settings, possible_here
 from tasks.errors import NotFoundError
 from tasks.evaluate import evaluate_task
 from tasks.live import training_directory
@@ -24,7 +24,8 @@ def snapshot_flow(run: str, snapshot: str, overrides: tuple[str, ...] = ()) -> F
     """
     trained = find_run(run)
     found = _find(trained, snapshot)
-    settings, record = planned_settings(trained.plan(), overrides), found.read()
+    settings = possible_here(planned_settings(trained.plan(), overrides))
+    record = found.read()
     model, shards = scored(str(found.weights)), ShardsRef(parse_ref(record["shards"]).digest)
     trend = {"run": trained.name, "epoch": found.epoch}
     request = {"flow": "snapshot", "overrides": list(overrides), "trend": trend, **model.inputs}

@@ -9,7 +9,7 @@ from data.shard import ShardsIndex
 from evidence.errors import WrongRefError
 from evidence.refs import CheckpointRef, EvaluationRef, Ref, ShardsRef, TokensRef, TrainingRef
 from flows.run import Finished, recorded
-from flows.settings import load_settings
+from flows.settings import load_settings, possible_here
 from tasks.bisection import bisect_task
 from tasks.checkpoint import checkpoint_task
 from tasks.evaluate import evaluate_task
@@ -110,7 +110,7 @@ def evaluate_flow(
     name: str, preset: str, model: str, shards: str, overrides: Overrides = ()
 ) -> Finished:
     """Score a training's best snapshot, a checkpoint or model files on the validation rows."""
-    settings, rows = load_settings(preset, overrides), resolve(shards, ShardsRef)
+    settings, rows = possible_here(load_settings(preset, overrides)), resolve(shards, ShardsRef)
     chosen = scored(model)
     request = {**_request("evaluate", preset, overrides, shards=rows), **chosen.inputs}
     return recorded(

@@ -4,8 +4,9 @@ Two controls are judged with every model: the solutions that come with the probl
 Where not all of the first pass and none of the second, no figure of the model's means anything.
 """
 
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from model.llama import Llama
 from model.loss_statistics import ratio
 from tasks.code_benchmark_settings import CodeBenchmarkSettings
 from tasks.completion import Completion, complete_all, encode
+from tasks.errors import IsolationUnavailableError
 from tasks.sandbox import Answer, Outcome, Sandbox, Verdict
 
 ANSWERS = "answers.parquet"
@@ -55,6 +57,21 @@ def check_ready(settings: CodeBenchmarkSettings) -> None:
         parse_problems(settings.problems, problems_content(settings.problems))
         with Sandbox.opened(settings.sandbox):
             pass
+
+
+def as_possible(settings: CodeBenchmarkSettings) -> CodeBenchmarkSettings:
+    """Decide here and now what `where-possible` means, so that a run's plan says what it does."""
+    if settings.isolation != "where-possible":
+        return settings
+    isolated = replace(settings, isolation="namespaces")
+    if not settings.problems:
+        return isolated
+    try:
+        with Sandbox.opened(isolated.sandbox):
+            return isolated
+    except IsolationUnavailableError as error:
+        sys.stderr.write(f"warning: no generated code is run here, so no problems: {error}\n")
+        return replace(isolated, problems="")
 
 
 def problems_sha256(settings: CodeBenchmarkSettings) -> str | None:
@@ -147,7 +164,7 @@ def code_measurements(directory: Path, settings: CodeBenchmarkSettings) -> Measu
         "canonical_pass_at_1": mean_pass_at_k(_counts(table[table.answered_by == CANONICAL]), 1),
         "nonsense_pass_at_1": mean_pass_at_k(_counts(table[table.answered_by == NONSENSICAL]), 1),
         "inference_failures": int((answers["verdict"] == NOT_INFERRED).sum()),
-        "sandbox_isolation": settings.isolation,
+        "sandbox_isolation": settings.sandbox.isolation,
     }
 
 

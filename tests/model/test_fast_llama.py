@@ -1,6 +1,7 @@
 """The model of training steps beside the plain one, which is held to transformers."""
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -90,6 +91,7 @@ def test_masking_documents_matters_to_what_is_compared() -> None:
     assert abs(float(open_loss - masked_loss)) > 1e-3
 
 
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch compiles with g++")
 # torch's compiler warns of its own code.
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 import pytest
@@ -18,10 +18,12 @@ from flows.settings import PipelineSettings
 from model.errors import WrongSettingError
 from model.llama import Llama
 from tasks import code_evaluation
-from tasks.code_benchmark import ANSWERS, check_ready
+from tasks.code_benchmark import ANSWERS, as_possible, check_ready
 from tasks.code_benchmark_settings import CodeBenchmarkSettings
+from tasks.errors import IsolationUnavailableError
 from tasks.evaluate import STAGE
 from tasks.run_record import Run, finish_run
+from tasks.sandbox import Sandbox, SandboxSettings
 from tasks.scored_model import OpenModel
 from tasks.store import Artefact
 from tasks.syntax_benchmark import CONTINUATIONS, _is_valid
@@ -253,6 +255,26 @@ def test_missing_problems_are_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "tiny.jsonl").unlink()
 
     with pytest.raises(MissingFileError):
+        check_ready(settings)
+
+
+def test_where_nothing_isolates_problems_are_left_out_if_one_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = settings_with(tmp_path, PROBLEMS).code_benchmark
+    settings = replace(asked, isolation="namespaces")
+    assert asked.isolation == "where-possible"
+    assert as_possible(settings) == as_possible(asked) == settings
+    assert capsys.readouterr().err == ""
+
+    def refuse(_settings: SandboxSettings) -> NoReturn:
+        raise IsolationUnavailableError("not here")
+
+    monkeypatch.setattr(Sandbox, "opened", refuse)
+    assert as_possible(settings) == settings
+    assert as_possible(asked) == replace(settings, problems="")
+    assert "no generated code is run here" in capsys.readouterr().err
+    with pytest.raises(IsolationUnavailableError):
         check_ready(settings)
 
 
