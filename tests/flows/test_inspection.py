@@ -17,6 +17,7 @@ from model.apr_model import write_model
 from model.gguf_model import FileType, write_gguf_model
 from model.hugging_face import write_directory
 from model.llama import LlamaSettings
+from model.safetensors_file import write_safetensors
 from tasks.store import open_store
 from tests.model.small_llama import (
     END_OF_TEXT,
@@ -127,7 +128,8 @@ def test_a_model_that_could_have_been_trained_is_valid(
     path = write(tmp_path, form, small_tensors())
     found = said_as_json(capsys, "validate", str(path))
     assert (found["subject"], found["failures"]) == (str(path), [])
-    assert found["checks"] == 22
+    # Each tensor, that there are some, and the whole as a model; weights alone are none.
+    assert found["checks"] == (22 if form == "safetensors" else 23)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -144,7 +146,46 @@ def test_a_model_of_lost_weights_is_invalid_in_every_format(
     assert len(failures) == 2
     assert sum("F-DATA-QUALITY-003: " in each and "all values are 0.5" in each for each in failures)
     assert sum("F-DATA-QUALITY-007: " in each and "1 of 264 rows" in each for each in failures)
-    assert "2 of 22 checks failed" in captured.err
+    assert f"2 of {22 if form == 'safetensors' else 23} checks failed" in captured.err
+
+
+def test_a_file_without_tensors_is_no_valid_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "empty.safetensors"
+    write_safetensors(path, {}, dtypes={}, metadata={})
+    assert run(["validate", str(path)]) == 5
+    assert "empty.safetensors: no tensors, should be some" in capsys.readouterr().err
+
+
+def test_what_a_file_says_neither_steers_the_terminal_nor_forges_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "hostile.apr"
+    metadata = {"name": "\x1b[2J", "license": "MIT\nsha256  0", "token\x9b": "\u202e"}
+    write_apr(path, metadata, {"w[/red]\x1b[31m": torch.ones(3)})
+    assert run(["inspect", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert r"name     \x1b[2J" in shown
+    assert r"license  MIT\nsha256  0" in shown
+    assert r"token\x9b  \u202e" in shown
+    assert r"w[/red]\x1b[31m  1 " in shown
+    assert run(["validate", str(path)]) == 5
+    refused = capsys.readouterr().err
+    assert r"hostile.apr: F-DATA-QUALITY-003: w[/red]\x1b[31m: all values are 1" in refused
+    assert all(line.isprintable() for line in (shown + refused).splitlines())
+
+
+@pytest.mark.parametrize("index", ["{}", '{"files":[3]}', '{"files":[],"content":[]}'])
+def test_an_index_that_is_none_of_ours_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], index: str
+) -> None:
+    path = write(tmp_path, "directory", small_tensors())
+    document = {"kind": "checkpoint", **json.loads(index)}
+    (path / "index.json").write_text(json.dumps(document))
+    for command in ("inspect", "validate"):
+        assert run([command, str(path)]) == 5
+        assert "index.json: an index with 'kind'" in capsys.readouterr().err
 
 
 def spoiled(tmp_path: Path, how: str) -> Path:
