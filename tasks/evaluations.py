@@ -50,9 +50,17 @@ def find_evaluation(text: str) -> Named:
     is_ref = text.partition(":")[0] in REF_TYPES
     name, ref = _by_ref(text) if is_ref else _by_run(text)
     artefact = open_store().open(ref)
+    require_current(artefact)
+    return Named(name, artefact)
+
+
+def require_current(artefact: Artefact) -> None:
+    """Refuse an evaluation that does not say what it scored.
+
+    Raises: OutdatedEvaluationError.
+    """
     if not set(CARRIED) <= artefact.index["content"].keys():
         raise OutdatedEvaluationError(artefact.ref.short)
-    return Named(name, artefact)
 
 
 def _by_run(text: str) -> tuple[str, Ref]:
