@@ -72,7 +72,7 @@ def _validate_checkpoint(artefact: Artefact) -> Report:
     if report.failures:
         return report
     content = artefact.index["content"]
-    if "lossless" not in content:
+    if not isinstance(content.get("lossless"), list):
         old = (
             "sealed before files were held to a forward pass: seal it again with `assay checkpoint`"
         )

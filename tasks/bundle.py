@@ -104,6 +104,7 @@ def measure_files(directory: Path, lossless: list[str]) -> dict[str, int | float
     """
     record = first_forward.read_record(directory)
     settings, reference = read_model(directory / APR, scan=True)
+    first_forward.require_ids(directory, record, settings.vocab_size)
     unlike, other_settings, differing = 0, 0, set[str]()
     for name, kept in record["files"].items():
         found_settings, found = read_weights(directory / name)

@@ -24,14 +24,12 @@ from model.model_file import ModelFile, open_model_file
 from tasks.bundle import Sealable, seal, weights_files
 from tasks.checkpoint_settings import CheckpointSettings
 from tasks.errors import NotFoundError
-from tasks.first_forward import write_record
+from tasks.first_forward import FEWEST_TOKENS, write_record
 from tasks.model_card import imported_card
 from tasks.publish_bundle import finish
 from tasks.store import open_store
 
 PROBE_TEXT = "def main():\n    for line in lines:\n        print(line.strip())\n"
-FEWEST_TOKENS = 2
-"One to predict, and one to predict it from."
 BESIDES = (
     *(TOKENIZER_FILE, "tokenizer_config.json", "special_tokens_map.json"),
     *("generation_config.json", "added_tokens.json", "chat_template.jinja"),

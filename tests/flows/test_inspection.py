@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from evidence.canonical import file_sha256
-from evidence.refs import CheckpointRef
+from evidence.refs import CheckpointRef, parse_ref
 from flows.cli import run
 from model.apr_file import open_apr, write_apr
 from model.apr_model import write_model
@@ -18,6 +18,7 @@ from model.gguf_model import FileType, write_gguf_model
 from model.hugging_face import write_directory
 from model.llama import LlamaSettings
 from model.safetensors_file import write_safetensors
+from tasks.directories import entries
 from tasks.store import open_store
 from tests.model.small_llama import (
     END_OF_TEXT,
@@ -299,6 +300,36 @@ def test_an_imported_model_is_described_validated_and_found_damaged(
     refused = capsys.readouterr().err
     assert "small-q4k.gguf: sha256 " in refused
     assert "vocab.json: no file, should be 2718 bytes" in refused
+
+
+def test_a_record_that_lies_under_a_right_digest_is_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(tmp_path, "directory", small_tensors())
+    line = ("import", str(source), "--licence", "MIT", "--gguf", "none")
+    directory = open_store().open(parse_ref(said_as_json(capsys, *line)["output"])).directory
+    record = json.loads((directory / "forward.json").read_text())
+    kept = record["files"]["model.apr"]
+    lies: list[tuple[dict[str, Any], str]] = [
+        ({"ids": None}, "ids is wrong"),
+        ({"files": {"model.apr": {**kept, "relative_l2": "0"}}}, "files.model.apr.relative_l2 is"),
+        ({"ids": []}, "ids are []"),
+        ({"ids": [[1, 2], [3]]}, "ids are [[1, 2], [3]]"),
+        ({"ids": [[1]]}, "ids are [[1]]"),
+        ({"ids": [[1, 264]]}, "id 264, should be ids below 264"),
+        ({"ids": [[1, -1]]}, "id -1, should be ids below 264"),
+        ({"files": {}}, "files lists []"),
+        ({"files": {"../model.apr": kept}}, "files lists ['../model.apr']"),
+    ]
+    for change, said in lies:
+        (directory / "forward.json").write_text(json.dumps({**record, **change}))
+        index = json.loads((directory / "index.json").read_text())
+        (directory / "index.json").unlink()
+        (directory / "index.json").write_text(
+            json.dumps({**index, "files": entries(directory)}),
+        )
+        assert run(["validate", str(directory)]) == 4
+        assert f"forward.json: {said}" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_before_forward_passes_is_told_to_be_sealed_again(
