@@ -7,6 +7,7 @@ takes the next type of `FALLBACKS`.
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -95,8 +96,12 @@ def write_gguf_model(
     tokenizer_json: str,
     file_type: FileType,
     provenance: Mapping[str, str],
+    ends: Mapping[str, object] = MappingProxyType({}),
 ) -> None:
     """Write a model that llama.cpp runs, one tensor in memory at a time.
+
+    `ends` are the ids of the tokens that begin and end a text, under the keys of config.json;
+    without them the tokenizer's own end of text is both.
 
     Raises: WrongTensorsError, WrongSettingError, UnencodableError (a value is too large for its
         type), ModelFormatError (one is NaN or infinite, or llama.cpp would split text otherwise
@@ -109,7 +114,7 @@ def write_gguf_model(
         **_provenance(provenance),
         "general.file_type": Scalar(ValueKind.U32, file_type.code),
         "general.quantization_version": Scalar(ValueKind.U32, QUANTIZATION_VERSION),
-        **tokenizer_metadata(path, settings, tokenizer_json),
+        **tokenizer_metadata(path, settings, tokenizer_json, ends),
     }
     plan = {
         name: _type_of(settings, file_type, name, shape)

@@ -189,6 +189,7 @@ def _gguf(path: Path, model: Sealable, file_type: FileType) -> WeightsFile:
                 tokenizer_json=model.tokenizer_json,
                 file_type=file_type,
                 provenance=model.provenance,
+                ends=model.ends,
             )
         except ModelFormatError as error:
             error.add_note(

@@ -28,7 +28,9 @@ from model.errors import (
     UnsupportedFeatureError,
     WrongTensorsError,
 )
+from model.gguf_file import open_gguf
 from model.gguf_model import read_gguf_model
+from model.gguf_values import Scalar, ValueKind
 from model.safetensors_file import open_safetensors, write_safetensors
 from tasks.bundle import measure_files
 from tasks.checkpoint_settings import CheckpointSettings
@@ -214,7 +216,16 @@ def test_a_text_ends_with_a_token_that_there_is(home: Path) -> None:
         "ids below 264",
     )
     path.write_text(json.dumps({**config, "bos_token_id": None, "eos_token_id": [0, 263]}))
-    assert imported(source, gguf_types=()).index["content"]["name"] == "elsewhere"
+    file = imported(source, gguf_types=("F32",)).directory / "elsewhere-f32.gguf"
+    metadata = open_gguf(file).metadata
+    assert metadata["tokenizer.ggml.bos_token_id"] == Scalar(ValueKind.U32, 0)
+
+
+def test_a_gguf_file_begins_and_ends_texts_as_the_model_says(home: Path) -> None:
+    source = saved(home / "source", bos_token_id=5, eos_token_id=[7, 0])
+    metadata = open_gguf(imported(source).directory / "elsewhere-f32.gguf").metadata
+    assert metadata["tokenizer.ggml.bos_token_id"] == Scalar(ValueKind.U32, 5)
+    assert metadata["tokenizer.ggml.eos_token_id"] == Scalar(ValueKind.U32, 7)
 
 
 def test_a_model_that_sees_no_text_is_refused(home: Path) -> None:
