@@ -139,6 +139,10 @@ def read_record(directory: Path) -> Record:
     if len({len(row) for row in record["ids"]}) != 1 or len(record["ids"][0]) < FEWEST_TOKENS:
         expected = f"rows of one length, {FEWEST_TOKENS} or more"
         raise ModelFormatError(path, f"ids are {record['ids']!r:.60}", expected)
+    num_targets = sum(len(row) - 1 for row in record["ids"])
+    if len(record["losses_nats"]) != num_targets:
+        found = f"{len(record['losses_nats'])} losses"
+        raise ModelFormatError(path, found, f"{num_targets}, one for each id but the first")
     there = {each.name for each in directory.iterdir() if each.is_file()}
     if not record["files"] or not record["files"].keys() <= there:
         absent = sorted(record["files"].keys() - there)

@@ -316,8 +316,9 @@ def test_a_record_that_lies_under_a_right_digest_is_refused_by_name(
         ({"ids": []}, "ids are []"),
         ({"ids": [[1, 2], [3]]}, "ids are [[1, 2], [3]]"),
         ({"ids": [[1]]}, "ids are [[1]]"),
-        ({"ids": [[1, 264]]}, "id 264, should be ids below 264"),
-        ({"ids": [[1, -1]]}, "id -1, should be ids below 264"),
+        ({"ids": [[1, 264]], "losses_nats": [1.0]}, "id 264, should be ids below 264"),
+        ({"ids": [[1, -1]], "losses_nats": [1.0]}, "id -1, should be ids below 264"),
+        ({"losses_nats": []}, "0 losses, should be "),
         ({"files": {}}, "files lists []"),
         ({"files": {"../model.apr": kept}}, "files lists ['../model.apr']"),
     ]
