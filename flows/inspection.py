@@ -6,7 +6,7 @@ from typing import Any
 
 from evidence.canonical import digest, file_sha256, read_object
 from evidence.refs import REF_TYPES, CheckpointRef, parse_ref
-from tasks.errors import NotFoundError
+from tasks.errors import ArtefactDamagedError, NotFoundError
 from tasks.places import evidence
 from tasks.run_record import PLAN, find_run
 from tasks.store import INDEX, Artefact, open_store
@@ -41,13 +41,32 @@ def describe(subject: str) -> dict[str, Any]:
 
 
 def artefact_at(path: Path) -> Artefact | None:
-    """Return the artefact whose directory this is, if it is one's."""
+    """Return the artefact whose directory this is, if it is one's.
+
+    Raises: MalformedJsonError, ArtefactDamagedError.
+    """
     if not (path / INDEX).is_file():
         return None
     index = read_object(path / INDEX)
-    if index.get("kind") not in REF_TYPES:
+    if index.get("kind") not in list(REF_TYPES):
         return None
+    if not _is_index(index):
+        found = f"an index with {', '.join(map(ascii, index)):.100}"
+        expected = "content, and files with path, bytes and sha256"
+        raise ArtefactDamagedError(path / INDEX, found, expected)
     return Artefact(parse_ref(f"{index['kind']}:{digest(index)}"), path, index)
+
+
+def _is_index(index: Mapping[str, Any]) -> bool:
+    files = index.get("files")
+    return (
+        isinstance(index.get("content"), dict)
+        and isinstance(files, list)
+        and all(
+            isinstance(each, dict) and each.keys() == {"path", "bytes", "sha256"} for each in files
+        )
+        and all(isinstance(value, str | int) for each in files for value in each.values())
+    )
 
 
 def describe_model(path: Path) -> dict[str, Any]:

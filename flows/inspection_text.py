@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evidence.records import flatten
-from flows.screen import out, show_table, text_of
+from flows.screen import out, printable, show_table, text_of
 
 LAYER = re.compile(r"\d+")
 HIDDEN = ("metadata",)
@@ -35,7 +35,7 @@ def _show_parts(title: str, value: Any) -> None:
 def _show_facts(facts: Mapping[str, Any]) -> None:
     width = max(map(len, facts), default=0)
     for key, value in facts.items():
-        out.print(f"{key:<{width}}  {text_of(value)}", markup=False)
+        out.print(f"{printable(key):<{width}}  {text_of(value)}", markup=False)
 
 
 def _has_parts(value: object) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 PIPE_WIDTH = 160
 "A pipe has no width; tables must not fold in it."
@@ -25,7 +26,8 @@ def show_table(rows: Sequence[Mapping[str, object]], title: str | None = None) -
     for column in rows[0] if rows else ():
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(text_of(value) for value in row.values()))
+        # Not as strings, in which brackets are markup.
+        table.add_row(*(Text(text_of(value)) for value in row.values()))
     out.print(table)
 
 
@@ -34,13 +36,23 @@ def text_of(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, list | tuple | dict):
-        return json.dumps(value, ensure_ascii=False)
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+        return printable(json.dumps(value, ensure_ascii=False))
+    return f"{value:.6g}" if isinstance(value, float) else printable(str(value))
+
+
+def printable(text: str) -> str:
+    """Spell out what could steer a terminal or forge a line: names in files are anybody's."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 def complain(error: Exception) -> None:
     """Print an error, its notes and its hint on stderr."""
-    err.print(f"error: {error}", style="red", markup=False)
+    lines = map(printable, f"error: {error}".split("\n"))
+    err.print("\n".join(lines), style="red", markup=False)
     for note in getattr(error, "__notes__", ()):
         err.print(note, markup=False)
     if hint := getattr(error, "hint", ""):

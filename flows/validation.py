@@ -42,14 +42,18 @@ def validate(subject: str) -> Report:
 
 def _validate_model(report: Report, opened: ModelFile) -> None:
     """Judge the content of every tensor, then read the whole as the model it claims to be."""
+    holder = opened.paths[0] if len(opened.paths) == 1 else opened.paths[0].parent
+    report.check(holds=bool(opened.tensors), failure=f"{holder.name}: no tensors, should be some")
     for tensor in opened.tensors:
         failed = [str(fault) for fault in faults(tensor.name, opened.values(tensor.name))]
         report.num_checks += 1
-        report.failures.extend(f"{opened.paths[0].name}: {failure}" for failure in failed)
+        report.failures.extend(f"{holder.name}: {failure}" for failure in failed)
+    if opened.read is None:
+        return
     report.num_checks += 1
     try:
         opened.checksums()
-        if opened.read is not None and not report.failures:
+        if not report.failures:
             opened.read()
     except UnsupportedFeatureError:
         raise
@@ -68,7 +72,7 @@ def _validate_checkpoint(artefact: Artefact) -> Report:
     if report.failures:
         return report
     content = artefact.index["content"]
-    if "lossless" not in content:
+    if not isinstance(content.get("lossless"), list):
         old = (
             "sealed before files were held to a forward pass: seal it again with `assay checkpoint`"
         )

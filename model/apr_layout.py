@@ -26,9 +26,11 @@ ALIGNMENT_BYTES = 64
 HEADER = struct.Struct("<4sBBHIQIQQI20s")
 CHECKSUM = struct.Struct("<I")
 CHECKSUM_OFFSET = 40
+MAX_TENSORS = 16_384
 MAX_NAME_BYTES = 256
 MAX_DIMENSIONS = 8
 MAX_ELEMENTS = 1 << 48
+MOST_ENTRY_BYTES = 2 + MAX_NAME_BYTES + 1 + 1 + 8 * MAX_DIMENSIONS + 8 + 8
 
 
 class AprFlag(IntFlag):
@@ -125,8 +127,13 @@ def decode_header(path: Path, encoded: bytes) -> AprHeader:
     if (metadata_offset, index_offset) != (HEADER.size, expected_offset):
         found = f"metadata at {metadata_offset} and index at {index_offset}"
         raise ModelFormatError(path, found, f"{HEADER.size} and {expected_offset}")
-    if data_offset < index_offset:
-        raise ModelFormatError(path, f"data at {data_offset}", f"{index_offset} or later")
+    if num_tensors > MAX_TENSORS:
+        raise ModelFormatError(path, f"{num_tensors} tensors", f"at most {MAX_TENSORS}")
+    # The index is read whole, so that it may not be as long as the file.
+    last_offset = aligned(index_offset + num_tensors * MOST_ENTRY_BYTES)
+    if not index_offset <= data_offset <= last_offset:
+        expected = f"from {index_offset} to {last_offset} for {num_tensors} tensors"
+        raise ModelFormatError(path, f"data at {data_offset}", expected)
     return AprHeader(flags, num_tensors, metadata_bytes, index_offset, data_offset)
 
 
@@ -156,6 +163,8 @@ def place_tensors(
 
     Raises: ModelFormatError if the format cannot hold a name, a dtype or a shape.
     """
+    if len(tensors) > MAX_TENSORS:
+        raise ModelFormatError(path, f"{len(tensors)} tensors", f"at most {MAX_TENSORS}")
     entries = []
     offset_bytes = 0
     for name in sorted(tensors, key=lambda name: _encode_name(path, name)):

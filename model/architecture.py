@@ -28,6 +28,8 @@ BOUNDS: dict[str, tuple[int, int] | tuple[float, float]] = {
 SWITCHES = ("attention_bias", "tie_embeddings")
 """The settings that have no bounds."""
 LLAMA, QWEN2 = "llama", "qwen2"
+UNSTATED_ROPE_THETA = 10_000.0
+"""What llama.cpp and transformers take where a file, of before it was a setting, does not say."""
 HUGGING_FACE_CLASSES = {LLAMA: "LlamaForCausalLM", QWEN2: "Qwen2ForCausalLM"}
 
 

@@ -5,9 +5,7 @@ them. Version 3, little-endian.
 Source: ggml's docs/gguf.md.
 """
 
-import mmap
 import os
-import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from model.gguf_layout import (
     place_tensors,
 )
 from model.gguf_values import Cursor, Metadata, Value, decode_metadata, encode_metadata
+from model.mapped_file import map_file
 
 Planned = tuple[str, TensorType, tuple[int, ...]]
 
@@ -104,16 +103,7 @@ def open_gguf(path: Path) -> GgufFile:
 
     Raises: CorruptFileError if it is cut short, ModelFormatError.
     """
-    # Opening a pipe would wait for a writer.
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ModelFormatError(path, "not a regular file", "a GGUF file")
-    with path.open("rb") as file:
-        size_bytes = os.fstat(file.fileno()).st_size
-        if size_bytes < HEADER.size:
-            found = f"ends after {size_bytes} bytes"
-            raise CorruptFileError(path, found, f"{HEADER.size} or more")
-        # Copy on write: torch wants a writable buffer, and a stray write must not reach the file.
-        view = memoryview(mmap.mmap(file.fileno(), size_bytes, access=mmap.ACCESS_COPY))
+    view = memoryview(map_file(path, HEADER.size))
     cursor = Cursor(path, view)
     num_tensors, num_keys = decode_header(cursor)
     metadata = decode_metadata(cursor, num_keys)
@@ -123,7 +113,7 @@ def open_gguf(path: Path) -> GgufFile:
     cursor.enter("padding", padding)
     _require_zeros(path, cursor.take(padding, "padding"), "list of tensors")
     _require_whole(path, tensors, view[cursor.position :], alignment)
-    return GgufFile(path, metadata, tensors, view[cursor.position :], size_bytes)
+    return GgufFile(path, metadata, tensors, view[cursor.position :], len(view))
 
 
 def _require_whole(

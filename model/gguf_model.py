@@ -6,8 +6,8 @@ takes the next type of `FALLBACKS`.
 
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from math import prod
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -20,9 +20,9 @@ from model.architecture import (
     require_finite,
     require_tensors,
 )
-from model.errors import ModelFormatError, WrongSettingError
+from model.errors import UnsupportedFeatureError, WrongSettingError
 from model.gguf_file import GgufFile, open_gguf, write_gguf
-from model.gguf_layout import VERSION, GgufTensor, TensorType
+from model.gguf_layout import GgufTensor, TensorType
 from model.gguf_names import (
     encode_settings,
     gguf_name,
@@ -32,11 +32,11 @@ from model.gguf_names import (
     split_halves,
 )
 from model.gguf_tokenizer import require_tokenizer, tokenizer_metadata
-from model.gguf_values import Array, Scalar, Value, ValueKind
+from model.gguf_values import Scalar, Value, ValueKind
 from model.k_quants import BlockKind, decode, encode
 from model.llama import LlamaSettings
 
-__all__ = ["FileType", "describe_gguf", "read_gguf_model", "write_gguf_model"]
+__all__ = ["FileType", "read_gguf_model", "stored_values", "write_gguf_model"]
 
 
 class FileType(Enum):
@@ -96,8 +96,12 @@ def write_gguf_model(
     tokenizer_json: str,
     file_type: FileType,
     provenance: Mapping[str, str],
+    ends: Mapping[str, object] = MappingProxyType({}),
 ) -> None:
     """Write a model that llama.cpp runs, one tensor in memory at a time.
+
+    `ends` are the ids of the tokens that begin and end a text, under the keys of config.json;
+    without them the tokenizer's own end of text is both.
 
     Raises: WrongTensorsError, WrongSettingError, UnencodableError (a value is too large for its
         type), ModelFormatError (one is NaN or infinite, or llama.cpp would split text otherwise
@@ -110,7 +114,7 @@ def write_gguf_model(
         **_provenance(provenance),
         "general.file_type": Scalar(ValueKind.U32, file_type.code),
         "general.quantization_version": Scalar(ValueKind.U32, QUANTIZATION_VERSION),
-        **tokenizer_metadata(path, settings, tokenizer_json),
+        **tokenizer_metadata(path, settings, tokenizer_json, ends),
     }
     plan = {
         name: _type_of(settings, file_type, name, shape)
@@ -131,7 +135,8 @@ def write_gguf_model(
 def read_gguf_model(path: Path) -> tuple[LlamaSettings, dict[str, Tensor]]:
     """Read a model as float32, after its structure has been checked.
 
-    Raises: CorruptFileError, ModelFormatError (also for NaN and infinity), WrongTensorsError.
+    Raises: CorruptFileError, ModelFormatError (also for NaN and infinity), UnsupportedFeatureError,
+    WrongTensorsError.
     """
     file = open_gguf(path)
     settings = settings_of(path, file.metadata, file.tensors)
@@ -141,42 +146,30 @@ def read_gguf_model(path: Path) -> tuple[LlamaSettings, dict[str, Tensor]]:
     shapes = {expected.get(name, repr(name)): file.tensors[name].shape for name in file.tensors}
     require_tensors(str(path), settings, shapes)
     for tensor in file.tensors.values():
-        if tensor.type not in READABLE:
-            known = ", ".join(kind.name for kind in READABLE)
-            found = f"tensor {tensor.name!r} of type {tensor.type.name}"
-            raise ModelFormatError(path, found, f"one of {known}")
+        _require_readable(path, tensor)
     return settings, {
         name: _decoded(file, stored, name, settings) for stored, name in expected.items()
     }
 
 
-def describe_gguf(path: Path) -> dict[str, object]:
-    """Summarise a GGUF file of any architecture as plain JSON values.
+def stored_values(file: GgufFile, name: str) -> Tensor:
+    """Give the values of one tensor: mapped where they are plain, else computed from its blocks.
 
-    Raises: CorruptFileError, ModelFormatError.
+    Raises: UnsupportedFeatureError.
     """
-    file = open_gguf(path)
-    scalars = {key: v.value for key, v in file.metadata.items() if isinstance(v, Scalar)}
-    lists = {key: len(v.values) for key, v in file.metadata.items() if isinstance(v, Array)}
-    tensors = list(file.tensors.values())
-    return {
-        "format": "gguf",
-        "version": str(VERSION),
-        "size_bytes": file.size_bytes,
-        "num_tensors": len(tensors),
-        "num_parameters": sum(prod(tensor.shape) for tensor in tensors),
-        "metadata": scalars,
-        "num_items": lists,
-        "tensors": [
-            {
-                "name": tensor.name,
-                "dtype": tensor.type.name,
-                "shape": list(tensor.shape),
-                "size_bytes": tensor.size_bytes,
-            }
-            for tensor in tensors
-        ],
-    }
+    tensor = file.tensors[name]
+    _require_readable(file.path, tensor)
+    content = torch.from_numpy(file.content(name))
+    if tensor.type in BLOCK_KINDS:
+        return decode(BLOCK_KINDS[tensor.type], content, tensor.shape)
+    return content.view(TORCH_TYPES[tensor.type]).reshape(tensor.shape)
+
+
+def _require_readable(path: Path, tensor: GgufTensor) -> None:
+    if tensor.type not in READABLE:
+        found = f"tensor {tensor.name!r} of type {tensor.type.name}"
+        expected = f"one of {', '.join(kind.name for kind in READABLE)}"
+        raise UnsupportedFeatureError(path, found, expected)
 
 
 def _type_of(
@@ -200,12 +193,7 @@ def _encoded(path: Path, name: str, rows: Tensor, kind: TensorType) -> NDArray[n
 
 
 def _decoded(file: GgufFile, stored: str, name: str, settings: LlamaSettings) -> Tensor:
-    tensor: GgufTensor = file.tensors[stored]
-    content = torch.from_numpy(file.content(stored))
-    if tensor.type in BLOCK_KINDS:
-        values = decode(BLOCK_KINDS[tensor.type], content, tensor.shape)
-    else:
-        values = content.view(TORCH_TYPES[tensor.type]).reshape(tensor.shape).float()
+    values = stored_values(file, stored).float()
     require_finite(file.path, name, values)
     heads = num_interleaved_heads(settings, name)
     return split_halves(values, heads) if heads else values

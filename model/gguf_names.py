@@ -9,8 +9,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from model.architecture import HUGGING_FACE_CLASSES, LLAMA, QWEN2, decode_settings, family
-from model.errors import ModelFormatError, WrongSettingError
+from model.architecture import (
+    HUGGING_FACE_CLASSES,
+    LLAMA,
+    QWEN2,
+    UNSTATED_ROPE_THETA,
+    decode_settings,
+    family,
+)
+from model.errors import ModelFormatError, UnsupportedFeatureError, WrongSettingError
 from model.gguf_values import Array, Metadata, Scalar, Value, ValueKind, shortest
 from model.llama import LlamaSettings
 
@@ -48,8 +55,6 @@ INITIALIZER_KEY = "assay.initializer_std"
 TIED_KEY = "assay.tie_embeddings"
 UNSTATED_INITIALIZER_STD = 0.02
 """The default of both families; it has no part in a model that is trained already."""
-UNSTATED_ROPE_THETA = 10_000.0
-"""What llama.cpp takes where a file does not say it."""
 
 
 def gguf_name(name: str) -> str:
@@ -113,7 +118,8 @@ def encode_settings(settings: LlamaSettings) -> dict[str, Value]:
 def settings_of(path: Path, metadata: Metadata, names: Mapping[str, object]) -> LlamaSettings:
     """Read settings; `names` are those of the tensors, which tell a tied head from a missing one.
 
-    Raises: ModelFormatError, also for a key of the architecture that is not known.
+    Raises: ModelFormatError, UnsupportedFeatureError for another architecture or an unknown key of
+    this one.
     """
     name = _architecture(path, metadata)
     stated = _stated(path, metadata, name)
@@ -140,7 +146,7 @@ def _architecture(path: Path, metadata: Metadata) -> str:
     name = _scalar(path, metadata, ARCHITECTURE_KEY)
     if name not in list(HUGGING_FACE_CLASSES):
         expected = f"one of {', '.join(HUGGING_FACE_CLASSES)}"
-        raise ModelFormatError(path, f"{ARCHITECTURE_KEY} is {name!r:.60}", expected)
+        raise UnsupportedFeatureError(path, f"{ARCHITECTURE_KEY} is {name!r:.60}", expected)
     return str(name)
 
 
@@ -152,7 +158,8 @@ def _stated(path: Path, metadata: Metadata, name: str) -> dict[str, object]:
         if key.startswith(prefix):
             known = key.removeprefix(prefix)
             if known not in (*SETTING_KEYS.values(), *HEAD_SIZE_KEYS):
-                raise ModelFormatError(path, f"unknown key {key!r:.60}", f"keys of a plain {name}")
+                expected = f"keys of a plain {name}"
+                raise UnsupportedFeatureError(path, f"unknown key {key!r:.60}", expected)
             stated[known] = _scalar(path, metadata, key)
     return stated
 

@@ -36,9 +36,11 @@ SPLIT_NAMES = {
 
 
 def tokenizer_metadata(
-    path: Path, settings: LlamaSettings, tokenizer_json: str
+    path: Path, settings: LlamaSettings, tokenizer_json: str, ends: Mapping[str, object]
 ) -> dict[str, Value]:
     """Describe a tokenizer, for llama.cpp to give the same ids.
+
+    `ends` are the ids of the tokens that begin and end a text, as far as the model says them.
 
     Raises: ModelFormatError if it would not.
     """
@@ -57,14 +59,19 @@ def tokenizer_metadata(
     types = np.full(len(tokens), UNUSED)
     types[: len(ids)] = NORMAL
     types[list(added)] = CONTROL
-    end_id = _end_id(path, {t.content: n for n, t in added.items() if t.special})
+    end_id = _first(ends.get("eos_token_id"))
+    if end_id is None:
+        end_id = _end_id(path, {t.content: n for n, t in added.items() if t.special})
+    begin_id = _first(ends.get("bos_token_id"))
     return {
         "tokenizer.ggml.model": Scalar(ValueKind.STRING, "gpt2"),
         "tokenizer.ggml.pre": Scalar(ValueKind.STRING, _split_name(path, definition)),
         "tokenizer.ggml.tokens": Array(ValueKind.STRING, tokens),
         "tokenizer.ggml.token_type": Array(ValueKind.I32, types),
         "tokenizer.ggml.merges": Array(ValueKind.STRING, merges),
-        "tokenizer.ggml.bos_token_id": Scalar(ValueKind.U32, end_id),
+        "tokenizer.ggml.bos_token_id": Scalar(
+            ValueKind.U32, end_id if begin_id is None else begin_id
+        ),
         "tokenizer.ggml.eos_token_id": Scalar(ValueKind.U32, end_id),
         "tokenizer.ggml.add_bos_token": Scalar(ValueKind.BOOL, value=False),
         "tokenizer.ggml.add_eos_token": Scalar(ValueKind.BOOL, value=False),
@@ -95,6 +102,12 @@ def require_tokenizer(path: Path, settings: LlamaSettings, metadata: Metadata) -
 
 def _has_length(value: Value, length: int) -> bool:
     return isinstance(value, Array) and len(value.values) == length
+
+
+def _first(ids: object) -> int | None:
+    """Take one id of what may be several, since the format has room for one."""
+    first = ids[0] if isinstance(ids, list) and ids else ids
+    return first if isinstance(first, int) else None
 
 
 def _end_id(path: Path, specials: Mapping[str, int]) -> int:

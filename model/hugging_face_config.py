@@ -14,6 +14,7 @@ from model.architecture import (
     HUGGING_FACE_CLASSES,
     LLAMA,
     QWEN2,
+    UNSTATED_ROPE_THETA,
     decode_settings,
     family,
 )
@@ -105,10 +106,11 @@ def read_config(path: Path) -> tuple[LlamaSettings, torch.dtype]:
     name = _require_family(path, config)
     values = {setting: config[key] for setting, key in CONFIG_KEYS.items() if key in config}
     # What transformers takes for a key that older files leave out.
-    values.setdefault("num_kv_heads", values.get("num_heads"))
+    if values.get("num_kv_heads") is None:
+        values["num_kv_heads"] = values.get("num_heads")
     values = {"tie_embeddings": False, **values, "attention_bias": name == QWEN2}
     settings = decode_settings(path, {**values, "rope_theta": _rope_theta(path, config)})
-    if config.get("head_dim", settings.head_size) != settings.head_size:
+    if config.get("head_dim") not in (None, settings.head_size):
         found = f"head_dim is {config['head_dim']!r:.60}"
         raise ModelFormatError(path, found, f"{settings.head_size}")
     names = [config[key] for key in ("dtype", "torch_dtype") if key in config]
@@ -141,12 +143,13 @@ def _require_family(path: Path, config: Mapping[str, object]) -> str:
 
 def _rope_theta(path: Path, config: Mapping[str, object]) -> object:
     """Return the one base that the configuration states, in the old place, the new one, or both."""
-    rope = config.get("rope_parameters", {})
+    rope = {} if config.get("rope_parameters") is None else config["rope_parameters"]
     if not isinstance(rope, dict) or rope.get("rope_type", "default") != "default":
         raise UnsupportedFeatureError(path, f"rope_parameters is {rope!r:.60}", "of type 'default'")
     extra = rope.keys() - {"rope_type", "rope_theta"}
     stated = [place["rope_theta"] for place in (rope, config) if "rope_theta" in place]
-    if extra or not stated or stated[0] != stated[-1]:
+    stated = stated or [UNSTATED_ROPE_THETA]
+    if extra or stated[0] != stated[-1]:
         found = f"rope_theta is {stated!r:.60} with {sorted(extra)!r:.60}"
         raise ModelFormatError(path, found, "one number and nothing else")
     return stated[0]

@@ -4,31 +4,32 @@ Opening checks the structure, so whatever is opened can be listed; only `read_mo
 read data.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from model import apr_model, hugging_face, hugging_face_config
 from model.apr_file import open_apr
 from model.apr_layout import MAGIC as APR_MAGIC
 from model.apr_layout import VERSION, AprFlag
-from model.errors import ModelFormatError, UnsupportedFeatureError, WrongTensorsError
+from model.errors import ModelFormatError, WrongTensorsError
 from model.gguf_file import open_gguf
 from model.gguf_layout import MAGIC as GGUF_MAGIC
 from model.gguf_layout import VERSION as GGUF_VERSION
-from model.gguf_model import BLOCK_KINDS, READABLE, TORCH_TYPES, read_gguf_model
+from model.gguf_model import read_gguf_model, stored_values
 from model.gguf_names import settings_of
-from model.gguf_values import Scalar
-from model.k_quants import decode
+from model.gguf_values import Scalar, Value
 from model.llama import LlamaSettings
 from model.safetensors_file import LENGTH, open_safetensors
 
+MAX_TOLD_ITEMS = 16
+"Of longer lists only the length is told."
+SIZED = (list, dict, np.ndarray)
 KINDS = "an .apr, a .gguf or a .safetensors file, or a Hugging Face directory"
 
 
@@ -85,7 +86,7 @@ class ModelFile:
             "num_items": {
                 key: len(value)
                 for key, value in self.metadata.items()
-                if isinstance(value, list | dict) and _is_long(value)
+                if isinstance(value, SIZED) and _is_long(value)
             },
             "tensors": [
                 {
@@ -113,7 +114,7 @@ class ModelFile:
 
 
 def _is_long(value: object) -> bool:
-    return isinstance(value, list | dict) and len(value) > 16
+    return isinstance(value, SIZED) and len(value) > MAX_TOLD_ITEMS
 
 
 def open_model_file(path: Path) -> ModelFile:
@@ -163,17 +164,6 @@ def _open_apr(path: Path) -> ModelFile:
 
 def _open_gguf(path: Path) -> ModelFile:
     file = open_gguf(path)
-
-    def values(name: str) -> Tensor:
-        entry, content = file.tensors[name], torch.from_numpy(file.content(name))
-        if entry.type in BLOCK_KINDS:
-            return decode(BLOCK_KINDS[entry.type], content, entry.shape)
-        if entry.type in TORCH_TYPES:
-            return content.view(TORCH_TYPES[entry.type]).reshape(entry.shape)
-        found = f"tensor {name!r} of type {entry.type.name}"
-        expected = f"one of {', '.join(kind.name for kind in READABLE)}"
-        raise UnsupportedFeatureError(path, found, expected)
-
     return ModelFile(
         format="gguf",
         paths=(path,),
@@ -183,18 +173,20 @@ def _open_gguf(path: Path) -> ModelFile:
             StoredTensor(entry.name, entry.type.name, entry.shape, entry.size_bytes)
             for entry in file.tensors.values()
         ),
-        metadata={
-            key: value.value if isinstance(value, Scalar) else _plain(value.values)
-            for key, value in file.metadata.items()
-        },
-        values=values,
+        metadata={key: _plain(value) for key, value in file.metadata.items()},
+        values=partial(stored_values, file),
         checksums=dict,
         read=lambda: read_gguf_model(path),
     )
 
 
-def _plain(values: Sequence[str] | NDArray[np.generic]) -> list[object]:
-    return values.tolist() if isinstance(values, np.ndarray) else list(values)
+def _plain(value: Value) -> object:
+    if isinstance(value, Scalar):
+        return value.value
+    if isinstance(value.values, np.ndarray):
+        # A hostile file can hold millions of numbers, each of which would become an object.
+        return value.values.tolist() if len(value.values) <= MAX_TOLD_ITEMS else value.values
+    return list(value.values)
 
 
 def _open_safetensors(path: Path) -> ModelFile:

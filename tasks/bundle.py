@@ -104,6 +104,7 @@ def measure_files(directory: Path, lossless: list[str]) -> dict[str, int | float
     """
     record = first_forward.read_record(directory)
     settings, reference = read_model(directory / APR, scan=True)
+    first_forward.require_ids(directory, record, settings.vocab_size)
     unlike, other_settings, differing = 0, 0, set[str]()
     for name, kept in record["files"].items():
         found_settings, found = read_weights(directory / name)
@@ -188,6 +189,7 @@ def _gguf(path: Path, model: Sealable, file_type: FileType) -> WeightsFile:
                 tokenizer_json=model.tokenizer_json,
                 file_type=file_type,
                 provenance=model.provenance,
+                ends=model.ends,
             )
         except ModelFormatError as error:
             error.add_note(

@@ -13,19 +13,21 @@ from evidence.gates import Gate, Measurements
 from evidence.refs import CheckpointRef, EvaluationRef, parse_ref
 from model.apr_model import read_model
 from model.architecture import family
+from model.errors import WrongSettingError
 from model.hugging_face import write_tokenizer
 from model.llama import LlamaSettings
-from tasks import first_forward
+from tasks import evaluate, first_forward
 from tasks.bundle import Sealable, measure_files, seal, weights_files
 from tasks.checkpoint_settings import CheckpointSettings
-from tasks.model_card import model_card
+from tasks.evaluations import require_current
+from tasks.model_card import Evaluated, model_card
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.probe import probe_ids, read_probe_loss
 from tasks.publish_bundle import RECIPE, finish, listed_files, publish_faults
 from tasks.run_record import Run
 from tasks.snapshots import SNAPSHOTS, Snapshot
 from tasks.stage import Stage, perform
-from tasks.store import Artefact, open_store
+from tasks.store import Artefact, Store, open_store
 from tasks.thresholds import Thresholds
 from tasks.train_measure import SETTINGS
 
@@ -119,12 +121,12 @@ def checkpoint_task(
     def build(out: Path) -> dict[str, Any]:
         store = open_store()
         scored = store.open(evaluation)
-        training, shards = (
-            store.open(parse_ref(scored.index["content"][kind])) for kind in ("training", "shards")
-        )
+        training, shards = scored_from(store, scored)
         rows = open_rows(shards.directory, shards.read_index(ShardsIndex), "val")
         ids = probe_ids(rows).tolist()
-        return write_bundle(training, scored, shards, settings, ids, out)
+        epoch = int(scored.index["content"]["epoch"])
+        evaluated = Evaluated(scored.ref, epoch, evaluate.measure(scored))
+        return write_bundle(training, evaluated, shards, settings, ids, out)
 
     done = perform(
         run,
@@ -139,9 +141,23 @@ def checkpoint_task(
     return CheckpointRef(done.ref.digest)
 
 
+def scored_from(store: Store, scored: Artefact) -> tuple[Artefact, Artefact]:
+    """Open the training and the shards of an evaluation.
+
+    Raises: OutdatedEvaluationError, WrongSettingError if what it scored is not of a training.
+    """
+    require_current(scored)
+    content = scored.index["content"]
+    if content["training"] is None or content["epoch"] is None:
+        expected = "the evaluation of a training's snapshot"
+        raise WrongSettingError("evaluation", scored.ref.short, expected)
+    training, shards = (store.open(parse_ref(content[kind])) for kind in ("training", "shards"))
+    return training, shards
+
+
 def write_bundle(
     training: Artefact,
-    evaluation: Artefact,
+    evaluated: Evaluated,
     shards: Artefact,
     settings: CheckpointSettings,
     ids: list[list[int]],
@@ -151,7 +167,7 @@ def write_bundle(
 
     Raises: UnfaithfulFileError.
     """
-    epoch = int(evaluation.index["content"]["epoch"])
+    epoch = evaluated.epoch
     snapshot = Snapshot.of_epoch(training.directory / SNAPSHOTS, epoch)
     llama, tensors = read_model(snapshot.weights, scan=True)
     tokenizer_json = (shards.directory / "tokenizer.json").read_text()
@@ -179,13 +195,13 @@ def write_bundle(
         settings,
         tokenizer_json=tokenizer_json,
         facts=_facts(training, epoch, llama, out / RECIPE),
-        card=lambda files: model_card(settings, llama, provenance, evaluation, record, files),
+        card=lambda files: model_card(settings, llama, provenance, evaluated, record, files),
     )
     return {
         "name": settings.name,
         "epoch": epoch,
         "training": str(training.ref),
-        "evaluation": str(evaluation.ref),
+        "evaluation": str(evaluated.ref),
         "lossless": [file.path.name for file in files if file.is_lossless],
         "recorded_loss_nats": read_probe_loss(snapshot.state),
     }

@@ -69,11 +69,19 @@ def find_evaluation(text: str) -> Named:
     is_ref = text.partition(":")[0] in REF_TYPES
     name, ref = _by_ref(text) if is_ref else _by_run(text)
     artefact = open_store().open(ref)
+    require_current(artefact)
+    return Named(name, artefact)
+
+
+def require_current(artefact: Artefact) -> None:
+    """Refuse an evaluation that does not say what it scored, or on what it timed decoding.
+
+    Raises: OutdatedEvaluationError.
+    """
     content = artefact.index["content"]
     # Decoding was once timed without saying on what.
     if not set(CARRIED) <= content.keys() or "device" not in content.get("decoding", {"device"}):
         raise OutdatedEvaluationError(artefact.ref.short)
-    return Named(name, artefact)
 
 
 def _by_run(text: str) -> tuple[str, Ref]:

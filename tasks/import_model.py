@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from evidence.canonical import file_sha256, pretty
+from evidence.canonical import digest, file_sha256, pretty
 from evidence.refs import CheckpointRef
 from model.apr_file import VOCABULARY_KEY
 from model.architecture import family, parse_tokenizer
@@ -24,7 +24,7 @@ from model.model_file import ModelFile, open_model_file
 from tasks.bundle import Sealable, seal, weights_files
 from tasks.checkpoint_settings import CheckpointSettings
 from tasks.errors import NotFoundError
-from tasks.first_forward import write_record
+from tasks.first_forward import FEWEST_TOKENS, write_record
 from tasks.model_card import imported_card
 from tasks.publish_bundle import finish
 from tasks.store import open_store
@@ -35,7 +35,6 @@ BESIDES = (
     *("generation_config.json", "added_tokens.json", "chat_template.jinja"),
 )
 "What a Hugging Face directory says of its tokenizer; kept as it is."
-ENDS = ("bos_token_id", "eos_token_id")
 OF_FORMAT = {
     "apr": "tokenizer.{end}_token_id",
     "gguf": "tokenizer.ggml.{end}_token_id",
@@ -64,7 +63,7 @@ def import_model(
         llama=llama,
         tensors=tensors,
         tokenizer_json=tokenizer_json,
-        ends=_ends(opened),
+        ends=_ends(opened, llama),
         provenance={"name": settings.name, "license": settings.licence, "source": source.name},
     )
     settings = replace(settings, safetensors_dtype=_dtype_name(tensors))
@@ -93,23 +92,28 @@ def _write(
         generation.write_bytes(pretty(model.ends))
     tokenizer = parse_tokenizer(beside / TOKENIZER_FILE, model.llama, model.tokenizer_json)
     probe = tokenizer.encode(PROBE_TEXT, add_special_tokens=False).ids
+    probe = probe[: model.llama.max_position_embeddings]
+    if len(probe) < FEWEST_TOKENS:
+        found = f"{len(probe)} tokens of {model.llama.max_position_embeddings} for {PROBE_TEXT!r}"
+        raise ModelFormatError(beside / TOKENIZER_FILE, found, f"{FEWEST_TOKENS} or more")
     files = list(weights_files(out, model, settings))
-    record = seal(files, model, [probe[: model.llama.max_position_embeddings]])
+    record = seal(files, model, [probe])
     write_record(out, record)
     origin = [
         {"name": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
         for path in opened.paths
     ]
+    sums = [str(each["sha256"]) for each in origin]
     finish(
         out,
         settings,
         tokenizer_json=model.tokenizer_json,
         facts={
-            "version": str(origin[0]["sha256"])[:12],
+            "version": (sums[0] if len(sums) == 1 else digest(sums))[:12],
             "architecture": family(model.llama),
             "provenance": {
                 "pipeline": "assay import",
-                "parent": f"{model.provenance['source']}, sha256 {origin[0]['sha256']}",
+                "parent": f"{model.provenance['source']}, sha256 {', '.join(sums)}",
                 "parent_license": settings.licence,
             },
         },
@@ -131,9 +135,14 @@ def _write(
 
 def _tokenizer_directory(source: Path, tokenizer: Path | None) -> Path:
     place = tokenizer or source
+    if tokenizer is not None and tokenizer.is_file() and tokenizer.name != TOKENIZER_FILE:
+        expected = f"a {TOKENIZER_FILE}, or a directory with one"
+        raise ModelFormatError(tokenizer, "a file of another name", expected)
     directory = place if place.is_dir() else place.parent
     if not (directory / TOKENIZER_FILE).is_file():
-        raise NotFoundError(TOKENIZER_FILE, str(directory))
+        error = NotFoundError(TOKENIZER_FILE, str(directory))
+        error.hint = f"`--tokenizer PATH` names a {TOKENIZER_FILE} that is elsewhere"
+        raise error
     return directory
 
 
@@ -162,7 +171,14 @@ def _dtype_name(tensors: Mapping[str, Tensor]) -> Any:
     return named.get(found.pop(), "float32") if len(found) == 1 else "float32"
 
 
-def _ends(opened: ModelFile) -> dict[str, object]:
+def _ends(opened: ModelFile, llama: LlamaSettings) -> dict[str, object]:
     """Return the ids of what begins and ends a text, as far as the model says them."""
     keys = {f"{end}_token_id": OF_FORMAT[opened.format].format(end=end) for end in ("bos", "eos")}
-    return {key: opened.metadata[said] for key, said in keys.items() if said in opened.metadata}
+    ends = {key: opened.metadata[said] for key, said in keys.items() if said in opened.metadata}
+    for key, ids in ends.items():
+        for each in ids if isinstance(ids, list) else [ids]:
+            # None says that there is none; bool is a subclass of int, hence not isinstance.
+            if each is not None and not (type(each) is int and 0 <= each < llama.vocab_size):
+                found, expected = f"{key} is {ids!r:.60}", f"ids below {llama.vocab_size}"
+                raise ModelFormatError(opened.paths[0].parent, found, expected)
+    return ends

@@ -1,47 +1,72 @@
 """The model card: what the bundle is, in words and numbers that the records back."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from evidence.gates import Measurements
+from evidence.refs import Ref
 from model.llama import LlamaSettings
 from tasks.checkpoint_settings import CheckpointSettings
-from tasks.loss_evaluation import mean_loss
-from tasks.store import Artefact
 
 Files = Mapping[str, tuple[int, str]]
+
+LABELS = {
+    "val_loss": "validation loss, nats per token",
+    "val_bits_per_byte": "validation loss, bits per byte",
+    "five_gram_nats": "interpolated 5-gram, same tokens, nats per token",
+    "bigram_nats": "interpolated bigram, same tokens, nats per token",
+    "unigram_nats": "unigram, same tokens, nats per token",
+    "humaneval_pass_at_1": "HumanEval, pass@1",
+    "syntax_valid_share": "completions that are valid Python, share",
+}
+"What the card tells of an evaluation, as far as it was measured."
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What an evaluation measured, and where that is recorded."""
+
+    ref: Ref
+    epoch: int
+    measured: Measurements
 
 
 def model_card(
     settings: CheckpointSettings,
     llama: LlamaSettings,
     provenance: Mapping[str, str],
-    evaluation: Artefact,
+    evaluated: Evaluated,
     forward: Mapping[str, Any],
     files: Files,
 ) -> str:
     """Write the card of a model that was trained here, as Markdown for the Hugging Face hub."""
-    baselines = evaluation.index["content"]["baselines"]
-    numbers = {
-        "validation loss": mean_loss(evaluation).mean_nats,
-        "interpolated 5-gram, same tokens": baselines["five_gram_nats"],
-        "interpolated bigram, same tokens": baselines["bigram_nats"],
-        "unigram, same tokens": baselines["unigram_nats"],
-    }
-    measured = "\n".join(
-        f"| {name} | {nats:.4f} | `{evaluation.ref.short}` |" for name, nats in numbers.items()
-    )
     return f"""{_front(settings)}
 A {_family(llama)} of {llama.num_layers} layers trained from scratch on {settings.data_source}
 ({settings.data_licence}). It completes Python; it has not been tuned to follow instructions.
 
-| measured | nats per token | record |
+| measured | | record |
 |---|---|---|
-{measured}
+{_measured(evaluated)}
 
 {_tables(llama, forward, files)}
-Made from `{provenance["source"]}`; scored in `{evaluation.ref}`.
+Made from `{provenance["source"]}`; scored in `{evaluated.ref}`.
 """
+
+
+def _measured(evaluated: Evaluated) -> str:
+    found = evaluated.measured
+    rows = (
+        f"| {label} | {found[key]:.4f}{_margin(found.get(f'{key}_standard_error'))} "
+        f"| `{evaluated.ref.short}` |"
+        for key, label in LABELS.items()
+        if key in found
+    )
+    return "\n".join(rows)
+
+
+def _margin(standard_error: float | int | str | None) -> str:
+    return "" if standard_error is None else f" ± {standard_error:.4f}"
 
 
 def imported_card(

@@ -164,8 +164,11 @@ def _manifest_faults(manifest: Mapping[str, Any], files: Files) -> Iterator[str]
     if recipe := provenance.get("recipe"):
         yield from _file_faults(files, {"name": recipe, "sha256": provenance.get("recipe_sha256")})
     main = {"name": WEIGHTS_FILE, **{key: manifest.get(key) for key in ("sha256", "size_bytes")}}
-    for entry in (main, *_entries(manifest.get("files"))):
+    listed = _entries(manifest.get("files"))
+    for entry in (main, *listed):
         yield from _file_faults(files, entry)
+    for name in sorted(files.keys() - {MANIFEST} - {str(entry.get("name")) for entry in listed}):
+        yield f"{MANIFEST}: files lacks {name!r:.60}"
 
 
 def _entries(files: object) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from model.errors import ModelError
-from model.gguf_model import FileType, describe_gguf, read_gguf_model, write_gguf_model
+from model.gguf_model import FileType, read_gguf_model, write_gguf_model
 from model.hugging_face_config import read_config
 from tests.benchmarks.fuzz_seeds import (
     apr_seeds,
@@ -77,7 +77,7 @@ def gguf_seeds() -> Sequence[bytes]:
 
 
 FORMATS = {
-    "gguf": Format(".gguf", gguf_seeds, (describe_gguf, read_gguf_model)),
+    "gguf": Format(".gguf", gguf_seeds, (read_all, read_gguf_model)),
     "apr": Format(".apr", apr_seeds, (read_all, read_apr_model), reseal_apr),
     "safetensors": Format(".safetensors", safetensors_seeds, (read_all,)),
     "config": Format(".json", config_seeds, (read_config,)),

@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+import time
 import tracemalloc
 import zlib
 from dataclasses import dataclass, replace
@@ -127,7 +128,21 @@ HOSTILE = {
         "metadata at 64 and index at 64",
         "64 and 128",
     ),
-    "data before the index": (replace(GOOD, data_offset=64), "data at 64", "128 or later"),
+    "data before the index": (
+        replace(GOOD, data_offset=64),
+        "data at 64",
+        "from 128 to 512 for 1 tensors",
+    ),
+    "an index longer than its entries can be": (
+        replace(GOOD, data_offset=576, data=bytes(448)),
+        "data at 576",
+        "from 128 to 512 for 1 tensors",
+    ),
+    "an index longer than its entries are": (
+        replace(GOOD, data_offset=256, data=bytes(128)),
+        "index of 128 bytes",
+        "64 for 1 tensors",
+    ),
     "data inside the index": (
         replace(GOOD, data_offset=128),
         "index of 0 bytes ends in tensor 0",
@@ -160,13 +175,13 @@ HOSTILE = {
     ),
     "millions of entries": (
         replace(GOOD, num_tensors=2**32 - 1),
-        "tensor name '' of 0 bytes",
-        "1 to 256",
+        "4294967295 tensors",
+        "at most 16384",
     ),
     "more entries than counted": (
         replace(GOOD, num_tensors=0),
-        "index of 64 bytes",
-        "0 for 0 tensors",
+        "data at 192",
+        "from 128 to 128 for 0 tensors",
     ),
     "a name that is not UTF-8": (
         replace(GOOD, entries=(Entry(name=b"\xff"),)),
@@ -403,9 +418,23 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_data_beyond_the_end_is_refused(tmp_path: Path) -> None:
-    error = refusal(tmp_path / "hostile.apr", build(replace(GOOD, data_offset=2**64 - 64)))
+    error = refusal(tmp_path / "hostile.apr", build(replace(GOOD, data_offset=512)))
     assert type(error) is CorruptFileError
-    assert error.expected == f"{2**64 - 60} or more"
+    assert (error.found, error.expected) == ("ends after 260 bytes", "516 or more")
+
+
+def test_the_longest_index_is_read_in_bounded_time_and_a_longer_one_is_not_read(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "long.apr"
+    names = [b"%0256d" % number for number in range(16_384 + 1)]
+    entries = tuple(Entry(name=name, shape=(0,) + (1,) * 7, size=0) for name in names)
+    path.write_bytes(build(replace(GOOD, entries=entries[:-1], data=b"")))
+    started = time.process_time()
+    assert len(open_apr(path).tensors) == 16_384
+    assert time.process_time() - started < 1.0
+    error = refusal(path, build(replace(GOOD, entries=entries, data=b"")))
+    assert (error.found, error.expected) == ("16385 tensors", "at most 16384")
 
 
 def test_a_changed_header_is_corrupt(tmp_path: Path) -> None:

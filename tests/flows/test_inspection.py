@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from evidence.canonical import file_sha256
-from evidence.refs import CheckpointRef
+from evidence.refs import CheckpointRef, parse_ref
 from flows.cli import run
 from model.apr_file import open_apr, write_apr
 from model.apr_model import write_model
 from model.gguf_model import FileType, write_gguf_model
 from model.hugging_face import write_directory
 from model.llama import LlamaSettings
+from model.safetensors_file import write_safetensors
+from tasks.directories import entries
 from tasks.store import open_store
 from tests.model.small_llama import (
     END_OF_TEXT,
@@ -127,7 +129,8 @@ def test_a_model_that_could_have_been_trained_is_valid(
     path = write(tmp_path, form, small_tensors())
     found = said_as_json(capsys, "validate", str(path))
     assert (found["subject"], found["failures"]) == (str(path), [])
-    assert found["checks"] == 22
+    # Each tensor, that there are some, and the whole as a model; weights alone are none.
+    assert found["checks"] == (22 if form == "safetensors" else 23)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -144,7 +147,46 @@ def test_a_model_of_lost_weights_is_invalid_in_every_format(
     assert len(failures) == 2
     assert sum("F-DATA-QUALITY-003: " in each and "all values are 0.5" in each for each in failures)
     assert sum("F-DATA-QUALITY-007: " in each and "1 of 264 rows" in each for each in failures)
-    assert "2 of 22 checks failed" in captured.err
+    assert f"2 of {22 if form == 'safetensors' else 23} checks failed" in captured.err
+
+
+def test_a_file_without_tensors_is_no_valid_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "empty.safetensors"
+    write_safetensors(path, {}, dtypes={}, metadata={})
+    assert run(["validate", str(path)]) == 5
+    assert "empty.safetensors: no tensors, should be some" in capsys.readouterr().err
+
+
+def test_what_a_file_says_neither_steers_the_terminal_nor_forges_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "hostile.apr"
+    metadata = {"name": "\x1b[2J", "license": "MIT\nsha256  0", "token\x9b": "\u202e"}
+    write_apr(path, metadata, {"w[/red]\x1b[31m": torch.ones(3)})
+    assert run(["inspect", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert r"name     \x1b[2J" in shown
+    assert r"license  MIT\nsha256  0" in shown
+    assert r"token\x9b  \u202e" in shown
+    assert r"w[/red]\x1b[31m  1 " in shown
+    assert run(["validate", str(path)]) == 5
+    refused = capsys.readouterr().err
+    assert r"hostile.apr: F-DATA-QUALITY-003: w[/red]\x1b[31m: all values are 1" in refused
+    assert all(line.isprintable() for line in (shown + refused).splitlines())
+
+
+@pytest.mark.parametrize("index", ["{}", '{"files":[3]}', '{"files":[],"content":[]}'])
+def test_an_index_that_is_none_of_ours_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], index: str
+) -> None:
+    path = write(tmp_path, "directory", small_tensors())
+    document = {"kind": "checkpoint", **json.loads(index)}
+    (path / "index.json").write_text(json.dumps(document))
+    for command in ("inspect", "validate"):
+        assert run([command, str(path)]) == 5
+        assert "index.json: an index with 'kind'" in capsys.readouterr().err
 
 
 def spoiled(tmp_path: Path, how: str) -> Path:
@@ -258,6 +300,37 @@ def test_an_imported_model_is_described_validated_and_found_damaged(
     refused = capsys.readouterr().err
     assert "small-q4k.gguf: sha256 " in refused
     assert "vocab.json: no file, should be 2718 bytes" in refused
+
+
+def test_a_record_that_lies_under_a_right_digest_is_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(tmp_path, "directory", small_tensors())
+    line = ("import", str(source), "--licence", "MIT", "--gguf", "none")
+    directory = open_store().open(parse_ref(said_as_json(capsys, *line)["output"])).directory
+    record = json.loads((directory / "forward.json").read_text())
+    kept = record["files"]["model.apr"]
+    lies: list[tuple[dict[str, Any], str]] = [
+        ({"ids": None}, "ids is wrong"),
+        ({"files": {"model.apr": {**kept, "relative_l2": "0"}}}, "files.model.apr.relative_l2 is"),
+        ({"ids": []}, "ids are []"),
+        ({"ids": [[1, 2], [3]]}, "ids are [[1, 2], [3]]"),
+        ({"ids": [[1]]}, "ids are [[1]]"),
+        ({"ids": [[1, 264]], "losses_nats": [1.0]}, "id 264, should be ids below 264"),
+        ({"ids": [[1, -1]], "losses_nats": [1.0]}, "id -1, should be ids below 264"),
+        ({"losses_nats": []}, "0 losses, should be "),
+        ({"files": {}}, "files lists []"),
+        ({"files": {"../model.apr": kept}}, "files lists ['../model.apr']"),
+    ]
+    for change, said in lies:
+        (directory / "forward.json").write_text(json.dumps({**record, **change}))
+        index = json.loads((directory / "index.json").read_text())
+        (directory / "index.json").unlink()
+        (directory / "index.json").write_text(
+            json.dumps({**index, "files": entries(directory)}),
+        )
+        assert run(["validate", str(directory)]) == 4
+        assert f"forward.json: {said}" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_before_forward_passes_is_told_to_be_sealed_again(

@@ -16,6 +16,7 @@ from model.errors import (
     WrongTensorsError,
 )
 from model.hugging_face import read_directory, write_directory
+from model.hugging_face_config import read_config
 from model.llama import Llama, LlamaSettings
 from tests.model.small_llama import (
     END_OF_TEXT,
@@ -246,7 +247,7 @@ def test_the_tokenizer_file_is_the_one_that_was_given(tmp_path: Path) -> None:
         ({"quantization_config": {}}, "unknown key 'quantization_config'", "keys of a plain llama"),
         ({"head_dim": 4}, "head_dim is 4", "2"),
         ({"rope_theta": 5e5}, "rope_theta is [10000.0, 500000.0] with []", "one number and noth"),
-        ({"rope_theta": ..., "rope_parameters": ...}, "rope_theta is [] with []", "one number"),
+        ({"rope_theta": None}, "rope_theta is [10000.0, None] with []", "one number"),
         (
             {"rope_parameters": {"rope_theta": 1e4, "factor": 8}},
             "rope_theta is [10000.0, 10000.0] with ['factor']",
@@ -257,7 +258,7 @@ def test_the_tokenizer_file_is_the_one_that_was_given(tmp_path: Path) -> None:
             "rope_parameters is {'rope_type': 'yarn'}",
             "of type 'default'",
         ),
-        ({"rope_parameters": None}, "rope_parameters is None", "of type 'default'"),
+        ({"rope_parameters": []}, "rope_parameters is []", "of type 'default'"),
         ({"num_hidden_layers": 10**9}, "num_layers is 1000000000", "an integer from 1 to 256"),
         ({"initializer_range": ...}, "no initializer_std", "a number from 0.0 to 1.0"),
         ({"torch_dtype": "float16"}, "dtype is ['float32', 'float16']", "one of float32, "),
@@ -275,6 +276,28 @@ def test_a_configuration_of_another_model_is_refused(
     assert caught.value.path == directory / "config.json"
     assert caught.value.found == found
     assert caught.value.expected.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope_theta": ..., "rope_parameters": ...},
+        {"rope_theta": ..., "rope_parameters": None},
+        {"rope_theta": ..., "rope_parameters": {"rope_type": "default"}},
+        {"head_dim": None},
+        {"num_attention_heads": 4, "num_key_value_heads": None},
+    ],
+)
+def test_what_older_configurations_leave_out_is_what_transformers_takes(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    path = write_small(tmp_path / "model") / "config.json"
+    edit_config(path.parent, **changes)
+    theirs = AutoConfig.from_pretrained(path.parent)
+    settings, _ = read_config(path)
+    assert settings.rope_theta == theirs.rope_parameters["rope_theta"] == 10_000.0
+    assert settings.head_size == theirs.head_dim == 2
+    assert settings.num_kv_heads == theirs.num_key_value_heads
 
 
 def test_weights_of_another_dtype_than_stated_are_refused(tmp_path: Path) -> None:
@@ -304,7 +327,7 @@ def test_weights_cut_short_are_corrupt(tmp_path: Path) -> None:
     assert caught.value.found == f"ends after {path.stat().st_size} bytes"
 
 
-def test_weights_in_several_files_are_refused(tmp_path: Path) -> None:
+def test_weights_in_several_files_without_an_index_are_refused(tmp_path: Path) -> None:
     path = write_small(tmp_path / "model") / "model.safetensors"
     path.rename(path.with_name("model-00001-of-00002.safetensors"))
     with pytest.raises(ModelFormatError) as caught:

@@ -45,6 +45,19 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_where_a_tensor_lies_in_memory_does_not_change_what_is_computed() -> None:
+    # A single row is multiplied by kernels that add otherwise at an odd address.
+    def moved(tensor: torch.Tensor) -> torch.Tensor:
+        room = torch.empty(tensor.numel() + 1)[1:]
+        return room.copy_(tensor.flatten()).reshape(tensor.shape)
+
+    tensors = model().tensors
+    elsewhere = {name: moved(tensor) for name, tensor in tensors.items()}
+    for ids in ([[1]], IDS):
+        logits = [forward_of(WIDE, each, ids).logits_BTV for each in (tensors, elsewhere)]
+        assert torch.equal(*logits)
+
+
 def test_every_type_is_sealed_and_its_distance_recorded(sealed: Path) -> None:
     record = read_record(sealed)
     distances = {name: kept["relative_l2"] for name, kept in record["files"].items()}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
@@ -27,7 +28,9 @@ from model.errors import (
     UnsupportedFeatureError,
     WrongTensorsError,
 )
+from model.gguf_file import open_gguf
 from model.gguf_model import read_gguf_model
+from model.gguf_values import Scalar, ValueKind
 from model.safetensors_file import open_safetensors, write_safetensors
 from tasks.bundle import measure_files
 from tasks.checkpoint_settings import CheckpointSettings
@@ -184,10 +187,62 @@ def test_a_file_elsewhere_needs_to_be_told_its_tokenizer(home: Path) -> None:
     with pytest.raises(NotFoundError) as caught:
         imported(lonely / "model.gguf")
     assert caught.value.what == "tokenizer.json"
+    assert caught.value.hint.startswith("`--tokenizer PATH`")
     again = imported(lonely / "model.gguf", first.directory / "tokenizer.json")
     quantised = read_gguf_model(lonely / "model.gguf")[1]
     kept = open_safetensors(again.directory / "model.safetensors")
     assert all(torch.equal(kept.tensor(name), each) for name, each in quantised.items())
+
+
+def test_a_tokenizer_under_another_name_is_not_passed_over_for_the_file_beside_it(
+    home: Path,
+) -> None:
+    source = saved(home / "source")
+    other = shutil.copy(source / "tokenizer.json", source / "mine.json")
+    with pytest.raises(ModelFormatError) as caught:
+        imported(source, Path(other))
+    assert (caught.value.path, caught.value.found) == (Path(other), "a file of another name")
+
+
+def test_a_text_ends_with_a_token_that_there_is(home: Path) -> None:
+    source = saved(home / "source")
+    path = source / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "eos_token_id": [0, 264]}))
+    with pytest.raises(ModelFormatError) as caught:
+        imported(source)
+    assert (caught.value.found, caught.value.expected) == (
+        "eos_token_id is [0, 264]",
+        "ids below 264",
+    )
+    path.write_text(json.dumps({**config, "bos_token_id": None, "eos_token_id": [0, 263]}))
+    file = imported(source, gguf_types=("F32",)).directory / "elsewhere-f32.gguf"
+    metadata = open_gguf(file).metadata
+    assert metadata["tokenizer.ggml.bos_token_id"] == Scalar(ValueKind.U32, 0)
+
+
+def test_a_gguf_file_begins_and_ends_texts_as_the_model_says(home: Path) -> None:
+    source = saved(home / "source", bos_token_id=5, eos_token_id=[7, 0])
+    metadata = open_gguf(imported(source).directory / "elsewhere-f32.gguf").metadata
+    assert metadata["tokenizer.ggml.bos_token_id"] == Scalar(ValueKind.U32, 5)
+    assert metadata["tokenizer.ggml.eos_token_id"] == Scalar(ValueKind.U32, 7)
+
+
+def test_a_model_that_sees_no_text_is_refused(home: Path) -> None:
+    source = saved(home / "source", max_position_embeddings=1)
+    with pytest.raises(ModelFormatError) as caught:
+        imported(source)
+    assert caught.value.found.startswith("1 tokens of 1 for 'def main")
+    assert caught.value.expected == "2 or more"
+
+
+def test_all_files_of_a_source_are_named_as_its_origin(home: Path) -> None:
+    artefact = imported(saved(home / "source", shard="60KB"), gguf_types=())
+    sums = [each["sha256"] for each in artefact.index["content"]["imported"]["files"]]
+    manifest = yaml.safe_load((artefact.directory / "manifest.yaml").read_text())
+    assert len(sums) > 1
+    assert manifest["provenance"]["parent"] == f"source, sha256 {', '.join(sums)}"
+    assert manifest["version"] not in [each[:12] for each in sums]
 
 
 def test_a_tokenizer_of_other_tokens_is_refused(home: Path) -> None:

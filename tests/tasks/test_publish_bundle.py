@@ -73,6 +73,8 @@ def test_a_changed_file_is_named(bundle: Path) -> None:
             lambda m: m["provenance"].update(recipe="../recipe.json"),
             "names '../recipe.json', which is not there",
         ),
+        (lambda m: m.update(files=m["files"][1:]), "files lacks 'LICENSE'"),
+        (lambda m: m.pop("files"), "files lacks 'vocab.json'"),
         (
             lambda m: m["files"].append({"name": "gone.bin"}),
             "names 'gone.bin', which is not there",

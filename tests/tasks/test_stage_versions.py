@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,7 +18,8 @@ from evidence.refs import EvaluationRef, ShardsRef, TrainingRef
 from model.apr_model import write_model
 from tasks import bisection, checkpoint, evaluate, shard
 from tasks.checkpoint import write_bundle
-from tasks.store import Artefact, Store
+from tasks.model_card import Evaluated
+from tasks.store import Store
 from tests.model.small_llama import small_settings, small_tensors, small_tokenizer
 from tests.tasks.tiny import Finished, tiny_settings
 
@@ -44,18 +44,14 @@ def bundle_of_fixed_tensors(root: Path) -> Path:
     with store.building("shards") as directory:
         (directory / "tokenizer.json").write_text(tokenizer_json)
         shards = store.commit(directory, ShardsRef, {})
-    losses = pa.table({"nats": [2.0, 4.0], "target_tokens": [1, 3]})
-    pq.write_table(losses, root / "documents.parquet")
-    scored = Artefact(
-        EvaluationRef("0" * 64),
-        root,
-        {
-            "content": {
-                "epoch": 0,
-                "baselines": {"five_gram_nats": 2.0, "bigram_nats": 2.5, "unigram_nats": 3.5},
-            }
-        },
-    )
+    measured = {
+        "val_loss": 1.5,
+        "val_loss_standard_error": 0.25,
+        "bigram_nats": 2.5,
+        "unigram_nats": 3.5,
+        "humaneval_pass_at_1": 0.125,
+    }
+    scored = Evaluated(EvaluationRef("0" * 64), 0, measured)
     out = root / "bundle"
     out.mkdir()
     settings = tiny_settings(root).checkpoint
@@ -101,10 +97,15 @@ def test_the_bytes_of_a_checkpoint_belong_to_its_version(tmp_path: Path) -> None
 def test_the_card_says_what_was_measured(tmp_path: Path) -> None:
     card = (bundle_of_fixed_tensors(tmp_path) / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\nlanguage: code\n")
-    assert "| validation loss | 1.5000 | `evaluation:000000000000` |" in card
-    assert "| interpolated 5-gram, same tokens | 2.0000 | `evaluation:000000000000` |" in card
-    assert "| interpolated bigram, same tokens | 2.5000 | `evaluation:000000000000` |" in card
-    assert "| unigram, same tokens | 3.5000 | `evaluation:000000000000` |" in card
+    rows = {
+        "validation loss, nats per token": "1.5000 ± 0.2500",
+        "interpolated bigram, same tokens, nats per token": "2.5000",
+        "unigram, same tokens, nats per token": "3.5000",
+        "HumanEval, pass@1": "0.1250",
+    }
+    told = "\n".join(f"| {k} | {v} | `evaluation:000000000000` |" for k, v in rows.items())
+    assert f"|---|---|---|\n{told}\n\n" in card
+    assert "bits per byte" not in card
     assert "| model.apr | nothing, bit for bit |" in card
     assert re.search(r"\| assay-smoke-q8_0.gguf \| \d\.\d\de-03 \|", card)
     sha256 = file_sha256(bundle_of_fixed_tensors(tmp_path / "again") / "vocab.json")
