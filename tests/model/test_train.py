@@ -240,12 +240,14 @@ def with_a_spike(
     num_batches: int, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[np.ndarray]:
     """Let the loss of one batch be ten times as large."""
-    forward = FastLlama.forward
-    for number, batch in enumerate(tiny.rows(num_batches), start=1):
-        with monkeypatch.context() as patch:
-            if number == at:
-                patch.setattr(FastLlama, "forward", lambda *given: 10 * forward(*given))
-            yield batch
+    forward, number = FastLlama.forward, 0
+
+    def spiking(*given: Any) -> torch.Tensor:
+        return forward(*given) * (10 if number == at else 1)
+
+    monkeypatch.setattr(FastLlama, "forward", spiking)
+    for number, batch in enumerate(tiny.rows(num_batches), start=1):  # noqa: B007
+        yield batch
 
 
 def test_a_spike_is_skipped_reported_and_leaves_weights_and_optimizer(
