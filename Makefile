@@ -4,12 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types contracts pytest format clean
+.PHONY: demo test test-interop lint types contracts pytest format clean
 
 demo: $(VENV)/installed
 	$(BIN)/assay run --preset demo
 
 test: lint types contracts pytest
+
+test-interop: $(VENV)/installed-interop
+	$(BIN)/python -m pytest -m interop tests/interop
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -41,4 +44,9 @@ $(VENV)/installed: requirements.lock pyproject.toml
 
 $(VENV)/installed-dev: $(VENV)/installed requirements-dev.lock
 	$(PIP) -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/installed-interop: $(VENV)/installed-dev requirements-interop.lock
+	@echo "building llama.cpp; this takes some ten minutes once"
+	CMAKE_ARGS="-DLLAVA_BUILD=OFF" $(PIP) -r requirements-interop.lock
 	@touch $@

@@ -87,6 +87,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     evidence_errors.GateFailedError: VALIDATION_FAILED,
     model_errors.WrongSettingError: USAGE,
     model_errors.ModelFormatError: INVALID_FORMAT,
+    model_errors.UnencodableError: VALIDATION_FAILED,
     model_errors.WrongTensorsError: MODEL_LOAD_FAILED,
     model_errors.NonFiniteError: VALIDATION_FAILED,
     model_errors.LossSpikeError: VALIDATION_FAILED,

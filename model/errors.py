@@ -4,6 +4,7 @@ ModelError
 +-- WrongSettingError        a setting contradicts another, or the data
 +-- ModelFormatError         a file is not what its format says
 |   +-- CorruptFileError     its bytes changed, or end too early
++-- UnencodableError         a matrix that a block format cannot hold
 +-- WrongTensorsError        tensor names or shapes differ from the architecture's
 +-- NonFiniteError           a loss or a gradient is NaN or infinite
 +-- LossSpikeError           a loss or a gradient norm far above those before it
@@ -55,6 +56,19 @@ class CorruptFileError(ModelFormatError):
     """A file whose bytes changed or end too early."""
 
     hint = "restore the file from its source, or build it again"
+
+
+@dataclass(eq=False)
+class UnencodableError(ModelError):
+    """A matrix that a block format cannot hold, or blocks that are not of a matrix."""
+
+    kind: str
+    found: str
+    expected: str
+    hint = "keep this tensor in a floating-point type"
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.found}, should be {self.expected}"
 
 
 @dataclass(eq=False)

@@ -11,6 +11,10 @@ EXAMPLES = [
     (errors.ModelFormatError(HERE, "3 bytes", "4"), "here.apr: 3 bytes, should be 4"),
     (errors.CorruptFileError(HERE, "3 bytes", "4"), "here.apr: 3 bytes, should be 4"),
     (
+        errors.UnencodableError("Q4_K", "rows of 32", "multiples of 256"),
+        "Q4_K: rows of 32, should be multiples of 256",
+    ),
+    (
         errors.WrongTensorsError("here", ("a", "b", "c", "d"), (), ("e",)),
         "here: missing a, b, c ...; wrong shape e; should be exactly the architecture's tensors",
     ),
