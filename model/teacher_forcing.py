@@ -1,0 +1,158 @@
+"""Run a model on another's intermediate values, so that every operation answers for itself alone.
+
+Free, an error at one operation is an error at all that follow. Here each value is recorded and then
+overwritten with the reference's before anything reads it: what remains is each operation's own.
+
+Shapes: B rows, T positions, C channels, V vocabulary.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.local_error import SiteError, relative_l2, site_error
+from model.sides import PrecisionSide, Side, Visit, kind_of, require_equal
+from model.taps import LOGITS
+
+Values = Mapping[str, Tensor]
+Bars = Mapping[str, float]
+Run = Callable[[Tensor, Visit], None]
+
+
+def capture(side: Side, ids_BT: Tensor, sites: Collection[str]) -> dict[str, Tensor]:
+    """Run freely and keep the values of some sites."""
+    values: dict[str, Tensor] = {}
+
+    def keep(site: str, value: Tensor) -> None:
+        if site in sites:
+            require_equal(f"{site} (positions)", tuple(value.shape[:2]), tuple(ids_BT.shape))
+            values[site] = value.clone()
+
+    side.run(ids_BT, keep)
+    require_equal("sites shown", set(values), set(sites))
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A candidate's pass beside the reference's values."""
+
+    errors: Mapping[str, SiteError]
+    """In the order of the candidate's execution."""
+    beyond: Mapping[str, Tensor]
+    """The candidate's own values where one is beyond the bar; of a forced pass alone."""
+    logits_BTV: Tensor
+
+
+def compare_free(candidate: Side, ids_BT: Tensor, reference: Values, bars: Bars) -> Comparison:
+    """Compare every site of a free pass: errors add up along the way."""
+    return _compare(candidate.run, ids_BT, reference, bars, force=False)
+
+
+def compare_forced(candidate: Side, ids_BT: Tensor, reference: Values, bars: Bars) -> Comparison:
+    """Compare every site of a pass whose every input is the reference's."""
+    return _compare(candidate.run, ids_BT, reference, bars, force=True)
+
+
+def run_patched(
+    side: Side, ids_BT: Tensor, patches: Values, sites: Iterable[str] | None = None
+) -> Tensor:
+    """Run freely but for some sites, which are overwritten; return the logits.
+
+    Shapes: (B, T) -> (B, T, V).
+    """
+    chosen = set(patches if sites is None else sites)
+    logits: list[Tensor] = []
+
+    def patch(site: str, value: Tensor) -> Tensor | None:
+        replacement = patches[site].to(value.device) if site in chosen else None
+        if site == LOGITS:
+            logits.append((value if replacement is None else replacement).clone())
+        return replacement
+
+    side.run(ids_BT, patch)
+    return logits[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseFloor:
+    """How far the reference is from itself in float64, when computed in the candidate's dtype."""
+
+    local: Bars
+    """By kind of site: the worst position of all layers, teacher-forced."""
+    logits_relative_l2: float
+    logits_BTV: Tensor
+    """What the float64 pass scored."""
+
+    def bars(self, sites: Iterable[str], factor: float) -> dict[str, float]:
+        """Return for every site the local error that rounding explains."""
+        return {site: factor * self.local[kind_of(site)] for site in sites}
+
+
+def measure_floor(
+    reference: PrecisionSide, ids_BT: Tensor, values: Values, dtype: torch.dtype
+) -> NoiseFloor:
+    """Measure what rounding does to the reference itself, on the same tokens.
+
+    Twice: each operation alone, and all in a row.
+    """
+    local: dict[str, float] = {}
+
+    def compare(site: str, value: Tensor) -> Tensor | None:
+        if site not in values:
+            return None
+        own, kind = values[site], kind_of(site)
+        rounded = own.to(dtype).to(torch.float64)
+        worst = float(relative_l2(value.to(torch.float64), rounded).max())
+        local[kind] = max(worst, local.get(kind, 0.0))
+        return own
+
+    reference.run_in(torch.float64, ids_BT, compare)
+    if dtype is not values[LOGITS].dtype:
+        in_dtype = _compare(
+            lambda ids, visit: reference.run_in(dtype, ids, visit), ids_BT, values, {}, force=True
+        )
+        for site, error in in_dtype.errors.items():
+            local[kind_of(site)] = max(error.max_relative_l2, local[kind_of(site)])
+        own_logits = free_logits(reference, ids_BT, dtype)
+    else:
+        own_logits = values[LOGITS]
+    wide_BTV = free_logits(reference, ids_BT, torch.float64)
+    floor = float(relative_l2(wide_BTV, own_logits.to(torch.float64)).max())
+    return NoiseFloor(local=local, logits_relative_l2=floor, logits_BTV=wide_BTV)
+
+
+def free_logits(reference: PrecisionSide, ids_BT: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the logits of a free pass in some dtype."""
+    logits: list[Tensor] = []
+
+    def keep(site: str, value: Tensor) -> None:
+        if site == LOGITS:
+            logits.append(value.clone())
+
+    reference.run_in(dtype, ids_BT, keep)
+    return logits[0]
+
+
+def _compare(run: Run, ids_BT: Tensor, reference: Values, bars: Bars, *, force: bool) -> Comparison:
+    errors: dict[str, SiteError] = {}
+    beyond: dict[str, Tensor] = {}
+    logits: list[Tensor] = []
+
+    def compare(site: str, value: Tensor) -> Tensor | None:
+        if site not in reference:
+            return None
+        own = reference[site].to(value.device)
+        require_equal(f"{site} (shape)", tuple(own.shape), tuple(value.shape))
+        error = errors[site] = site_error(site, own, value, bar=bars.get(site, 0.0))
+        if force and error.num_positions_beyond:
+            beyond[site] = value.clone()
+        if site == LOGITS:
+            logits.append(value.clone())
+        return own if force else None
+
+    run(ids_BT, compare)
+    require_equal("sites shown", set(reference), set(errors))
+    return Comparison(errors, beyond, logits[0])
