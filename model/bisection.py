@@ -1,6 +1,6 @@
-"""Name the operations in which a model departs from a reference, and prove that they are the cause.
+"""Name the operations in which a model departs from a reference, and prove them the cause.
 
-From what is cheap and exact to what is not, stopping once nothing is left to explain: architectures,
+From what is cheap and exact to what is not, stopping once nothing is left to explain: settings,
 weights, predictions, every operation by itself, patches. A verdict needs a second implementation;
 without one there is none.
 """
@@ -19,7 +19,6 @@ from model.sides import PrecisionSide, Side, common_sites, kind_of
 from model.taps import LOGITS, sites
 from model.teacher_forcing import (
     NoiseFloor,
-    Values,
     capture,
     compare_forced,
     compare_free,
@@ -30,9 +29,12 @@ from model.tensor_diff import (
     TensorDifference,
     diff_weights,
     differing_settings,
+    stored_in_fewer_bits,
 )
 
-NO_FAULT, FAULT, UNEXPLAINED = "no fault", "fault", "unexplained"
+NO_FAULT, FAULT = "no fault", "fault"
+UNEXPLAINED = "predictions differ, and no operation by itself"
+UNSEEN = "weights differ, without effect on these tokens"
 FLOORS = 10.0
 """Errors of so many noise floors are explained by rounding."""
 READ_BY = {
@@ -65,6 +67,8 @@ class Bisection:
     num_positions: int
     settings: Sequence[SettingDifference]
     tensors: Sequence[TensorDifference]
+    lent: Sequence[str]
+    """Tensors in fewer bits, as the whole candidate is; the reference computed with them."""
     unpatched: LogitsDistance
     logits_floor: LogitsDistance | None
     """The reference's own distance from itself in float64; None where nothing differs at all."""
@@ -76,17 +80,19 @@ class Bisection:
     """In the order of execution: the first is the earliest."""
     proof: CausalProof | None
     massive: Sequence[tuple[MassiveActivation, bool]]
-    """The reference's, each with whether it is expected: whether the candidate's operation agrees."""
+    """The reference's, each with whether the candidate's operation agrees: then it is expected."""
 
     @property
     def verdict(self) -> str:
-        """Judge: a fault is a site that departs by itself, or a free pass that nothing explains."""
+        """Judge: a fault is a site that departs by itself; nothing else is called one."""
         if self.faults:
             return FAULT
-        departs = self.logits_floor and not (
+        if self.logits_floor and not (
             self.unpatched.max_relative_l2 <= FLOORS * self.logits_floor.max_relative_l2
-        )
-        return UNEXPLAINED if departs else NO_FAULT
+        ):
+            return UNEXPLAINED
+        is_other = self.settings or any(each.name not in self.lent for each in self.tensors)
+        return UNSEEN if is_other else NO_FAULT
 
 
 def bisect(
@@ -94,20 +100,22 @@ def bisect(
 ) -> Bisection:
     """Compare a candidate with a reference on the same tokens.
 
-    Where the candidate is stored in fewer bits, its tensors are lent to the reference, all but those
-    that differ by more: so the format is reported as what it is, and hides nothing.
+    Where the candidate is stored in fewer bits, its tensors are lent to the reference, all but
+    those that differ by more: so the format is reported as what it is, and hides nothing.
 
     Raises: DifferentProgramsError if the two are not the same computation.
     """
     shown = common_sites(reference, candidate)
     settings = differing_settings(reference.settings, candidate.settings)
     tensors = diff_weights(reference.weights(), candidate.weights())
-    with _lent(reference, candidate, _stored_in_fewer_bits(reference, tensors)):
+    num_matrices = sum(weight.ndim == 2 for weight in candidate.weights().values())
+    lent = stored_in_fewer_bits(tensors, num_matrices)
+    with _lent(reference, candidate, lent):
         values = capture(reference, ids_BT, shown)
         free = compare_free(candidate, ids_BT, values, {})
         unpatched = logits_distance(values[LOGITS], free.logits_BTV)
         floor, local, proof = None, None, None
-        if any(not error.max_relative_l2 == 0 for error in free.errors.values()):
+        if any(error.max_relative_l2 != 0 for error in free.errors.values()):
             floor = measure_floor(reference, ids_BT, values, _dtype(candidate))
             local = compare_forced(candidate, ids_BT, values, floor.bars(shown, floors))
         if floor and local and local.beyond:
@@ -117,7 +125,7 @@ def bisect(
                 ids_BT,
                 values,
                 local.beyond,
-                bar_relative_l2=floors * floor.logits_relative_l2,
+                bar_relative_l2=floors * floor.logits.max_relative_l2,
                 max_left_out=MAX_LEFT_OUT,
             )
     errors = local.errors if local else free.errors
@@ -128,12 +136,13 @@ def bisect(
         num_positions=ids_BT.numel(),
         settings=settings,
         tensors=tensors,
+        lent=lent,
         unpatched=unpatched,
-        logits_floor=logits_distance(floor.logits_BTV, values[LOGITS]) if floor else None,
+        logits_floor=floor.logits if floor else None,
         free=free.errors,
         local=errors,
         floors=floor.local if floor else {},
-        faults=_faults(beyond, errors, floor, settings, tensors),
+        faults=_faults(beyond, errors, floor, settings, [e for e in tensors if e.name not in lent]),
         proof=proof,
         massive=[(one, one.site not in beyond) for one in find_massive(values)],
     )
@@ -143,13 +152,6 @@ def _dtype(side: Side) -> torch.dtype:
     found = getattr(torch, side.declarations[LOGITS].dtype)
     assert isinstance(found, torch.dtype)
     return found
-
-
-def _stored_in_fewer_bits(side: Side, tensors: Sequence[TensorDifference]) -> list[str]:
-    """Name the rounded tensors, if that is how the model is stored and not one tensor's fault."""
-    rounded = [each.name for each in tensors if each.is_rounding]
-    num_matrices = sum(weight.ndim == 2 for weight in side.weights().values())
-    return rounded if 2 * len(rounded) > num_matrices else []
 
 
 @contextmanager
@@ -193,6 +195,6 @@ def _tensors_of(site: str, tensors: Sequence[TensorDifference]) -> Iterator[str]
     num_layers = 1 + int(site.split(".")[1]) if "." in site else 0
     module = sites(num_layers)[site]
     for each in tensors:
-        if each.name.rpartition(".")[0] == module and not each.is_rounding:
+        if each.name.rpartition(".")[0] == module:
             why = each.explanation or f"{each.num_differing} of {each.num_elements} values differ"
             yield f"{each.name}: {why}"

@@ -1,7 +1,7 @@
-"""Prove which sites make a candidate's predictions wrong, by giving it the reference's values there.
+"""Prove which sites make a candidate's predictions wrong, by patching in the reference's values.
 
-Sufficient: with all named sites patched, the predictions are the reference's. Necessary: with any one
-left out they are not. Control: as many other sites, patched, do not help.
+Sufficient: with all named sites patched, the predictions are the reference's. Necessary: with any
+one left out they are not. Control: as many other sites, patched, do not help.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from model.taps import EMBED, FINAL_NORM, LAYER_SITES, LOGITS
 from model.teacher_forcing import Values, run_patched
 
 CUTS = (EMBED, "ffn_inp", "output", FINAL_NORM, LOGITS)
-"""Everything passes through these: to patch one undoes all that went wrong before, whatever it was."""
+"""Everything passes through these: to patch one undoes all that went wrong before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +48,10 @@ class CausalProof:
         return any(not found.max_relative_l2 <= self.bar_relative_l2 for found in tried)
 
     @property
-    def is_controlled(self) -> bool:
-        """Whether other sites leave the predictions wrong."""
+    def is_controlled(self) -> bool | None:
+        """Whether other sites leave the predictions wrong; None if they never left the noise."""
+        if self.unpatched.max_relative_l2 <= self.bar_relative_l2:
+            return None
         return not self.control.max_relative_l2 <= self.bar_relative_l2
 
 

@@ -8,11 +8,18 @@ Shapes: B rows, T positions, C channels, V vocabulary.
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from model.local_error import SiteError, relative_l2, site_error
+from model.local_error import (
+    LogitsDistance,
+    SiteError,
+    logits_distance,
+    relative_l2,
+    site_error,
+)
 from model.sides import PrecisionSide, Side, Visit, kind_of, require_equal
 from model.taps import LOGITS
 
@@ -82,9 +89,8 @@ class NoiseFloor:
 
     local: Bars
     """By kind of site: the worst position of all layers, teacher-forced."""
-    logits_relative_l2: float
-    logits_BTV: Tensor
-    """What the float64 pass scored."""
+    logits: LogitsDistance
+    """Of free passes."""
 
     def bars(self, sites: Iterable[str], factor: float) -> dict[str, float]:
         """Return for every site the local error that rounding explains."""
@@ -110,18 +116,14 @@ def measure_floor(
         return own
 
     reference.run_in(torch.float64, ids_BT, compare)
-    if dtype is not values[LOGITS].dtype:
-        in_dtype = _compare(
-            lambda ids, visit: reference.run_in(dtype, ids, visit), ids_BT, values, {}, force=True
-        )
-        for site, error in in_dtype.errors.items():
+    own_BTV = values[LOGITS]
+    if dtype is not own_BTV.dtype:
+        forced = _compare(partial(reference.run_in, dtype), ids_BT, values, {}, force=True)
+        for site, error in forced.errors.items():
             local[kind_of(site)] = max(error.max_relative_l2, local[kind_of(site)])
-        own_logits = free_logits(reference, ids_BT, dtype)
-    else:
-        own_logits = values[LOGITS]
+        own_BTV = free_logits(reference, ids_BT, dtype)
     wide_BTV = free_logits(reference, ids_BT, torch.float64)
-    floor = float(relative_l2(wide_BTV, own_logits.to(torch.float64)).max())
-    return NoiseFloor(local=local, logits_relative_l2=floor, logits_BTV=wide_BTV)
+    return NoiseFloor(local=local, logits=logits_distance(wide_BTV, own_BTV))
 
 
 def free_logits(reference: PrecisionSide, ids_BT: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,32 +1,52 @@
 """Compare the weights of two models exactly, and say in what way a tensor is another.
 
-A wrong tensor is usually a right one in the wrong place: transposed, from another layer, its rows in
-another order. Each hypothesis is tested, to the bit where it can be; the first that holds is named.
+A wrong tensor is usually a right one in the wrong place: transposed, from another layer, its rows
+in another order. Each hypothesis is tested, to the bit where it can be; the first that holds is
+named.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from model.k_quants import BlockKind, decode, encode
 from model.llama import LlamaSettings
 
 COMPUTING = ("rope_theta", "rms_norm_eps", "attention_bias", "tie_embeddings")
 """Settings that change what is computed from the same tensors."""
+HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 NO_WORSE = 1.5
-"""Times our own quantiser's error, which is below llama.cpp's: what a quantiser may err."""
-ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {
-    "bfloat16": lambda x: x.to(torch.bfloat16).to(x.dtype),
-    "float16": lambda x: x.to(torch.float16).to(x.dtype),
-    **{
-        kind.label: lambda x, kind=kind: decode(  # type: ignore[misc]  # bound early on purpose
-            kind, encode(kind, x.float().cpu()), tuple(x.shape)
-        )
-        for kind in BlockKind
-    },
+"""Times the error of even steps: what a quantiser may err that rounds its scales, too."""
+MAX_BIAS = 0.01
+"""Rounding errs to both sides: a tensor that is larger as a whole was not only rounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """How a block format spaces the values that it can hold."""
+
+    values: int
+    num_steps: int
+    is_symmetric: bool
+    max_steps_off: float
+    """Half a step, and more where the steps of a block are themselves rounded."""
+
+    def step(self, block_RNV: Tensor) -> Tensor:
+        """Return the distance of neighbouring values in every block."""
+        if self.is_symmetric:
+            return block_RNV.abs().amax(-1) / self.num_steps
+        # Offsets are not negative, so that zero is always within the range.
+        return (block_RNV.amax(-1).clamp(min=0) - block_RNV.amin(-1).clamp(max=0)) / self.num_steps
+
+
+BLOCKS = {
+    "Q8_0": Blocks(32, 127, is_symmetric=True, max_steps_off=0.6),
+    "Q6_K": Blocks(16, 31, is_symmetric=True, max_steps_off=2.0),
+    "Q4_K": Blocks(32, 15, is_symmetric=False, max_steps_off=2.0),
 }
 """From the finest to the coarsest."""
 
@@ -41,8 +61,8 @@ class TensorDifference:
     num_elements: int
     explanation: str
     """The hypothesis that holds, or empty."""
-    is_rounding: bool
-    """Whether storing the reference's tensor in fewer bits explains all of it."""
+    rounded_to: str
+    """The format in which the reference's tensor becomes this one, or empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,26 +98,40 @@ def diff_weights(
     return found
 
 
+def stored_in_fewer_bits(found: Sequence[TensorDifference], num_matrices: int) -> list[str]:
+    """Name the rounded tensors, if that is how the model is stored and not a fault of some.
+
+    A tensor in fewer bits than most is one.
+    """
+    counts = Counter(each.rounded_to for each in found if each.rounded_to)
+    if 2 * counts.total() <= num_matrices:
+        return []
+    formats = [*HALVES, *BLOCKS]
+    usual = formats.index(counts.most_common(1)[0][0])
+    allowed = formats[: usual + 1]
+    return [each.name for each in found if each.rounded_to in allowed]
+
+
 def _lacking(name: str, side: Mapping[str, Tensor], why: str = "missing") -> TensorDifference:
     count = side[name].numel()
     return TensorDifference(
         name=name, relative_l2=1.0, num_differing=count, num_elements=count,
-        explanation=why, is_rounding=False,
+        explanation=why, rounded_to="",
     )  # fmt: skip
 
 
 def _describe(
     name: str, left: Tensor, right: Tensor, digests: Mapping[str, str]
 ) -> TensorDifference:
-    explanation, is_rounding = "", False
+    explanation, rounded_to = "", ""
     if other := digests.get(_digest(right)):
         explanation = f"equals {other}"
     elif left.ndim == 2 and left.T.shape == right.shape and torch.equal(left.T, right):
         explanation = "transposed"
     elif left.shape == right.shape:
         explanation = next(_hypotheses(left, right), "")
-        if not explanation and (kind := _rounding(left, right)):
-            explanation, is_rounding = f"rounded to {kind} and back", True
+        if not explanation and (rounded_to := _rounding(left, right)):
+            explanation = f"rounded to {rounded_to} and back"
     same = left.shape == right.shape
     wide, other_wide = left.double(), right.double()
     return TensorDifference(
@@ -106,7 +140,7 @@ def _describe(
         num_differing=int((left != right).sum()) if same else left.numel(),
         num_elements=left.numel(),
         explanation=explanation,
-        is_rounding=is_rounding,
+        rounded_to=rounded_to,
     )
 
 
@@ -160,23 +194,35 @@ def _factor(left: Tensor, right: Tensor) -> float | None:
     return factor if bool(((ratios / factor - 1).abs() <= tolerance).all()) else None
 
 
-def _rounding(left: Tensor, right: Tensor) -> str | None:
+def _rounding(left: Tensor, right: Tensor) -> str:
     """Name the format whose rounding explains every row."""
-    if left.ndim != 2:
-        return None
-    error = _row_errors(left, right)
-    for name, rounded in ROUNDINGS.items():
-        block = next((kind.values for kind in BlockKind if kind.label == name), 1)
-        if left.shape[1] % block:
-            continue
-        usual = _row_errors(left, rounded(left).to(left.device))
-        if bool((error <= NO_WORSE * usual).all()):
+    for name, dtype in HALVES.items():
+        if torch.equal(left.to(dtype).to(left.dtype), right):
             return name
-    return None
+    if left.ndim != 2 or abs(_scale(left, right) - 1) > MAX_BIAS:
+        return ""
+    for name, blocks in BLOCKS.items():
+        if left.shape[1] % blocks.values == 0:
+            left_RNV, right_RNV = (
+                each.double().reshape(len(each), -1, blocks.values) for each in (left, right)
+            )
+            if _is_within(blocks.step(left_RNV), right_RNV - left_RNV, blocks):
+                return name
+    return ""
 
 
-def _row_errors(left: Tensor, right: Tensor) -> Tensor:
-    return (right.double() - left.double()).norm(dim=-1)
+def _is_within(step_RN: Tensor, error_RNV: Tensor, blocks: Blocks) -> bool:
+    """Say whether errors are those of a format, one by one and over every row."""
+    # The standard deviation of an even spread over one step.
+    usual_R = step_RN.norm(dim=-1) * math.sqrt(blocks.values / 12)
+    is_small = error_RNV.abs().amax(-1) <= blocks.max_steps_off * step_RN
+    return bool(is_small.all() and (error_RNV.flatten(1).norm(dim=-1) <= NO_WORSE * usual_R).all())
+
+
+def _scale(left: Tensor, right: Tensor) -> float:
+    """Return the factor by which the left would be closest to the right."""
+    wide = left.double()
+    return float((wide * right.double()).sum() / (wide * wide).sum())
 
 
 def _rows(indices: Tensor) -> str:

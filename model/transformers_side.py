@@ -1,4 +1,4 @@
-"""Watch and change a Llama or Qwen2 of transformers: an implementation that shares nothing with ours.
+"""Watch and change a Llama or Qwen2 of transformers, which shares no code with ours.
 
 Rotated queries and keys are taken where transformers hands them to an attention function, through
 its registry of such functions.

@@ -1,14 +1,14 @@
 """Plant faults of eighteen kinds in a model and see what names them.
 
 `python -m tests.benchmarks.bisect_faults [--seeds 3] [--trained]` prints one line a fault, and the
-totals of `assay bisect` beside those of four rules that need less. The reference is transformers, the
-candidate ours.
+totals of `assay bisect` beside those of four rules that need less. The reference is transformers,
+the candidate ours.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from torch.nn import functional
 
 from model.bisection import Bisection, bisect
 from model.gguf_names import interleave
-from model.local_error import SiteError
 from model.llama import Llama, LlamaSettings, initialise
+from model.local_error import SiteError
 from model.taps import LAYER_SITES, Trace, trace
 from model.torch_side import llama_side
 from model.transformers_side import transformers_side
@@ -129,9 +129,9 @@ def _(weights: Weights) -> None:
 @planted("up in four bits, layer 3", "layers.3.ffn_up")
 def _(weights: Weights) -> None:
     name = "model.layers.3.mlp.up_proj.weight"
-    blocks = weights[name].unflatten(-1, (-1, 32))
+    blocks = weights[name].reshape(-1, 32)
     scale = blocks.abs().amax(-1, keepdim=True) / 7
-    weights[name] = ((blocks / scale).round() * scale).flatten(-2)
+    weights[name] = ((blocks / scale).round() * scale).reshape(weights[name].shape)
 
 
 @planted("head tied to the embedding", "logits")
@@ -300,7 +300,7 @@ def right(fault: Planted, outcome: Outcome) -> dict[str, bool]:
         "first site": bool(named) and named[0] == earliest,
         "exact set": set(named) == set(fault.sites),
         "recovered": proof is not None and proof.is_sufficient,
-        "controlled": proof is not None and proof.is_controlled,
+        "controlled": proof is not None and proof.is_controlled is True,
     }
 
 

@@ -1,0 +1,75 @@
+"""Bisect two models that a person named, and leave evidence: verdict, table, heat map."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from evidence.canonical import finite, pretty
+from model.bisection import Bisection, bisect
+from model.bisection_text import bisection_text, heat
+from tasks.run_record import Run, finish_run, start_run
+from tasks.sides import choose_ids, digests, open_side
+
+RESULT = "bisection.json"
+TEXT = "bisection.txt"
+PLOT = "bisection.png"
+
+
+def bisect_models(
+    name: str, candidate: str, reference: str, prompt: str | None, tokens: str | None, device: str
+) -> tuple[Run, Bisection]:
+    """Compare two models on the same tokens, and record the run.
+
+    Raises: DifferentProgramsError, and those of `open_side` and `choose_ids`.
+    """
+    sides = [open_side(text, device) for text in (reference, candidate)]
+    ids_BT = choose_ids((reference, candidate), sides[0].settings.vocab_size, prompt, tokens)
+    request = {
+        "flow": "bisect two models",
+        "candidate": {"name": candidate, "sha256": digests(candidate)},
+        "reference": {"name": reference, "sha256": digests(reference)},
+        "prompt": prompt,
+        "ids": ids_BT.tolist(),
+        "device": device,
+    }
+    run = start_run(name, {}, request)
+    with _recording_the_end(run):
+        found = bisect(sides[0], sides[1], ids_BT)
+        _write(run.directory, found, ids_BT.tolist())
+    return run, found
+
+
+def _write(directory: Path, found: Bisection, ids: list[list[int]]) -> None:
+    result = {"verdict": found.verdict, "ids": ids, **asdict(found)}
+    (directory / RESULT).write_bytes(pretty(finite(result)))
+    (directory / TEXT).write_text(bisection_text(found))
+    _plot(directory / PLOT, found)
+
+
+def _plot(path: Path, found: Bisection) -> None:
+    """Draw the local error of every site over its noise floor, in powers of ten."""
+    kinds, ratios = heat(found)
+    powers = np.log10(np.clip(np.nan_to_num(np.array(ratios), nan=math.inf), 1e-2, 1e9))
+    figure = Figure(figsize=(8, 2 + 0.25 * len(ratios)), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(powers, aspect="auto", vmin=-2, vmax=max(2.0, float(powers.max())))
+    axes.set_xticks(range(len(kinds)), kinds, rotation=60, ha="right")
+    axes.set_ylabel("layer")
+    axes.set_title(found.verdict)
+    figure.colorbar(image, label="local error over noise floor, log10")
+    figure.savefig(path, dpi=100)
+
+
+@contextmanager
+def _recording_the_end(run: Run) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        finish_run(run, "failed", str(error))
+        raise
+    finish_run(run, "completed", None)
