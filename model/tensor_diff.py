@@ -87,15 +87,19 @@ def diff_weights(
     reference: Mapping[str, Tensor], candidate: Mapping[str, Tensor]
 ) -> list[TensorDifference]:
     """Describe every tensor that is not, to the bit, the reference's."""
-    digests = {_digest(tensor): name for name, tensor in reference.items()}
     found = [_lacking(name, reference) for name in reference if name not in candidate]
+    differing: dict[str, tuple[Tensor, Tensor]] = {}
     for name, right in candidate.items():
-        left = reference.get(name)
-        if left is None:
+        if name not in reference:
             found.append(_lacking(name, candidate, "the reference has none"))
-        elif left.shape != right.shape or not torch.equal(left, right.to(left.device, left.dtype)):
-            found.append(_describe(name, left, right.to(left.device, left.dtype), digests))
-    return found
+            continue
+        left = reference[name]
+        right_alike = right.to(left.device, left.dtype)
+        if not (left.shape == right.shape and torch.equal(left, right_alike)):
+            differing[name] = (left, right_alike)
+    shapes = {right.shape for _, right in differing.values()}
+    digests = {_digest(t): name for name, t in reference.items() if t.shape in shapes}
+    return found + [_describe(name, *pair, digests) for name, pair in differing.items()]
 
 
 def stored_in_fewer_bits(found: Sequence[TensorDifference], num_matrices: int) -> list[str]:

@@ -39,6 +39,8 @@ class TorchSide:
     named_weights: Mapping[str, Tensor]
     observe: Callable[[nn.Module, Visit], AbstractContextManager[None]] | None = None
     """Shows the sites that no module gives or takes."""
+    widen: Callable[[nn.Module], AbstractContextManager[None]] | None = None
+    """Makes float64 what it says, where the model computes in less whatever it is given."""
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the weights under Hugging Face's names."""
@@ -64,6 +66,8 @@ class TorchSide:
                 stack.enter_context(self.observe(self.module, visit))
             if dtype:
                 stack.enter_context(_computing_in(self.module, dtype))
+            if self.widen and dtype is torch.float64:
+                stack.enter_context(self.widen(self.module))
             self.module(ids_BT.to(next(self.module.parameters()).device))
 
 

@@ -5,9 +5,10 @@ its registry of such functions.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -45,6 +46,7 @@ def transformers_side(name: str, model: Any) -> TorchSide:  # a PreTrainedModel,
         declarations=declare(settings.num_layers, next(model.parameters()).dtype),
         named_weights={key: p.detach() for key, p in model.named_parameters()},
         observe=_watched,
+        widen=_wide_norms,
     )
 
 
@@ -92,6 +94,22 @@ def _watched(model: nn.Module, visit: Visit) -> Iterator[None]:
     finally:
         for layer in layers:
             delattr(layer, _VISIT)
+
+
+@contextmanager
+def _wide_norms(model: nn.Module) -> Iterator[None]:
+    """Normalise in float64: transformers' norms fall back to float32."""
+
+    def normalise(norm: Any, given: tuple[Tensor, ...], _output: Tensor) -> Tensor:
+        wide = given[0].double()
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + norm.variance_epsilon)
+        return wide * scale * norm.weight.double()
+
+    norms = [module for module in model.modules() if hasattr(module, "variance_epsilon")]
+    with ExitStack() as stack:
+        for norm in norms:
+            stack.callback(norm.register_forward_hook(normalise, prepend=True).remove)
+        yield
 
 
 def _attend(
