@@ -111,14 +111,48 @@ def bisect(
     num_matrices = sum(weight.ndim == 2 for weight in candidate.weights().values())
     lent = stored_in_fewer_bits(tensors, num_matrices)
     with _lent(reference, candidate, lent):
-        values = capture(reference, ids_BT, shown)
-        free = compare_free(candidate, ids_BT, values, {})
-        unpatched = logits_distance(values[LOGITS], free.logits_BTV)
-        floor, local, proof = None, None, None
-        if any(error.max_relative_l2 != 0 for error in free.errors.values()):
-            floor = measure_floor(reference, ids_BT, values, _dtype(candidate))
-            local = compare_forced(candidate, ids_BT, values, floor.bars(shown, floors))
-        if floor and local and local.beyond:
+        passes = _compare(reference, candidate, ids_BT, shown, floors)
+    own = [each for each in tensors if each.name not in lent]
+    return Bisection(
+        reference=reference.name,
+        candidate=candidate.name,
+        num_positions=ids_BT.numel(),
+        settings=settings,
+        tensors=tensors,
+        lent=lent,
+        unpatched=passes.unpatched,
+        logits_floor=passes.floor.logits if passes.floor else None,
+        free=passes.free,
+        local=passes.local,
+        floors=passes.floor.local if passes.floor else {},
+        faults=_faults(passes, settings, own),
+        proof=passes.proof,
+        massive=[(one, one.site not in passes.beyond) for one in passes.massive],
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Passes:
+    unpatched: LogitsDistance
+    free: Mapping[str, SiteError]
+    local: Mapping[str, SiteError]
+    beyond: Mapping[str, Tensor]
+    floor: NoiseFloor | None
+    proof: CausalProof | None
+    massive: Sequence[MassiveActivation]
+
+
+def _compare(
+    reference: PrecisionSide, candidate: Side, ids_BT: Tensor, shown: Sequence[str], floors: float
+) -> _Passes:
+    """Make the passes, as few as it takes: a free one that agrees to the bit is the last."""
+    values = capture(reference, ids_BT, shown)
+    free = compare_free(candidate, ids_BT, values, {})
+    local, floor, proof = free, None, None
+    if any(error.max_relative_l2 != 0 for error in free.errors.values()):
+        floor = measure_floor(reference, ids_BT, values, _dtype(candidate))
+        local = compare_forced(candidate, ids_BT, values, floor.bars(shown, floors))
+        if local.beyond:
             proof = prove(
                 reference,
                 candidate,
@@ -128,23 +162,14 @@ def bisect(
                 bar_relative_l2=floors * floor.logits.max_relative_l2,
                 max_left_out=MAX_LEFT_OUT,
             )
-    errors = local.errors if local else free.errors
-    beyond = local.beyond if local else {}
-    return Bisection(
-        reference=reference.name,
-        candidate=candidate.name,
-        num_positions=ids_BT.numel(),
-        settings=settings,
-        tensors=tensors,
-        lent=lent,
-        unpatched=unpatched,
-        logits_floor=floor.logits if floor else None,
+    return _Passes(
+        unpatched=logits_distance(values[LOGITS], free.logits_BTV),
         free=free.errors,
-        local=errors,
-        floors=floor.local if floor else {},
-        faults=_faults(beyond, errors, floor, settings, [e for e in tensors if e.name not in lent]),
+        local=local.errors,
+        beyond=local.beyond,
+        floor=floor,
         proof=proof,
-        massive=[(one, one.site not in beyond) for one in find_massive(values)],
+        massive=find_massive(values),
     )
 
 
@@ -169,19 +194,15 @@ def _lent(reference: Side, candidate: Side, names: Sequence[str]) -> Iterator[No
 
 
 def _faults(
-    beyond: Mapping[str, Tensor],
-    errors: Mapping[str, SiteError],
-    floor: NoiseFloor | None,
-    settings: Sequence[SettingDifference],
-    tensors: Sequence[TensorDifference],
+    passes: _Passes, settings: Sequence[SettingDifference], tensors: Sequence[TensorDifference]
 ) -> list[Fault]:
     return [
         Fault(
-            error=errors[site],
-            floor=floor.local[kind_of(site)] if floor else 0.0,
+            error=passes.local[site],
+            floor=passes.floor.local[kind_of(site)] if passes.floor else 0.0,
             because=[*_settings_of(site, settings), *_tensors_of(site, tensors)],
         )
-        for site in beyond
+        for site in passes.beyond
     ]
 
 

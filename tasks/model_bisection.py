@@ -1,7 +1,7 @@
 """Bisect two models that a person named, and leave evidence: verdict, table, heat map."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -12,12 +12,14 @@ from matplotlib.figure import Figure
 from evidence.canonical import finite, pretty
 from model.bisection import Bisection, bisect
 from model.bisection_text import bisection_text, heat
+from model.slot_stds import SlotStds, slot_csv, slot_stds
 from tasks.run_record import Run, finish_run, start_run
 from tasks.sides import choose_ids, digests, open_side
 
 RESULT = "bisection.json"
 TEXT = "bisection.txt"
 PLOT = "bisection.png"
+NAMES = ("reference", "candidate")
 
 
 def bisect_models(
@@ -40,14 +42,22 @@ def bisect_models(
     run = start_run(name, {}, request)
     with _recording_the_end(run):
         found = bisect(sides[0], sides[1], ids_BT)
-        _write(run.directory, found, ids_BT.tolist())
+        slots = {
+            f"{role}-stds": slot_stds(side, ids_BT) for role, side in zip(NAMES, sides, strict=True)
+        }
+        _write(run.directory, found, slots, ids_BT.tolist())
     return run, found
 
 
-def _write(directory: Path, found: Bisection, ids: list[list[int]]) -> None:
-    result = {"verdict": found.verdict, "ids": ids, **asdict(found)}
+def _write(
+    directory: Path, found: Bisection, slots: Mapping[str, SlotStds], ids: list[list[int]]
+) -> None:
+    tables = {name: asdict(table) for name, table in slots.items()}
+    result = {"verdict": found.verdict, "ids": ids, **asdict(found), "stds": tables}
     (directory / RESULT).write_bytes(pretty(finite(result)))
     (directory / TEXT).write_text(bisection_text(found))
+    for name, table in slots.items():
+        (directory / f"{name}.csv").write_text(slot_csv(table))
     _plot(directory / PLOT, found)
 
 

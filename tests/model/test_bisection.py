@@ -1,4 +1,4 @@
-"""The proof in small: planted faults of eighteen kinds, a healthy spike, and what must be refused."""
+"""The proof in small: eighteen planted faults, a healthy spike, and what must be refused."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
