@@ -25,16 +25,17 @@ class SlotStds:
 
 
 def slot_stds(side: Side, ids_BT: Tensor) -> SlotStds:
-    """Run a side freely and summarise every slot of every layer, over all tokens."""
+    """Run a side freely and summarise every slot that it shows, over all tokens."""
     found: dict[str, Statistics] = {}
     side.run(ids_BT, lambda site, value: found.update({site: statistics(value)}))
+    shown = [slot for slot in SLOTS if slot == "qkv" or f"layers.0.{slot}" in found]
     layers = [
-        {slot: _slot(found, layer, slot) for slot in SLOTS}
+        {slot: _slot(found, layer, slot) for slot in shown}
         for layer in range(side.settings.num_layers)
     ]
     return SlotStds(
-        stds={slot: [layer[slot].std for layer in layers] for slot in SLOTS},
-        num_elements={slot: [layer[slot].count for layer in layers] for slot in SLOTS},
+        stds={slot: [layer[slot].std for layer in layers] for slot in shown},
+        num_elements={slot: [layer[slot].count for layer in layers] for slot in shown},
         num_tokens=ids_BT.numel(),
     )
 

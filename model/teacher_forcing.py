@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from model.llama import LlamaSettings, rope_tables
 from model.local_error import (
     LogitsDistance,
     SiteError,
@@ -124,8 +125,21 @@ def measure_floor(
         for site, error in forced.errors.items():
             local[kind_of(site)] = max(error.max_relative_l2, local[kind_of(site)])
         own_BTV = free_logits(reference, ids_BT, dtype)
+    for kind in ("q_rope", "k_rope"):
+        # Both precisions turn by the same float32 angles; another engine has its own.
+        local[kind] = max(local[kind], angle_error(reference.settings, ids_BT.shape[1]))
     wide_BTV = free_logits(reference, ids_BT, torch.float64)
     return NoiseFloor(local=local, logits=logits_distance(wide_BTV, own_BTV))
+
+
+def angle_error(settings: LlamaSettings, num_positions: int) -> float:
+    """Measure how far float32 angles, which grow with the position, put a rotation off."""
+    size, device = settings.head_size, torch.device("cpu")
+    cos, sin = rope_tables(size, settings.rope_theta, num_positions, device)
+    pairs = torch.arange(0, size, 2, dtype=torch.float64)
+    angles = torch.arange(num_positions)[:, None] * settings.rope_theta ** (-pairs / size)
+    off = (cos[:, : size // 2] - angles.cos(), sin[:, size // 2 :] - angles.sin())
+    return max(float(each.abs().max()) for each in off)
 
 
 def free_logits(reference: PrecisionSide, ids_BT: Tensor, dtype: torch.dtype) -> Tensor:

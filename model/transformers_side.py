@@ -103,7 +103,8 @@ def _wide_norms(model: nn.Module) -> Iterator[None]:
     def normalise(norm: Any, given: tuple[Tensor, ...], _output: Tensor) -> Tensor:
         wide = given[0].double()
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + norm.variance_epsilon)
-        return wide * scale * norm.weight.double()
+        normed: Tensor = wide * scale * norm.weight.double()
+        return normed
 
     norms = [module for module in model.modules() if hasattr(module, "variance_epsilon")]
     with ExitStack() as stack:

@@ -14,12 +14,11 @@ from model.bisection import Bisection, bisect
 from model.bisection_text import bisection_text, heat
 from model.slot_stds import SlotStds, slot_csv, slot_stds
 from tasks.run_record import Run, finish_run, start_run
-from tasks.sides import choose_ids, digests, open_side
+from tasks.sides import choose_ids, digests, open_candidate, open_side
 
 RESULT = "bisection.json"
 TEXT = "bisection.txt"
 PLOT = "bisection.png"
-NAMES = ("reference", "candidate")
 
 
 def bisect_models(
@@ -29,8 +28,8 @@ def bisect_models(
 
     Raises: DifferentProgramsError, and those of `open_side` and `choose_ids`.
     """
-    sides = [open_side(text, device) for text in (reference, candidate)]
-    ids_BT = choose_ids((reference, candidate), sides[0].settings.vocab_size, prompt, tokens)
+    held_to, held = open_side(reference, device), open_candidate(candidate, device)
+    ids_BT = choose_ids((reference, candidate), held_to.settings.vocab_size, prompt, tokens)
     request = {
         "flow": "bisect two models",
         "candidate": {"name": candidate, "sha256": digests(candidate)},
@@ -41,10 +40,9 @@ def bisect_models(
     }
     run = start_run(name, {}, request)
     with _recording_the_end(run):
-        found = bisect(sides[0], sides[1], ids_BT)
-        slots = {
-            f"{role}-stds": slot_stds(side, ids_BT) for role, side in zip(NAMES, sides, strict=True)
-        }
+        found = bisect(held_to, held, ids_BT)
+        roles = {"reference": held_to, "candidate": held}
+        slots = {f"{role}-stds": slot_stds(side, ids_BT) for role, side in roles.items()}
         _write(run.directory, found, slots, ids_BT.tolist())
     return run, found
 

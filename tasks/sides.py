@@ -1,7 +1,8 @@
 """Open what a person names as a side of a bisection; without Prefect, so that it starts quickly.
 
-`transformers:DIRECTORY` is run by transformers, everything else by this project's own model: a
-checkpoint's ref or directory, a Hugging Face directory, an `.apr` or a `.gguf` file.
+`transformers:DIRECTORY` is run by transformers, `llama.cpp:FILE.gguf` by llama.cpp, everything else
+by this project's own model: a checkpoint's ref or directory, a Hugging Face directory, an `.apr` or
+a `.gguf` file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,12 +19,14 @@ from model.errors import DifferentProgramsError, WrongSettingError
 from model.gguf_model import read_gguf_model
 from model.hugging_face import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from model.llama import Llama
+from model.sides import Side
 from model.torch_side import TorchSide, llama_side
 from tasks.errors import FeatureError, NotFoundError
 from tasks.models import APR, load_apr, load_directory
 from tasks.store import open_store
 
 TRANSFORMERS = "transformers:"
+LLAMA_CPP = "llama.cpp:"
 NUM_DRAWN = 64
 DRAW_SEED = 0
 
@@ -36,17 +39,34 @@ def place_of(text: str) -> Path:
     if text.startswith(f"{CheckpointRef.kind}:"):
         store = open_store()
         return store.open(store.resolve(text)).directory
-    path = Path(text.removeprefix(TRANSFORMERS))
+    path = Path(text.removeprefix(TRANSFORMERS).removeprefix(LLAMA_CPP))
     if not path.exists():
         raise NotFoundError("model", text)
     return path
 
 
+def open_candidate(text: str, device: str) -> Side:
+    """Read a model and make a side of it, in any engine.
+
+    Raises: FeatureError, and those of `open_side`.
+    """
+    if not text.startswith(LLAMA_CPP):
+        return open_side(text, device)
+    path = place_of(text)
+    try:
+        from model.llama_cpp_side import LlamaCppSide
+    except ImportError as error:
+        raise FeatureError("a side", text, "llama-cpp-python") from error
+    return LlamaCppSide(text, path)
+
+
 def open_side(text: str, device: str) -> TorchSide:
-    """Read a model and make a side of it.
+    """Read a model and make a side of it, in an engine that can compute in float64 as well.
 
     Raises: FeatureError, ModelFormatError, WrongTensorsError, and those of `place_of`.
     """
+    if text.startswith(LLAMA_CPP):
+        raise WrongSettingError("--reference", text, "a model in torch; llama.cpp has no float64")
     path = place_of(text)
     if text.startswith(TRANSFORMERS):
         return _transformers_side(text, path, device)
