@@ -44,6 +44,8 @@ READ_BY = {
     "tie_embeddings": ("logits",),
 }
 """The kinds of sites that compute with a setting."""
+FLOORS_OF_ROUNDED_INPUTS = 2.0
+"""The same, where an engine rounds inputs to few bits: then that is nearly all the error."""
 MAX_LEFT_OUT = 64
 """Named sites that are left out in turn, each in a pass of its own."""
 
@@ -76,6 +78,8 @@ class Bisection:
     local: Mapping[str, SiteError]
     floors: Mapping[str, float]
     """By kind of site."""
+    num_floors: float
+    """An error of so many floors is explained by rounding."""
     faults: Sequence[Fault]
     """In the order of execution: the first is the earliest."""
     proof: CausalProof | None
@@ -88,16 +92,14 @@ class Bisection:
         if self.faults:
             return FAULT
         if self.logits_floor and not (
-            self.unpatched.max_relative_l2 <= FLOORS * self.logits_floor.max_relative_l2
+            self.unpatched.max_relative_l2 <= self.num_floors * self.logits_floor.max_relative_l2
         ):
             return UNEXPLAINED
         is_other = self.settings or any(each.name not in self.lent for each in self.tensors)
         return UNSEEN if is_other else NO_FAULT
 
 
-def bisect(
-    reference: PrecisionSide, candidate: Side, ids_BT: Tensor, *, floors: float = FLOORS
-) -> Bisection:
+def bisect(reference: PrecisionSide, candidate: Side, ids_BT: Tensor) -> Bisection:
     """Compare a candidate with a reference on the same tokens.
 
     Where the candidate is stored in fewer bits, its tensors are lent to the reference, all but
@@ -110,8 +112,9 @@ def bisect(
     tensors = diff_weights(reference.weights(), candidate.weights())
     num_matrices = sum(weight.ndim == 2 for weight in candidate.weights().values())
     lent = stored_in_fewer_bits(tensors, num_matrices)
+    num_floors = FLOORS_OF_ROUNDED_INPUTS if candidate.round_inputs else FLOORS
     with _lent(reference, candidate, lent):
-        passes = _compare(reference, candidate, ids_BT, shown, floors)
+        passes = _compare(reference, candidate, ids_BT, shown, num_floors)
     own = [each for each in tensors if each.name not in lent]
     return Bisection(
         reference=reference.name,
@@ -125,6 +128,7 @@ def bisect(
         free=passes.free,
         local=passes.local,
         floors=passes.floor.local if passes.floor else {},
+        num_floors=num_floors,
         faults=_faults(passes, settings, own),
         proof=passes.proof,
         massive=[(one, one.site not in passes.beyond) for one in passes.massive],
@@ -143,15 +147,19 @@ class _Passes:
 
 
 def _compare(
-    reference: PrecisionSide, candidate: Side, ids_BT: Tensor, shown: Sequence[str], floors: float
+    reference: PrecisionSide,
+    candidate: Side,
+    ids_BT: Tensor,
+    shown: Sequence[str],
+    num_floors: float,
 ) -> _Passes:
     """Make the passes, as few as it takes: a free one that agrees to the bit is the last."""
     values = capture(reference, ids_BT, shown)
     free = compare_free(candidate, ids_BT, values, {})
     local, floor, proof = free, None, None
     if any(error.max_relative_l2 != 0 for error in free.errors.values()):
-        floor = measure_floor(reference, ids_BT, values, _dtype(candidate))
-        local = compare_forced(candidate, ids_BT, values, floor.bars(shown, floors))
+        floor = measure_floor(reference, ids_BT, values, _dtype(candidate), candidate.round_inputs)
+        local = compare_forced(candidate, ids_BT, values, floor.bars(shown, num_floors))
         if local.beyond:
             proof = prove(
                 reference,
@@ -159,7 +167,7 @@ def _compare(
                 ids_BT,
                 values,
                 local.beyond,
-                bar_relative_l2=floors * floor.logits.max_relative_l2,
+                bar_relative_l2=num_floors * floor.logits.max_relative_l2,
                 max_left_out=MAX_LEFT_OUT,
             )
     return _Passes(

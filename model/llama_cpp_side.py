@@ -11,7 +11,7 @@ import ctypes
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ from torch import Tensor
 
 from model.architecture import LLAMA, family
 from model.errors import DifferentProgramsError
+from model.gguf_file import open_gguf
+from model.gguf_layout import TensorType
 from model.gguf_model import read_gguf_model
 from model.gguf_names import interleave, split_halves
 from model.llama import LlamaSettings
-from model.sides import Declaration, Visit, declare, kind_of, require_equal
+from model.sides import Declaration, Rounding, Visit, declare, kind_of, require_equal
 
 SINGLE = {"embd": "embed", "result_norm": "final_norm", "result_output": "logits"}
 # Of a name and how often it was reported before.
@@ -46,6 +48,8 @@ LAYERED = {
     ("l_out", 0): "output",
 }
 WANTED = {*SINGLE, *(name for name, _ in LAYERED)}
+INPUT_BLOCKS = {TensorType.Q8_0: 32, TensorType.Q4_K: 256, TensorType.Q6_K: 256}
+"""Values that share a step when an input is rounded for a matrix of this type."""
 SIZES_AT = 16
 """Bytes before the sizes in `struct ggml_tensor`, after a type and a pointer."""
 FLOAT32 = 0
@@ -61,6 +65,7 @@ class LlamaCppSide:
         self.name = name
         self.path = path
         self.settings, self._weights = read_gguf_model(path)
+        self.round_inputs = _rounding(path)
         require_equal("family in llama.cpp", LLAMA, family(self.settings))
         self.declarations = _declarations(self.settings)
 
@@ -123,6 +128,26 @@ class _Watch:
         heads = self._settings.num_heads if kind[0] == "q" else self._settings.num_kv_heads
         turned: Tensor = order(value_TC.T, heads).T
         return turned
+
+
+def _rounding(path: Path) -> Rounding | None:
+    """Say how llama.cpp rounds activations before it multiplies them with a file's matrices."""
+    types = Counter(t.type for t in open_gguf(path).tensors.values() if len(t.shape) == 2)
+    usual = types.most_common(1)[0][0]
+    if usual in (TensorType.F16, TensorType.BF16):
+        dtype = torch.float16 if usual is TensorType.F16 else torch.bfloat16
+        return lambda value: value.to(dtype).to(value.dtype)
+    block = INPUT_BLOCKS.get(usual)
+    return partial(_in_blocks, block) if block else None
+
+
+def _in_blocks(block: int, value_BTC: Tensor) -> Tensor:
+    """Round to whole steps, of which the largest value of a block has 127."""
+    if value_BTC.shape[-1] % block:
+        block = value_BTC.shape[-1]
+    blocks = value_BTC.reshape(*value_BTC.shape[:-1], -1, block)
+    step = blocks.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / 127
+    return ((blocks / step).round() * step).reshape(value_BTC.shape)
 
 
 def _site(name: str, num_before: int) -> str | None:

@@ -21,6 +21,8 @@ from model.taps import EMBED, FINAL_NORM, LAYER_SITES, LOGITS
 Visit = Callable[[str, Tensor], Tensor | None]
 """Sees a site and its value (B, T, C); returns what takes its place, or None to let it stand."""
 
+Rounding = Callable[[Tensor], Tensor]
+
 ALL_TOKENS = "every token"
 CHANNELS = "channels"
 HALF_SPLIT = "heads side by side, channel i of a head turns with i + H/2"
@@ -75,6 +77,10 @@ class Side(Protocol):
     def declarations(self) -> Mapping[str, Declaration]:
         """Every site that is shown."""
 
+    @property
+    def round_inputs(self) -> Rounding | None:
+        """What the engine does to the inputs of its matrix products; None if nothing."""
+
     def weights(self) -> Mapping[str, Tensor]:
         """Return the weights under Hugging Face's names."""
 
@@ -87,6 +93,9 @@ class PrecisionSide(Side, Protocol):
 
     def run_in(self, dtype: torch.dtype, ids_BT: Tensor, visit: Visit) -> None:
         """Make one forward pass with weights and activations converted to a dtype."""
+
+    def run_rounded(self, rounding: Rounding, ids_BT: Tensor, visit: Visit) -> None:
+        """Make one forward pass with the inputs of all matrix products rounded."""
 
 
 def kind_of(site: str) -> str:

@@ -21,7 +21,7 @@ from model.local_error import (
     relative_l2,
     site_error,
 )
-from model.sides import PrecisionSide, Side, Visit, kind_of, require_equal
+from model.sides import PrecisionSide, Rounding, Side, Visit, kind_of, require_equal
 from model.taps import EMBED, LOGITS
 
 Values = Mapping[str, Tensor]
@@ -99,12 +99,34 @@ class NoiseFloor:
 
 
 def measure_floor(
-    reference: PrecisionSide, ids_BT: Tensor, values: Values, dtype: torch.dtype
+    reference: PrecisionSide,
+    ids_BT: Tensor,
+    values: Values,
+    dtype: torch.dtype,
+    rounding: Rounding | None = None,
 ) -> NoiseFloor:
     """Measure what rounding does to the reference itself, on the same tokens.
 
-    Twice: each operation alone, and all in a row.
+    Twice: each operation alone, and all in a row; in float64, then as the candidate rounds.
     """
+    local = _float64_floor(reference, ids_BT, values, dtype)
+    for kind in ("q_rope", "k_rope"):
+        # Both precisions turn by the same float32 angles; another engine has its own.
+        local[kind] = max(local[kind], angle_error(reference.settings, ids_BT.shape[1]))
+    wide_BTV = _free_logits(partial(reference.run_in, torch.float64), ids_BT)
+    run: Run = partial(reference.run_in, dtype)
+    if rounding:
+        run = partial(reference.run_rounded, rounding)
+    elif dtype is values[LOGITS].dtype:
+        return NoiseFloor(local=local, logits=logits_distance(wide_BTV, values[LOGITS]))
+    for site, error in _compare(run, ids_BT, values, {}, force=True).errors.items():
+        local[kind_of(site)] = max(error.max_relative_l2, local[kind_of(site)])
+    return NoiseFloor(local=local, logits=logits_distance(wide_BTV, _free_logits(run, ids_BT)))
+
+
+def _float64_floor(
+    reference: PrecisionSide, ids_BT: Tensor, values: Values, dtype: torch.dtype
+) -> dict[str, float]:
     local: dict[str, float] = {}
 
     def compare(site: str, value: Tensor) -> Tensor | None:
@@ -119,17 +141,7 @@ def measure_floor(
         return own
 
     reference.run_in(torch.float64, ids_BT, compare)
-    own_BTV = values[LOGITS]
-    if dtype is not own_BTV.dtype:
-        forced = _compare(partial(reference.run_in, dtype), ids_BT, values, {}, force=True)
-        for site, error in forced.errors.items():
-            local[kind_of(site)] = max(error.max_relative_l2, local[kind_of(site)])
-        own_BTV = free_logits(reference, ids_BT, dtype)
-    for kind in ("q_rope", "k_rope"):
-        # Both precisions turn by the same float32 angles; another engine has its own.
-        local[kind] = max(local[kind], angle_error(reference.settings, ids_BT.shape[1]))
-    wide_BTV = free_logits(reference, ids_BT, torch.float64)
-    return NoiseFloor(local=local, logits=logits_distance(wide_BTV, own_BTV))
+    return local
 
 
 def angle_error(settings: LlamaSettings, num_positions: int) -> float:
@@ -142,15 +154,14 @@ def angle_error(settings: LlamaSettings, num_positions: int) -> float:
     return max(float(each.abs().max()) for each in off)
 
 
-def free_logits(reference: PrecisionSide, ids_BT: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the logits of a free pass in some dtype."""
+def _free_logits(run: Run, ids_BT: Tensor) -> Tensor:
     logits: list[Tensor] = []
 
     def keep(site: str, value: Tensor) -> None:
         if site == LOGITS:
             logits.append(value.clone())
 
-    reference.run_in(dtype, ids_BT, keep)
+    run(ids_BT, keep)
     return logits[0]
 
 

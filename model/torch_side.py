@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.llama import Llama, LlamaSettings
-from model.sides import Declaration, Visit, declare
+from model.llama import Llama, LlamaSettings, TiedHead
+from model.sides import Declaration, Rounding, Visit, declare
 from model.taps import sites
 
 
@@ -42,6 +42,8 @@ class TorchSide:
     widen: Callable[[nn.Module], AbstractContextManager[None]] | None = None
     """Makes float64 what it says, where the model computes in less whatever it is given."""
 
+    round_inputs: Rounding | None = None
+
     def weights(self) -> Mapping[str, Tensor]:
         """Return the weights under Hugging Face's names."""
         return self.named_weights
@@ -57,13 +59,26 @@ class TorchSide:
         """
         self._run(ids_BT, visit, dtype)
 
+    def run_rounded(self, rounding: Rounding, ids_BT: Tensor, visit: Visit) -> None:
+        """Make one forward pass with the inputs of all matrix products rounded."""
+        self._run(ids_BT, visit, None, rounding)
+
     @torch.no_grad()
-    def _run(self, ids_BT: Tensor, visit: Visit, dtype: torch.dtype | None) -> None:
+    def _run(
+        self,
+        ids_BT: Tensor,
+        visit: Visit,
+        dtype: torch.dtype | None,
+        rounding: Rounding | None = None,
+    ) -> None:
         with ExitStack() as stack:
             for site, point in self.points.items():
                 stack.callback(_hook(self.module, site, point, visit).remove)
             if self.observe:
                 stack.enter_context(self.observe(self.module, visit))
+            if rounding:
+                # After the hooks that show an input, so that what is shown is not rounded yet.
+                stack.enter_context(_rounding_inputs(self.module, rounding))
             if dtype:
                 stack.enter_context(_computing_in(self.module, dtype))
             if self.widen and dtype is torch.float64:
@@ -104,6 +119,18 @@ def _hook(root: nn.Module, site: str, point: Point, visit: Visit) -> Any:  # Rem
     if point.is_input:
         return module.register_forward_pre_hook(see_input)
     return module.register_forward_hook(see_output)
+
+
+@contextmanager
+def _rounding_inputs(root: nn.Module, rounding: Rounding) -> Iterator[None]:
+    def rounded(_module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (rounding(given[0]), *given[1:])
+
+    with ExitStack() as stack:
+        for module in root.modules():
+            if isinstance(module, nn.Linear | TiedHead):
+                stack.callback(module.register_forward_pre_hook(rounded).remove)
+        yield
 
 
 @contextmanager

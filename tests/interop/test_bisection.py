@@ -74,6 +74,19 @@ def test_llama_cpp_computes_every_operation_as_transformers_does(
     assert max(error.max_relative_l2 for error in found.local.values()) > 0
 
 
+@pytest.mark.parametrize("kind", [FileType.F16, FileType.BF16, FileType.Q8_0])
+def test_what_llama_cpp_rounds_is_no_fault(model: Llama, kind: FileType, tmp_path: Path) -> None:
+    sound = against_transformers(model, write(tmp_path / "sound.gguf", model, kind))
+    fault = next(fault for fault in FAULTS if fault.name == "o_proj transposed, layer 2")
+    broken = against_transformers(
+        model, write(tmp_path / "broken.gguf", faulty(model, fault), kind)
+    )
+
+    assert sound.verdict == NO_FAULT
+    assert sound.lent
+    assert [each.error.site for each in broken.faults] == ["layers.2.attn_out"]
+
+
 @pytest.mark.parametrize("fault", STORABLE, ids=lambda fault: fault.name)
 def test_exactly_the_planted_sites_are_named_and_proved_in_llama_cpp(
     model: Llama, fault: Planted, tmp_path: Path
