@@ -35,14 +35,17 @@ def bisect(
     stats: Annotated[
         Path | None, typer.Option(help="Directory with tables of standard deviations.")
     ] = None,
+    runs: Annotated[
+        tuple[str, str] | None, typer.Option(help="Two runs: the first step at which they part.")
+    ] = None,
     preset: Preset = "demo",
     set_: Set = None,
     name: Name = None,
     json: Json = False,  # noqa: FBT002
 ) -> None:
     """Name the operations in which a model departs from a reference."""
-    if (checkpoint is not None) + (candidate is not None) + (stats is not None) != 1:
-        raise WrongUseError("assay bisect", "one of --checkpoint, --candidate and --stats")
+    if sum(each is not None for each in (checkpoint, candidate, stats, runs)) != 1:
+        raise WrongUseError("assay bisect", "one of --checkpoint, --candidate, --stats and --runs")
     if (candidate is None) != (reference is None):
         raise WrongUseError("assay bisect", "--candidate and --reference together")
     if checkpoint is not None:
@@ -51,6 +54,8 @@ def bisect(
         )
     elif stats is not None:
         _stats(stats, json=json)
+    elif runs is not None:
+        _runs(*runs, json=json)
     elif candidate is not None and reference is not None:
         _models(name or "bisect", candidate, reference, prompt, tokens, device, json=json)
 
@@ -83,6 +88,23 @@ def _models(
             show_table(fault_rows(found))
         out.print(f"\nevidence  {run.directory}")
     if found.verdict != NO_FAULT:
+        raise typer.Exit(VALIDATION_FAILED)
+
+
+def _runs(left: str, right: str, *, json: bool) -> None:
+    from dataclasses import asdict
+
+    from tasks.parting import part_runs
+
+    num_steps, found = part_runs(left, right)
+    if json:
+        show_json({"steps": num_steps, "parting": found and asdict(found)})
+    elif found is None:
+        out.print(f"no parting: {num_steps} steps agree bit for bit")
+    else:
+        values = f"{found.left!r} and {found.right!r}"
+        out.print(f"step {found.step}: {found.fact} is {values}; look at {found.kind}")
+    if found:
         raise typer.Exit(VALIDATION_FAILED)
 
 
