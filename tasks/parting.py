@@ -41,9 +41,13 @@ def find_parting(
     for ours, theirs in zip(left, right, strict=False):
         for fact, kind in KINDS.items():
             # As text, in which NaN equals itself and every other number only itself.
-            if repr(ours[fact]) != repr(theirs[fact]):
+            if repr(ours.get(fact)) != repr(theirs.get(fact)):
                 return Parting(
-                    step=ours["step"], fact=fact, left=ours[fact], right=theirs[fact], kind=kind
+                    step=ours["step"],
+                    fact=fact,
+                    left=ours.get(fact),
+                    right=theirs.get(fact),
+                    kind=kind,
                 )
     return None
 
