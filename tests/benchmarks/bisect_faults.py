@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from model.bisection import Bisection, bisect
 from model.gguf_names import interleave
+from model.k_quants import BlockKind, decode, encode
 from model.llama import Llama, LlamaSettings, initialise
 from model.local_error import SiteError
 from model.taps import LAYER_SITES, Trace, trace
@@ -231,6 +232,18 @@ def faulty(model: Llama, fault: Planted) -> Llama:
     return copy.eval()
 
 
+@torch.no_grad()
+def stored_as(model: Llama, kind: str) -> Llama:
+    """Round a model in place as a file of some type would."""
+    if kind == "bfloat16":
+        return model.to(torch.bfloat16)
+    for parameter in model.parameters():
+        if kind == "Q8_0" and parameter.ndim == 2 and bool(parameter.isfinite().all()):
+            blocks = encode(BlockKind.Q8_0, parameter)
+            parameter.copy_(decode(BlockKind.Q8_0, blocks, tuple(parameter.shape)))
+    return model
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What each rule says about one planted fault."""
@@ -242,9 +255,9 @@ class Outcome:
     found: Bisection
 
 
-def judge(model: Llama, fault: Planted, ids_BT: Tensor) -> Outcome:
+def judge(model: Llama, fault: Planted, ids_BT: Tensor, kind: str = "float32") -> Outcome:
     """Bisect one planted fault, and ask the other rules too."""
-    candidate = faulty(model, fault)
+    candidate = stored_as(faulty(model, fault), kind)
     found = bisect(
         transformers_side("transformers", theirs(model)), llama_side("ours", candidate), ids_BT
     )
@@ -323,6 +336,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trained", action="store_true", help="train each model for a minute")
+    parser.add_argument("--stored-as", choices=("float32", "bfloat16", "Q8_0"), default="float32")
     options = parser.parse_args(arguments)
     totals: Counter[str] = Counter()
     head = ("KL", "neighbours", "std ratio", "cosine", "free-run")
@@ -331,7 +345,7 @@ def main(arguments: Sequence[str]) -> int:
         model = trained_model(seed) if options.trained else random_model(seed)
         ids_BT = program()[1000 * seed :][:NUM_TOKENS][None]
         for fault in FAULTS:
-            outcome = judge(model, fault, ids_BT)
+            outcome = judge(model, fault, ids_BT, options.stored_as)
             totals.update({rule: int(is_right) for rule, is_right in right(fault, outcome).items()})
             print(*lines(fault, outcome), sep="\n", flush=True)
     num_runs = options.seeds * len(FAULTS)
