@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from evidence.errors import MalformedJsonError, NotPlainError
 
@@ -74,6 +74,17 @@ def read_object(path: Path) -> dict[str, object]:
     value = loads(path.read_bytes(), str(path))
     if not isinstance(value, dict):
         raise MalformedJsonError(str(path), f"holds a {type(value).__name__}, not an object")
+    return value
+
+
+def finite(value: Any) -> Any:  # plain values of any shape
+    """Replace NaN and infinities, which JSON has not, by null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
     return value
 
 

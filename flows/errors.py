@@ -5,6 +5,7 @@ FlowError
 |   +-- UnknownPresetError
 |   +-- UnknownSettingError
 |   +-- WrongValueError
+|   +-- WrongUseError      options that do not go together
 +-- PortBusyError          another program listens where a service should
 +-- ServiceFailedError     a service did not come up
 +-- VerificationError      evidence that does not hold; lists what fails
@@ -63,6 +64,22 @@ class WrongValueError(UsageError):
 
     def __str__(self) -> str:
         return f"{self.where}: {self.key} is {self.found}, should be {self.expected}"
+
+
+@dataclass(eq=False)
+class WrongUseError(UsageError):
+    """Options that do not go together."""
+
+    command: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.command}: the options do not go together, should be {self.expected}"
+
+    @property
+    def hint(self) -> str:  # type: ignore[override]  # names the command
+        """Name the command's help."""
+        return f"see {self.command} --help"
 
 
 @dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""From error classes to exit codes; the numbers are the reference's."""
+"""From error classes to exit codes; the numbers up to 10 are the reference's."""
 
 from collections.abc import Mapping
 
@@ -21,6 +21,7 @@ INFERENCE_FAILED = 8
 NOT_AVAILABLE = 9
 NETWORK = 10
 STOPPED = 11
+NOT_COMPARABLE = 12
 INTERRUPTED = 130
 
 INFERENCE_GATE = "evaluate.inference"
@@ -106,7 +107,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     model_errors.LossSpikeError: VALIDATION_FAILED,
     model_errors.StreamExhaustedError: VALIDATION_FAILED,
     model_errors.InferenceFailedError: INFERENCE_FAILED,
-    model_errors.DifferentProgramsError: VALIDATION_FAILED,
+    model_errors.DifferentProgramsError: NOT_COMPARABLE,
 }
 """The table; a subclass without an entry of its own has its nearest ancestor's."""
 

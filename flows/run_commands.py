@@ -25,7 +25,7 @@ TRAINING_FLOWS = ("pipeline", "train")
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (run, fetch, pretokenize, shard, train, evaluate, checkpoint, bisect):
+    for command in (run, fetch, pretokenize, shard, train, evaluate, checkpoint):
         app.command()(command)
 
 
@@ -36,7 +36,7 @@ def run(
     json: Json = False,  # noqa: FBT002
 ) -> None:
     """Run the whole pipeline."""
-    _run("flows.pipeline", "pipeline", preset, set_, name, json=json)
+    run_recorded("flows.pipeline", "pipeline", preset, set_, name, json=json)
 
 
 def fetch(
@@ -59,7 +59,7 @@ def pretokenize(
     json: Json = False,  # noqa: FBT002
 ) -> None:
     """Make token files of the preset's source."""
-    _run("flows.stages", "pretokenize_flow", preset, set_, name, json=json)
+    run_recorded("flows.stages", "pretokenize_flow", preset, set_, name, json=json)
 
 
 def shard(
@@ -70,7 +70,7 @@ def shard(
     json: Json = False,  # noqa: FBT002
 ) -> None:
     """Make shuffled rows of token files."""
-    _run("flows.stages", "shard_flow", preset, set_, name, json=json, tokens=tokens)
+    run_recorded("flows.stages", "shard_flow", preset, set_, name, json=json, tokens=tokens)
 
 
 def train(
@@ -81,7 +81,7 @@ def train(
     json: Json = False,  # noqa: FBT002
 ) -> None:
     """Train a model, or go on training it."""
-    _run("flows.stages", "train_flow", preset, set_, name, json=json, shards=shards)
+    run_recorded("flows.stages", "train_flow", preset, set_, name, json=json, shards=shards)
 
 
 def evaluate(
@@ -109,7 +109,7 @@ def evaluate(
         raise WrongValueError("evaluate", "the model", "none or two", "--training or --checkpoint")
     short = {"rows": rows, "precision": precision}
     shorthand = [f"evaluate.{key}={value}" for key, value in short.items() if value is not None]
-    _run(
+    run_recorded(
         "flows.stages",
         "evaluate_flow",
         preset,
@@ -129,21 +129,12 @@ def checkpoint(
     json: Json = False,  # noqa: FBT002
 ) -> None:
     """Seal the snapshot that an evaluation scored."""
-    _run("flows.stages", "checkpoint_flow", preset, set_, name, json=json, evaluation=evaluation)
+    run_recorded(
+        "flows.stages", "checkpoint_flow", preset, set_, name, json=json, evaluation=evaluation
+    )
 
 
-def bisect(
-    checkpoint: Annotated[str, typer.Option(help="Ref of a checkpoint.")],
-    preset: Preset = "demo",
-    set_: Set = None,
-    name: Name = None,
-    json: Json = False,  # noqa: FBT002
-) -> None:
-    """Trace a checkpoint against its training."""
-    _run("flows.stages", "bisect_flow", preset, set_, name, json=json, checkpoint=checkpoint)
-
-
-def _run(
+def run_recorded(
     module: str,
     flow_name: str,
     preset: str,

@@ -41,7 +41,8 @@ def learnt_row_bytes(
     On the CPU nothing says what the peak was: there it is taken for what the backward pass keeps.
     Compiled code keeps less than what is measured here.
     """
-    passes = FastLlama(model, product_dtype(precision), compiled=False)
+    dtype = product_dtype(precision, model.model.norm.weight.dtype)
+    passes = FastLlama(model, dtype, compiled=False)
     passes.refresh()
     device = next(model.parameters()).device
     measure = _on_gpu if device.type == "cuda" else _on_cpu
@@ -58,7 +59,7 @@ def learnt_row_bytes(
 
 def step_bytes(model: Llama, precision: Precision) -> int:
     """Say what a step takes however few rows it runs at a time: weights copied, scores compared."""
-    dtype = product_dtype(precision)
+    dtype = product_dtype(precision, model.model.norm.weight.dtype)
     copied = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
     device = next(model.parameters()).device
     num_scores = positions_at_a_time(model.settings.vocab_size, device) * model.settings.vocab_size

@@ -45,4 +45,5 @@ def passes_of(model: Llama, precision: Precision, *, compiled: bool) -> Passes:
     """
     if is_sharded(model):
         return ShardedPasses(model)
-    return FastLlama(model, product_dtype(precision), compiled=compiled)
+    dtype = product_dtype(precision, model.model.norm.weight.dtype)
+    return FastLlama(model, dtype, compiled=compiled)

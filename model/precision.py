@@ -13,9 +13,9 @@ import torch
 Precision = Literal["float32", "tfloat32", "bfloat16"]
 
 
-def product_dtype(precision: Precision) -> torch.dtype:
-    """Return the dtype of what is multiplied."""
-    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+def product_dtype(precision: Precision, of_weights: torch.dtype) -> torch.dtype:
+    """Return the dtype of what is multiplied: that of the weights, unless it is bfloat16."""
+    return torch.bfloat16 if precision == "bfloat16" else of_weights
 
 
 @contextmanager

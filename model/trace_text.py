@@ -9,7 +9,7 @@ from model.taps import EMBED, FINAL_NORM, LOGITS, Statistics, Tap, Trace, layer_
 
 CSV_SITES = ("ffn_norm", "ffn_gate", "ffn_up", "ffn_silu", "ffn_swigl", "ffn_out")
 NUM_TOP_PREDICTIONS = 5
-_SLOTS = ("attn_norm", "qkv", "attn_out", *CSV_SITES, "output")
+SLOTS = ("attn_norm", "qkv", "attn_out", *CSV_SITES, "output")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ def _layers(layers: Sequence[dict[str, Tap]]) -> Iterator[str]:
         found["qkv"] = pooled([found["q"], found["k"], found["v"]])
         healthy = all(one.nan_count == one.inf_count == 0 for one in found.values())
         yield f"  Layer {layer:2d}/{len(layers)} [{'OK' if healthy else 'NON-FINITE'}]"
-        for slot in _SLOTS:
+        for slot in SLOTS:
             yield f"    {slot:<9}: mean={found[slot].mean:8.4f} std={found[slot].std:8.4f}"
 
 

@@ -6,7 +6,6 @@ safetensors file. Beside them stand the digests that the worker took of the mode
 
 import math
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from data.rows import open_rows
 from data.shard import ShardsIndex
-from evidence.canonical import pretty, read_object
+from evidence.canonical import finite, pretty, read_object
 from evidence.gates import Gate, Measurements
 from evidence.refs import CheckpointRef, TraceRef, parse_ref
 from model.disagreement import compare, first_departure
@@ -158,7 +157,7 @@ def trace_checkpoint(
         "candidates": {name: [asdict(site) for site in found] for name, found in compared.items()},
         "first_departures": {name: each and each.site for name, each in departures.items()},
     }
-    (out / RESULT).write_bytes(pretty(_finite(result)))
+    (out / RESULT).write_bytes(pretty(finite(result)))
     _write_text(out, checkpoint, model.settings, reference)
     return {"checkpoint": str(checkpoint.ref), "tokens": ids_BT.numel()}
 
@@ -178,14 +177,3 @@ def _write_text(out: Path, checkpoint: Artefact, settings: LlamaSettings, found:
     )
     (out / TEXT).write_text(trace_text(header, settings, found))
     (out / CSV).write_text(sub_ffn_csv(found))
-
-
-def _finite(value: Any) -> Any:  # walks plain values of any shape
-    """Replace NaN and infinities, which JSON has not, by null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value

@@ -285,7 +285,9 @@ def _measure_memory(work: Work) -> dict[str, float]:
     # Gradients come back with the first rows.
     needed = torch.cuda.memory_allocated() + weights + step_bytes(state.model, settings.precision)
     fits = (limit - needed) // of_a_row
-    passes = FastLlama(state.model, product_dtype(settings.precision), compiled=False)
+    passes = FastLlama(
+        state.model, product_dtype(settings.precision, torch.float32), compiled=False
+    )
     passes.refresh()
 
     def fit(num_rows: int) -> float:

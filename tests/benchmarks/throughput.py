@@ -30,7 +30,6 @@ from model.flops import CONVENTION, peak_flops_per_second, training_flops_per_to
 from model.llama import Llama, LlamaSettings, num_parameters
 from model.loss import row_losses
 from model.passes import ShardedPasses, passes_of
-from model.precision import product_dtype
 from model.ranks import Ranks
 from model.train import StepReport, TrainSettings, accumulate, train
 from model.training_state import TrainingState, new_state
@@ -196,7 +195,7 @@ def agreement() -> dict[str, Any]:
     loss = row_losses(state.model, ids_BS, None).mean()
     torch.autograd.backward(loss)
     expected = gradients(state)
-    passes = FastLlama(state.model, product_dtype("bfloat16"), compiled=False)
+    passes = FastLlama(state.model, torch.bfloat16, compiled=False)
     passes.refresh()
     fast = passes(ids_BS, None, 1 / (2 * CONTEXT))
     torch.autograd.backward(fast)

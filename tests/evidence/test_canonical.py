@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evidence.canonical import digest, dumps, file_sha256, loads, pretty, read_object
+from evidence.canonical import digest, dumps, file_sha256, finite, loads, pretty, read_object
 from evidence.errors import MalformedJsonError, NotPlainError
 
 # Surrogates are not Unicode text; JSON has no other limit.
@@ -146,3 +146,9 @@ def test_the_sha256_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
 
 def test_canonical_json_reads_as_ordinary_json() -> None:
     assert json.loads(dumps({"a": (1, 2)})) == {"a": [1, 2]}
+
+
+def test_numbers_that_json_has_not_become_null_wherever_they_are() -> None:
+    value = {"a": float("nan"), "b": [1.5, float("-inf"), (2, float("inf"))], "c": "nan"}
+
+    assert finite(value) == {"a": None, "b": [1.5, None, [2, None]], "c": "nan"}
