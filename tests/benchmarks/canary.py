@@ -176,7 +176,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", choices=("tfloat32", "bfloat16"), default="bfloat16", help="on a GPU")
+    parser.add_argument(
+        "--precision", choices=("tfloat32", "bfloat16"), default="bfloat16", help="on a GPU"
+    )
     arguments = parser.parse_args()
     large_enough = arguments.device != "cpu"
     llama, recipe, context_length = large(arguments.precision) if large_enough else small()
