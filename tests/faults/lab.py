@@ -16,9 +16,10 @@ import pytest
 from evidence.canonical import pretty
 from evidence.errors import GateFailedError
 from evidence.gates import require
-from evidence.refs import TrainingRef
+from evidence.refs import EvaluationRef, TrainingRef
 from flows.errors import FlowError, VerificationError
 from tasks.errors import storage_error
+from tasks.evaluations import difference_rows, find_evaluation
 from tasks.known_errors import KNOWN_ERRORS
 from tasks.run_record import Run
 from tasks.snapshots import complete_snapshots
@@ -44,6 +45,10 @@ class Stopped:
 
     by: str
     where: str
+
+
+class NotComparedError(Exception):
+    """A difference that is not told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +110,12 @@ class Lab:
         if report.failures:
             raise VerificationError(report.subject, report.num_checks, tuple(report.failures))
 
+    def compare(self, *evaluations: EvaluationRef) -> None:
+        """Do as `assay compare` does."""
+        for row in difference_rows([find_evaluation(str(ref)) for ref in evaluations]):
+            if row["nats"] is None:
+                raise NotComparedError(row["comparable"])
+
 
 def try_out(fault: Fault, lab: Lab) -> Stopped:
     """Do what went wrong, and say what stopped it."""
@@ -112,6 +123,8 @@ def try_out(fault: Fault, lab: Lab) -> Stopped:
         fault.do(lab)
     except GateFailedError as error:
         return Stopped(error.gate, error.where or AT_THE_END)
+    except NotComparedError as error:
+        return Stopped("assay compare", _told((str(error),)))
     except VerificationError as error:
         return Stopped("assay verify", _told(error.failures))
     except Exception as error:

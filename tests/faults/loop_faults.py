@@ -427,8 +427,8 @@ def _(lab: Lab) -> None:
     "F18",
     "losses on different validation sets are compared",
     "+0.20 nats, part of them the other set",
-    "evaluate.reload",
-    AT_THE_END,
+    "assay compare",
+    "same documents, other tokens: bits alone",
 )
 def _(lab: Lab) -> None:
     home = lab.directory.parent / "home"
@@ -437,7 +437,10 @@ def _(lab: Lab) -> None:
     with at_home(home):
         run = begin(settings, "other")
         others = sharded(run, finished.refs.tokens, settings)
-        evaluated(run, finished.refs.training, others, settings)
+        lab.compare(
+            finished.refs.evaluation,
+            evaluated(run, finished.refs.training, others, settings),
+        )
 
 
 @fault(
