@@ -86,7 +86,7 @@ def import_(
     source: Annotated[
         str, typer.Argument(help="A Hugging Face directory of a Llama or Qwen2, a .gguf or a .apr.")
     ],
-    licence: Annotated[str, typer.Option(help="SPDX id that the weights are given on under.")],
+    licence: Annotated[str, typer.Option(help="SPDX id under which the weights were given.")],
     name: Annotated[str | None, typer.Option(help="Default: the source's.")] = None,
     data_source: Annotated[str, typer.Option(help="What it was trained on.")] = "not stated",
     data_licence: Annotated[str, typer.Option(help="The licence of that.")] = "not stated",

@@ -143,9 +143,10 @@ def _in_nats(left: pd.DataFrame, right: pd.DataFrame) -> dict[str, float | None]
     fall = improvement(ours, theirs, left["target_tokens"].to_numpy())
     error = fall.standard_error_nats
     return {
-        "nats": -fall.mean_nats,
+        # Not negated: nothing would become less than nothing.
+        "nats": 0.0 - fall.mean_nats,
         "nats_error": error,
-        "errors": -fall.mean_nats / error if error else None,
+        "errors": (0.0 - fall.mean_nats) / error if error else None,
         "better_on": float(np.mean(theirs < ours)),
     }
 
