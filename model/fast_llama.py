@@ -17,25 +17,10 @@ from torch.nn import functional
 
 from model.documents import documents_of, separate
 from model.head_loss import HeadLoss
-from model.llama import Layer, Llama, LlamaSettings, rope_tables
+from model.llama import Layer, Llama, LlamaSettings, RMSNorm, attended, rope_tables
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and signed sines of the angle of every position: each (T, 1, H), or (B, T, 1, H)."""
-
-
-class FastNorm(nn.Module):
-    """Divide each position by its root mean square, then scale every channel."""
-
-    def __init__(self, settings: LlamaSettings, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.gain = _empty(dtype, settings.hidden_size)
-        self.eps = settings.rms_norm_eps
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Normalise every position."""
-        wide_BTD = x_BTD.to(torch.promote_types(x_BTD.dtype, torch.float32))
-        scale_BT1 = torch.rsqrt(wide_BTD.square().mean(-1, keepdim=True) + self.eps)
-        return self.gain * (wide_BTD * scale_BT1).to(x_BTD.dtype)
 
 
 class FastLayer(nn.Module):
@@ -47,11 +32,11 @@ class FastLayer(nn.Module):
         channels = (settings.num_heads + 2 * settings.num_kv_heads) * settings.head_size
         self.heads = [settings.num_heads, settings.num_kv_heads, settings.num_kv_heads]
         self.head_size = settings.head_size
-        self.attention_norm = FastNorm(settings, dtype)
+        self.attention_norm = _norm(settings, dtype)
         self.qkv = _empty(dtype, channels, hidden)
         self.qkv_bias = _empty(dtype, channels) if settings.attention_bias else None
         self.output = _empty(dtype, hidden, hidden)
-        self.mlp_norm = FastNorm(settings, dtype)
+        self.mlp_norm = _norm(settings, dtype)
         self.gate_up = _empty(dtype, 2 * inner, hidden)
         self.down = _empty(dtype, hidden, inner)
 
@@ -69,20 +54,8 @@ class FastLayer(nn.Module):
         # Rotated as they lie in memory, so that the heads' results lie side by side too.
         turned = (_rotated(q_BTNH, rotation), _rotated(k_BTKH, rotation), v_BTKH)
         q_BNTH, k_BKTH, v_BKTH = (each.transpose(1, 2) for each in turned)
-        group = self.heads[0] // self.heads[1]
-        if visible_B1TT is not None and group > 1:
-            # The fused kernels that take a mask take no groups.
-            k_BKTH, v_BKTH = (each.repeat_interleave(group, dim=1) for each in (k_BKTH, v_BKTH))
-            group = 1
-        mix_BNTH = functional.scaled_dot_product_attention(
-            q_BNTH,
-            k_BKTH,
-            v_BKTH,
-            attn_mask=visible_B1TT,
-            is_causal=visible_B1TT is None,
-            enable_gqa=group > 1,
-        )
-        return functional.linear(mix_BNTH.transpose(1, 2).flatten(2), self.output)
+        mix_BTD = attended(q_BNTH, k_BKTH, v_BKTH, visible_B1TT)
+        return functional.linear(mix_BTD, self.output)
 
 
 class FastLlama(nn.Module):
@@ -101,7 +74,7 @@ class FastLlama(nn.Module):
             self.layers = nn.ModuleList(
                 FastLayer(settings, dtype) for _ in range(settings.num_layers)
             )
-            self.norm = FastNorm(settings, dtype)
+            self.norm = _norm(settings, dtype)
             self.head = self.embedding
             if not settings.tie_embeddings:
                 self.head = _empty(dtype, settings.vocab_size, settings.hidden_size)
@@ -171,15 +144,15 @@ class FastLlama(nn.Module):
             assert isinstance(layer, Layer)
             attention, mlp = layer.self_attn, layer.mlp
             projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-            yield mine.attention_norm.gain, layer.input_layernorm.weight
+            yield mine.attention_norm.weight, layer.input_layernorm.weight
             yield mine.qkv, *(projection.weight for projection in projections)
             if mine.qkv_bias is not None:
                 yield mine.qkv_bias, *(projection.bias for projection in projections)
             yield mine.output, attention.o_proj.weight
-            yield mine.mlp_norm.gain, layer.post_attention_layernorm.weight
+            yield mine.mlp_norm.weight, layer.post_attention_layernorm.weight
             yield mine.gate_up, mlp.gate_proj.weight, mlp.up_proj.weight
             yield mine.down, mlp.down_proj.weight
-        yield self.norm.gain, model.model.norm.weight
+        yield self.norm.weight, model.model.norm.weight
         if not self.settings.tie_embeddings:
             assert isinstance(model.lm_head, nn.Linear)
             yield self.head, model.lm_head.weight
@@ -208,6 +181,10 @@ class Receiver:
             if self.ready:
                 self.ready(source)
         copy.grad = None
+
+
+def _norm(settings: LlamaSettings, dtype: torch.dtype) -> RMSNorm:
+    return RMSNorm(settings.hidden_size, settings.rms_norm_eps).to(dtype)
 
 
 def _empty(dtype: torch.dtype, *shape: int) -> nn.Parameter:

@@ -134,20 +134,28 @@ class CausalAttention(nn.Module):
 
         Shapes: (B, N, T, H), (B, K, T, H), (B, K, T, H), (B, 1, T, T) -> (B, T, N*H).
         """
-        group = q_BNTH.shape[1] // k_BKTH.shape[1]
-        if visible_B1TT is not None and group > 1:
-            # The fused kernels that take a mask take no groups: theirs would be computed unfused.
-            k_BKTH, v_BKTH = (each.repeat_interleave(group, dim=1) for each in (k_BKTH, v_BKTH))
-            group = 1
-        mix_BNTH = functional.scaled_dot_product_attention(
-            q_BNTH,
-            k_BKTH,
-            v_BKTH,
-            attn_mask=visible_B1TT,
-            is_causal=visible_B1TT is None,
-            enable_gqa=group > 1,
-        )
-        return mix_BNTH.transpose(1, 2).flatten(2)
+        return attended(q_BNTH, k_BKTH, v_BKTH, visible_B1TT)
+
+
+def attended(q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, visible_B1TT: Tensor | None) -> Tensor:
+    """Attend to what is visible, or to all earlier positions; heads come back concatenated.
+
+    Shapes: (B, N, T, H), (B, K, T, H), (B, K, T, H), (B, 1, T, T) -> (B, T, N*H).
+    """
+    group = q_BNTH.shape[1] // k_BKTH.shape[1]
+    if visible_B1TT is not None and group > 1:
+        # The fused kernels that take a mask take no groups: theirs would be computed unfused.
+        k_BKTH, v_BKTH = (each.repeat_interleave(group, dim=1) for each in (k_BKTH, v_BKTH))
+        group = 1
+    mix_BNTH = functional.scaled_dot_product_attention(
+        q_BNTH,
+        k_BKTH,
+        v_BKTH,
+        attn_mask=visible_B1TT,
+        is_causal=visible_B1TT is None,
+        enable_gqa=group > 1,
+    )
+    return mix_BNTH.transpose(1, 2).flatten(2)
 
 
 class Add(nn.Module):

@@ -70,11 +70,9 @@ def _orthogonalised(matrices: Sequence[Tensor]) -> list[Tensor]:
     """
     dtype = torch.bfloat16 if matrices[0].is_cuda else torch.float32
     found = orthogonalised(torch.stack([_wide(whole(each.to(dtype))) for each in matrices]))
-    parts = [
-        each.T if _is_tall(matrix) else each for each, matrix in zip(found, matrices, strict=True)
-    ]
     return [
-        like(part, matrix).to(matrix.dtype) for part, matrix in zip(parts, matrices, strict=True)
+        like(wide.T if _is_tall(matrix) else wide, matrix).to(matrix.dtype)
+        for wide, matrix in zip(found, matrices, strict=True)
     ]
 
 
