@@ -1,8 +1,9 @@
 """Which recipe learns most from as many tokens: `python -m tests.benchmarks.recipes SHARDS`.
 
-Every recipe trains the same model from the same weights on the same batches, and is scored on the
-same rows of held-out packages. First all rates with one seed, then the best of each optimizer with
-others. One line of JSON a training, with what it had learnt at some points and how long that took.
+Every recipe trains the same model from the same weights on as many tokens in the same order, and is
+scored on the same rows of held-out packages. First every recipe with one seed, then the best of
+each optimizer with others. One line of JSON a training, with what it had learnt at some points and
+how long that took. A recipe is written OPTIMIZER:RATE:ROWS.
 """
 
 import argparse
@@ -30,7 +31,8 @@ from tests.benchmarks.facts import PRESETS
 
 SMALL = {"hidden_size": 512, "num_layers": 8, "num_heads": 8, "num_kv_heads": 2,
          "intermediate_size": 1408}  # fmt: skip
-RATES = {"adamw": (1e-3, 2e-3, 4e-3), "muon": (1e-3, 2e-3, 4e-3)}
+RECIPES = ("adamw:1e-3:32", "muon:2e-3:32", "muon:4e-3:32", "adamw:5e-4:32", "muon:1e-3:32",
+           "adamw:2e-3:32", "muon:2e-3:64", "adamw:1e-3:64")  # fmt: skip
 POINTS = 4
 """How often a training is scored."""
 
@@ -81,19 +83,40 @@ def run(corpus: Corpus, llama: LlamaSettings, recipe: TrainSettings, device: str
     return {
         "optimizer": recipe.optimizer,
         "peak_lr": recipe.peak_lr,
+        "batch_rows": recipe.batch_rows,
         "seed": recipe.seed,
         "points": points,
         "last_train_nats": float(np.mean(losses[-10:])),
     }
 
 
+def named(text: str, recipe: TrainSettings, num_rows: int) -> TrainSettings:
+    """Change optimizer, rate and rows of a step; what is trained on stays as much."""
+    optimizer, rate, batch_rows = text.split(":")
+    steps = num_rows // int(batch_rows)
+    changed: dict[str, Any] = {
+        "optimizer": optimizer,
+        "peak_lr": float(rate),
+        "batch_rows": int(batch_rows),
+        "micro_batch_rows": min(int(batch_rows), recipe.micro_batch_rows),
+        "num_steps": steps,
+        "steps_per_epoch": -(-steps // POINTS),
+        "warmup_steps": steps // 10,
+        "decay_steps": steps // 3,
+        "max_passes": 8,
+        "spike_window": 10 * steps,
+    }
+    return replace(recipe, **changed)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("shards", type=Path)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--recipes", nargs="+", default=[*RECIPES])
+    parser.add_argument("--tokens", type=int, default=20_000_000)
     parser.add_argument("--large", action="store_true", help="The 370M instead of a small model.")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1e9)
+    parser.add_argument("--seconds", type=float, default=1e9, help="Begin no training after that.")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--val-rows", type=int, default=128)
     arguments = parser.parse_args()
@@ -101,35 +124,26 @@ def main() -> int:
     corpus = open_corpus(arguments.shards, arguments.val_rows, arguments.device)
     preset = tomllib.loads((PRESETS / "python-packages.toml").read_text())
     shape = {} if arguments.large else SMALL
-    size = {"vocab_size": corpus.index.vocab_size}
-    llama = LlamaSettings(**{**preset["model"], **shape, **size})
-    recipe = replace(
-        TrainSettings(**preset["train"]),
-        num_steps=arguments.steps,
-        steps_per_epoch=-(-arguments.steps // POINTS),
-        warmup_steps=arguments.steps // 10,
-        decay_steps=arguments.steps // 3,
-        max_passes=8,
-        spike_window=10 * arguments.steps,
-    )
+    llama = LlamaSettings(**{**preset["model"], **shape, "vocab_size": corpus.index.vocab_size})
+    usual = TrainSettings(**preset["train"])
+    num_rows = arguments.tokens // corpus.index.context_length
 
-    def tried(optimizer: Any, rate: float, seed: int) -> float | None:
+    def tried(recipe: TrainSettings) -> float:
         if time.perf_counter() - begin > arguments.seconds:
-            return None
-        changed = replace(recipe, optimizer=optimizer, peak_lr=rate, seed=seed)
-        found = run(corpus, llama, changed, arguments.device)
+            return float("inf")
+        found = run(corpus, llama, recipe, arguments.device)
         print(json.dumps(found), flush=True)
         return float(found["points"][-1]["val_nats"])
 
-    best: dict[str, tuple[float, float]] = {}
-    for position in range(3):
-        for optimizer, rates in RATES.items():
-            nats = tried(optimizer, rates[position], 1)
-            if nats is not None:
-                best[optimizer] = min(best.get(optimizer, (nats, 0.0)), (nats, rates[position]))
+    best: dict[str, tuple[float, TrainSettings]] = {}
+    for text in arguments.recipes:
+        recipe = named(text, usual, num_rows)
+        nats = tried(recipe)
+        if nats < best.get(recipe.optimizer, (float("inf"),))[0]:
+            best[recipe.optimizer] = nats, recipe
     for seed in range(2, arguments.seeds + 1):
-        for optimizer, (_, rate) in best.items():
-            tried(optimizer, rate, seed)
+        for _, recipe in best.values():
+            tried(replace(recipe, seed=seed))
     return 0
 
 
