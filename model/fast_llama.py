@@ -4,13 +4,11 @@ It computes on a copy of the weights in the dtype of the products, with matrices
 input joined into one, and makes the gradient of the logits while it scores them, so that they are
 never all in memory. Gradients are handed to the model's own parameters as they come.
 
-Shapes: B rows, T positions, S = T + 1 ids of a row, D hidden channels, F feed-forward channels in
-P runs of W, N query heads, K key/value heads, H channels of a head, V vocabulary.
+Shapes: B rows, T positions, S = T + 1 ids of a row, D hidden channels, F feed-forward channels,
+N query heads, K key/value heads, H channels of a head, V vocabulary.
 """
 
-import math
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -20,18 +18,18 @@ from torch.nn import functional
 from model.documents import documents_of, separate
 from model.head_loss import HeadLoss
 from model.llama import Layer, Llama, LlamaSettings, RMSNorm, attended, rope_tables
+from model.swiglu import Gate, gate_for
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and signed sines of the angle of every position: each (T, 1, H), or (B, T, 1, H)."""
-_RUN_CHANNELS = 128
-"""Channels of the gate that lie beside those of up: what a GPU's cache holds for both gradients."""
 
 
 class FastLayer(nn.Module):
     """A decoder layer whose projections of one input are one product."""
 
-    def __init__(self, settings: LlamaSettings, dtype: torch.dtype) -> None:
+    def __init__(self, settings: LlamaSettings, dtype: torch.dtype, gate: Gate) -> None:
         super().__init__()
+        self.gate = gate
         hidden, inner = settings.hidden_size, settings.intermediate_size
         channels = (settings.num_heads + 2 * settings.num_kv_heads) * settings.head_size
         self.heads = [settings.num_heads, settings.num_kv_heads, settings.num_kv_heads]
@@ -41,24 +39,14 @@ class FastLayer(nn.Module):
         self.qkv_bias = _empty(dtype, channels) if settings.attention_bias else None
         self.output = _empty(dtype, hidden, hidden)
         self.mlp_norm = _norm(settings, dtype)
-        self.run = math.gcd(inner, _RUN_CHANNELS)
         self.gate_up = _empty(dtype, 2 * inner, hidden)
         self.down = _empty(dtype, hidden, inner)
 
     def forward(self, x_BTD: Tensor, rotation: Rotation, visible_B1TT: Tensor | None) -> Tensor:
         """Add both branches to the stream."""
         x_BTD = x_BTD + self._attend(self.attention_norm(x_BTD), rotation, visible_B1TT)
-        gate_up = functional.linear(self.mlp_norm(x_BTD), self.gate_up)
-        gate_BTPW, up_BTPW = gate_up.view(*x_BTD.shape[:2], -1, 2, self.run).unbind(-2)
-        opened_BTF = (functional.silu(gate_BTPW) * up_BTPW).flatten(-2)
+        opened_BTF = self.gate(functional.linear(self.mlp_norm(x_BTD), self.gate_up))
         return x_BTD + functional.linear(opened_BTF, self.down)
-
-    def gate_and_up(self, joined: Tensor) -> tuple[Tensor, ...]:
-        """Tell the two matrices apart that lie in one, run by run.
-
-        Shapes: (2F, D) -> (P, W, D), (P, W, D).
-        """
-        return joined.view(-1, 2, self.run, joined.shape[-1]).unbind(1)
 
     def _attend(self, x_BTD: Tensor, rotation: Rotation, visible_B1TT: Tensor | None) -> Tensor:
         joined = functional.linear(x_BTD, self.qkv, self.qkv_bias)
@@ -82,16 +70,18 @@ class FastLlama(nn.Module):
     def __init__(self, model: Llama, dtype: torch.dtype, *, compiled: bool) -> None:
         super().__init__()
         self.settings = settings = model.settings
-        with next(model.parameters()).device:
+        device = next(model.parameters()).device
+        gate = gate_for(device, compiled=compiled)
+        with device:
             self.embedding = _empty(dtype, settings.vocab_size, settings.hidden_size)
             self.layers = nn.ModuleList(
-                FastLayer(settings, dtype) for _ in range(settings.num_layers)
+                FastLayer(settings, dtype, gate) for _ in range(settings.num_layers)
             )
             self.norm = _norm(settings, dtype)
             self.head = self.embedding
             if not settings.tie_embeddings:
                 self.head = _empty(dtype, settings.vocab_size, settings.hidden_size)
-        self.receivers = list(self._receivers(model))
+        self.receivers = [Receiver(copy, tuple(sources)) for copy, *sources in self._pairs(model)]
         self.compiled = compiled
         if compiled:
             # Layer by layer: they are alike, so that one is compiled for all of them.
@@ -149,63 +139,50 @@ class FastLlama(nn.Module):
         positions_BT, visible_B1TT = separate(documents_of(inputs_BT, document_end))
         return (cos[positions_BT], sin[positions_BT]), visible_B1TT
 
-    def _receivers(self, model: Llama) -> Iterator["Receiver"]:
-        """Join every matrix of this copy to what stands in it, from top to bottom."""
-        yield Receiver(self.embedding, model.model.embed_tokens.weight)
+    def _pairs(self, model: Llama) -> Iterator[tuple[Tensor, ...]]:
+        """Name every matrix of this copy together with what stands in it, from top to bottom."""
+        yield self.embedding, model.model.embed_tokens.weight
         for mine, layer in zip(self.layers, model.model.layers, strict=True):
             assert isinstance(mine, FastLayer)
             assert isinstance(layer, Layer)
             attention, mlp = layer.self_attn, layer.mlp
             projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-            yield Receiver(mine.attention_norm.weight, layer.input_layernorm.weight)
-            yield Receiver(mine.qkv, *(projection.weight for projection in projections))
+            yield mine.attention_norm.weight, layer.input_layernorm.weight
+            yield mine.qkv, *(projection.weight for projection in projections)
             if mine.qkv_bias is not None:
-                yield Receiver(mine.qkv_bias, *(projection.bias for projection in projections))
-            yield Receiver(mine.output, attention.o_proj.weight)
-            yield Receiver(mine.mlp_norm.weight, layer.post_attention_layernorm.weight)
-            gate, up = mlp.gate_proj.weight, mlp.up_proj.weight
-            yield Receiver(mine.gate_up, gate, up, split=mine.gate_and_up)
-            yield Receiver(mine.down, mlp.down_proj.weight)
-        yield Receiver(self.norm.weight, model.model.norm.weight)
+                yield mine.qkv_bias, *(projection.bias for projection in projections)
+            yield mine.output, attention.o_proj.weight
+            yield mine.mlp_norm.weight, layer.post_attention_layernorm.weight
+            yield mine.gate_up, mlp.gate_proj.weight, mlp.up_proj.weight
+            yield mine.down, mlp.down_proj.weight
+        yield self.norm.weight, model.model.norm.weight
         if not self.settings.tie_embeddings:
             assert isinstance(model.lm_head, nn.Linear)
-            yield Receiver(self.head, model.lm_head.weight)
+            yield self.head, model.lm_head.weight
 
 
 class Receiver:
     """Hands the gradient of a copied matrix over to those parameters that stand in it."""
 
-    def __init__(
-        self,
-        copy: Any,
-        *sources: Any,
-        split: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
-    ) -> None:
-        """Split a copy as told, or into the rows of one parameter after the other."""
-        self.parameters = sources
-        self.split = split or partial(torch.split, split_size_or_sections=[*map(len, sources)])
-        self.views = self.split(copy.detach())
+    def __init__(self, copy: Any, sources: tuple[Tensor, ...]) -> None:
+        self.sources = sources
+        self.sizes = [len(source) for source in sources]
+        self.views = torch.split(copy.detach(), self.sizes)
         self.ready: Callable[[Tensor], None] | None = None
         copy.register_post_accumulate_grad_hook(self._hand_over)
-
-    @property
-    def sources(self) -> list[Tensor]:
-        """The parameters, in the shapes of the views."""
-        pairs = zip(self.parameters, self.views, strict=True)
-        return [parameter.view(view.shape) for parameter, view in pairs]
 
     @torch.no_grad()
     def _hand_over(self, copy: Tensor) -> None:
         """Add a gradient that is whole to those of the model, and forget it."""
         assert copy.grad is not None
-        for parameter, part in zip(self.parameters, self.split(copy.grad), strict=True):
-            if parameter.grad is None:
-                parameter.grad = torch.empty_like(parameter)
-                parameter.grad.view(part.shape).copy_(part)
+        parts = torch.split(copy.grad, self.sizes)
+        for source, part in zip(self.sources, parts, strict=True):
+            if source.grad is None:
+                source.grad = part.to(source.dtype)
             else:
-                parameter.grad.view(part.shape).add_(part)
+                source.grad.add_(part)
             if self.ready:
-                self.ready(parameter)
+                self.ready(source)
         copy.grad = None
 
 
