@@ -1,0 +1,88 @@
+"""Plan against result: every bound that was written down before the run, and what came of it."""
+
+from collections import Counter
+
+from tasks.acceptance import (
+    CRITERIA,
+    GATES,
+    MET,
+    NOT_MEASURED,
+    NOT_MET,
+    Judged,
+    judge_criteria,
+)
+from tasks.html_report.facts import Facts, plan_name
+from tasks.html_report.figures import cited, digest, number, planned, source
+from tasks.html_report.markup import Child, Markup, table, tag
+from tasks.html_report.section import Section, section
+
+_TONES = {MET: "good", NOT_MEASURED: "open"}
+
+
+def judged_plan(facts: Facts) -> list[Judged]:
+    """Judge the criteria of acceptance, those not met first; none if none was planned."""
+    if "acceptance" not in facts.settings:
+        return []
+    judged = judge_criteria(facts.run, (*CRITERIA, *GATES))
+    return sorted(judged, key=lambda each: (NOT_MET, NOT_MEASURED, MET).index(each.verdict))
+
+
+def plan_section(facts: Facts) -> Section | None:
+    """Write the criteria of acceptance with bound, value, margin and verdict."""
+    found = judged_plan(facts)
+    if not found:
+        return None
+    counts = Counter(each.verdict for each in found)
+    said = (
+        f"{counts[MET]} of {len(found)} conditions are met, {counts[NOT_MET]} are not, "
+        f"{counts[NOT_MEASURED]} were not measured. They say what may be shipped, and stop no run."
+    )
+    return section(
+        "plan",
+        "Plan against result",
+        tag("p", said),
+        _table(found),
+        source(
+            None,
+            tag("a", plan_name(facts), href="#record-plan"),
+            ["settings ", digest(facts.plan["settings_sha256"])],
+            "and from the records that the rows name",
+        ),
+    )
+
+
+def _table(found: list[Judged]) -> Markup:
+    columns = ("criterion", "condition", "bound", "result", "margin", "verdict", "record")
+    return table(columns, [_row(each) for each in found], caption="Acceptance", class_="verdicts")
+
+
+def _row(each: Judged) -> list[Child]:
+    return [
+        each.id,
+        each.sentence,
+        bound(each.operator, planned(each.threshold)),
+        cited(each.value, each.measured),
+        margin(each.value, each.operator, each.threshold),
+        tag("span", each.verdict, class_=f"pill {_TONES.get(each.verdict, 'bad')}"),
+        each.record or "none",
+    ]
+
+
+def bound(operator: str, shown: str) -> list[Child]:
+    """Write a bound as people read it."""
+    words = {"<=": "at most", ">=": "at least", "==": "exactly", "<": "below", ">": "above"}
+    return [f"{words[operator]} ", tag("span", shown, class_="unbroken")]
+
+
+def margin(value: float | None, operator: str, threshold: float | None) -> str:
+    """Say by how much a value is on the right side of its bound, or on the wrong one."""
+    if value is None or threshold is None:
+        return "none"
+    if operator == "==":
+        return "exact" if value == threshold else f"off by {number(abs(value - threshold))}"
+    room = threshold - value if operator in ("<", "<=") else value - threshold
+    part = f" ({abs(room / threshold):.0%})" if threshold and abs(room / threshold) < 10 else ""
+    return f"{'' if room >= 0 else MINUS}{number(abs(room))}{part}"
+
+
+MINUS = "\N{MINUS SIGN}"
