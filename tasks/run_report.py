@@ -1,5 +1,6 @@
 """Write a run's report: one page beside the evidence, never in it, since that is sealed."""
 
+import os
 from pathlib import Path
 
 from tasks import places
@@ -18,9 +19,11 @@ def write_report(run: Run, out: Path | None = None) -> Path:
     Raises: BrokenSealError, MalformedJsonError, OSError.
     """
     path = (out or report_path(run)).absolute()
+    path = path / f"{run.name}.html" if path.is_dir() else path
     page = report_page(run)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    # A run and its mirror may both write it, with the same bytes.
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(page, encoding="utf-8")
     partial.replace(path)
     return path

@@ -3,6 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
 
 Point = tuple[float, float]
 NUM_SPANS = 600
@@ -64,12 +67,10 @@ def thin(points: Sequence[Point], num_spans: int = NUM_SPANS) -> list[Point]:
     """
     if len(points) <= 2 * num_spans:
         return list(points)
+    values = np.array([value for _, value in points])
+    bounds = np.linspace(0, len(points), num_spans + 1).astype(int)
     kept = {0, len(points) - 1}
-    for span in range(num_spans):
-        begin, end = (len(points) * each // num_spans for each in (span, span + 1))
-        inside = range(begin, end)
-        kept |= {
-            min(inside, key=lambda i: points[i][1]),
-            max(inside, key=lambda i: points[i][1]),
-        }
+    for begin, end in pairwise(bounds.tolist()):
+        inside = values[begin:end]
+        kept |= {begin + int(inside.argmin()), begin + int(inside.argmax())}
     return [points[number] for number in sorted(kept)]

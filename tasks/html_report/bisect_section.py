@@ -12,15 +12,16 @@ from tasks.html_report.markup import Child, Markup, table, tag
 from tasks.html_report.sealed import UNREADABLE, output_of, sealed_file, why_absent
 from tasks.html_report.section import Section, section
 
-TRACE, BISECTION = "trace.json", "bisection.json"
+TRACE, BISECTION, TEXT = "trace.json", "bisection.json", "bisection.txt"
+NO_FAULT = "no fault"
 _LEAST_ERROR, _GREATEST_ERROR = 1e-8, 1.0
 _FLOORS = (1e-2, 1e3)
 
 
 def bisect_section(facts: Facts) -> Section | None:
     """Write what bisecting found, with a heat map over layers and operations."""
-    if (facts.run.directory / BISECTION).is_file():
-        return _two_models(facts)
+    if found := read_bisection(facts):
+        return _two_models(facts, found)
     record = facts.stages.get("bisect")
     if record is None:
         return None
@@ -112,7 +113,7 @@ def _std_map(stds: Mapping[str, float | None]) -> list[Child]:
             stds,
             shade_of(low, high),
             lambda value: f"std {number(value)}",
-            caption="Standard deviation of every activation: large ones are the model's own, no fault",
+            caption="Standard deviation of every activation: a large one is no fault",
             is_alarm=False,
         ),
         key_of(((1, number(low)), (7, number(high))), is_alarm=False),
@@ -124,12 +125,16 @@ def _others(values: Mapping[str, float | None], word: Any) -> Markup:
     return tag("p", f"Outside the layers: {said}.", class_="note")
 
 
-def _two_models(facts: Facts) -> Section:
+def read_bisection(facts: Facts) -> Mapping[str, Any] | None:
+    """Return what comparing two models found; None in other runs, or where it is damaged."""
     path = facts.run.directory / BISECTION
     try:
-        found: Any = read_object(path)
-    except EvidenceError as error:
-        return section("bisect", "Bisect", tag("p", str(error), class_="warning"))
+        return read_object(path) if path.is_file() else None
+    except EvidenceError:
+        return None
+
+
+def _two_models(facts: Facts, found: Mapping[str, Any]) -> Section:
     scope = f"on {found['num_positions']:,} tokens, at {len(found['local']):,} operations"
     return section(
         "bisect",
@@ -138,6 +143,7 @@ def _two_models(facts: Facts) -> Section:
         _sides(facts),
         _floor_map(found),
         _faults(found["faults"]),
+        _in_words(facts),
         tag(
             "p",
             "Read from ",
@@ -147,6 +153,14 @@ def _two_models(facts: Facts) -> Section:
             class_="source",
         ),
     )
+
+
+def _in_words(facts: Facts) -> Markup | None:
+    path = facts.run.directory / TEXT
+    if not path.is_file():
+        return None
+    words = tag("pre", path.read_text(encoding="utf-8"))
+    return tag("details", tag("summary", tag("h3", "In words"), tag("span", TEXT)), words)
 
 
 def _sides(facts: Facts) -> Markup:

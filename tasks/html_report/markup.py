@@ -2,16 +2,15 @@
 
 import html
 from collections.abc import Iterable, Sequence
-from typing import NewType
 
-Markup = NewType("Markup", str)
-"""Text that is HTML; made here alone, so that nothing from a record is one by accident."""
 Child = str | None | Iterable["Child"]
 
 _VOID = {"br", "meta", "col"}
 
 
-class _Markup(str):
+class Markup(str):
+    """Text that is HTML: a type of its own, so that nothing from a record is it by accident."""
+
     __slots__ = ()
 
 
@@ -30,8 +29,8 @@ def join(children: Child) -> Markup:
     """Write children one after another."""
     if children is None:
         return raw("")
-    if isinstance(children, _Markup):
-        return raw(children)
+    if isinstance(children, Markup):
+        return children
     if isinstance(children, str):
         return raw(html.escape(_visible(children)))
     return raw("".join(join(child) for child in children))
@@ -39,7 +38,7 @@ def join(children: Child) -> Markup:
 
 def raw(text: str) -> Markup:
     """Take text for HTML; for what is written here, never for what was read."""
-    return Markup(_Markup(text))
+    return Markup(text)
 
 
 def table(

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from evidence.errors import EvidenceError
 from tasks.acceptance import (
     CRITERIA,
     GATES,
@@ -20,10 +21,14 @@ _TONES = {MET: "good", NOT_MEASURED: "open"}
 
 
 def judged_plan(facts: Facts) -> list[Judged]:
-    """Judge the criteria of acceptance, those not met first; none if none was planned."""
+    """Judge the criteria of acceptance, those not met first; none if none can be judged."""
     if "acceptance" not in facts.settings:
         return []
-    judged = judge_criteria(facts.run, (*CRITERIA, *GATES))
+    try:
+        judged = judge_criteria(facts.run, (*CRITERIA, *GATES))
+    except EvidenceError:
+        # A damaged record: the head of the page names it, and nothing is judged by the others.
+        return []
     return sorted(judged, key=lambda each: (NOT_MET, NOT_MEASURED, MET).index(each.verdict))
 
 
@@ -31,7 +36,7 @@ def plan_section(facts: Facts) -> Section | None:
     """Write the criteria of acceptance with bound, value, margin and verdict."""
     found = judged_plan(facts)
     if not found:
-        return None
+        return _not_judged(facts)
     counts = Counter(each.verdict for each in found)
     said = (
         f"{counts[MET]} of {len(found)} conditions are met, {counts[NOT_MET]} are not, "
@@ -49,6 +54,13 @@ def plan_section(facts: Facts) -> Section | None:
             "and from the records that the rows name",
         ),
     )
+
+
+def _not_judged(facts: Facts) -> Section | None:
+    if "acceptance" not in facts.settings:
+        return None
+    why = "Nothing is judged by damaged records; the head of this page names them."
+    return section("plan", "Plan against result", tag("p", why, class_="warning"))
 
 
 def _table(found: list[Judged]) -> Markup:

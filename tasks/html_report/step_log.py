@@ -9,7 +9,7 @@ from evidence.canonical import file_sha256
 from tasks.html_report.facts import Facts
 from tasks.html_report.sealed import UNREADABLE, output_of, sealed_file, why_absent
 from tasks.live import training_directory
-from tasks.training_log import TRAIN_LOG, read_rows, read_spikes
+from tasks.training_log import TRAIN_LOG, read_lines, spikes_of, steps_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,4 +41,5 @@ def read_step_log(facts: Facts) -> StepLog:
 
 
 def _log(path: Path, name: str, note: str) -> StepLog:
-    return StepLog(read_rows(path), read_spikes(path), name, file_sha256(path), note)
+    lines = read_lines(path)
+    return StepLog(steps_of(lines), spikes_of(lines), name, file_sha256(path), note)

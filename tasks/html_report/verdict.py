@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from evidence.records import RUN_RECORD, STAGES
 from tasks.acceptance import MET, NOT_MEASURED, NOT_MET
+from tasks.html_report.bisect_section import NO_FAULT, read_bisection
 from tasks.html_report.facts import Facts
 from tasks.html_report.figures import (
     cited,
@@ -48,6 +49,10 @@ def headline(facts: Facts) -> Headline:
     if facts.record["outcome"] != "completed":
         why = str(facts.record["error"] or "No reason is recorded.")
         return Headline(BAD, str(facts.record["outcome"]).capitalize(), why)
+    if found := read_bisection(facts):
+        tone = GOOD if found["verdict"] == NO_FAULT else BAD
+        why = f"{len(found['faults'])} of {len(found['local'])} operations depart by themselves."
+        return Headline(tone, str(found["verdict"]).capitalize(), why)
     if failed:
         return Headline(BAD, "Gates failed", "; ".join(each.gate.sentence for each in failed))
     return Headline(GOOD, "Completed", _passes(facts))
