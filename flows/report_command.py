@@ -19,7 +19,8 @@ def add_to(app: typer.Typer) -> None:
 def report(
     run: Subject = None,
     out_: Annotated[
-        Path | None, typer.Option("--out", help="File or directory; default: reports/ in ASSAY_HOME.")
+        Path | None,
+        typer.Option("--out", help="File or directory; default: reports/ in ASSAY_HOME."),
     ] = None,
     json: Json = False,  # noqa: FBT002
 ) -> None:

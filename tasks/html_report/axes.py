@@ -51,7 +51,7 @@ def scale_of(values: Sequence[float], *, is_log: bool = False, margin: float = 0
     return Scale(low - room, high + room)
 
 
-def even_ticks(low: float, high: float, about: int = 5) -> list[float]:
+def even_ticks(low: float, high: float, about: int = 6) -> list[float]:
     """List multiples of 1, 2 or 5 times a power of ten."""
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))

@@ -80,10 +80,10 @@ def _row(each: Judged) -> list[Child]:
     ]
 
 
-def bound(operator: str, shown: str) -> list[Child]:
+def bound(operator: str, shown: str) -> Markup:
     """Write a bound as people read it."""
     words = {"<=": "at most", ">=": "at least", "==": "exactly", "<": "below", ">": "above"}
-    return [f"{words[operator]} ", tag("span", shown, class_="unbroken")]
+    return tag("span", f"{words[operator]} ", tag("span", shown, class_="unbroken"))
 
 
 def margin(value: float | None, operator: str, threshold: float | None) -> str:
