@@ -5,12 +5,12 @@ from typing import Any
 
 from evidence.canonical import read_object
 from evidence.errors import EvidenceError
-from tasks.html_report.facts import Facts
+from tasks.html_report.facts import Facts, output_of
 from tasks.html_report.figures import cited, digest, measured, number, source
 from tasks.html_report.heat_map import heat_map, key_of, outside_layers, shade_of
 from tasks.html_report.markup import Child, Markup, table, tag
-from tasks.html_report.sealed import UNREADABLE, output_of, sealed_file, why_absent
 from tasks.html_report.section import Section, section
+from tasks.sealed_files import UNREADABLE, sealed_file, why_absent
 
 TRACE, BISECTION, TEXT = "trace.json", "bisection.json", "bisection.txt"
 NO_FAULT = "no fault"

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.html_report.facts import Facts
+from tasks.html_report.facts import Facts, output_of
 from tasks.html_report.figures import Record, cited, digest, measured, share, size, source, value_of
 from tasks.html_report.markup import Child, Markup, table, tag
-from tasks.html_report.sealed import UNREADABLE, output_of, sealed_index
 from tasks.html_report.section import Section, section
+from tasks.sealed_files import UNREADABLE, sealed_index
 
 _REJECTED = "rejected_"
 

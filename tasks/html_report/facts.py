@@ -13,6 +13,7 @@ from evidence.canonical import file_sha256
 from evidence.errors import EvidenceError
 from evidence.gates import Verdict, gate_of
 from evidence.records import RUN_RECORD, STAGES, read_record, stage_file
+from evidence.refs import Ref, parse_ref
 from tasks.run_record import PLAN, Run
 from tasks.stage import judge_all
 
@@ -128,6 +129,12 @@ def _changed_verdicts(found: Facts) -> list[str]:
         for verdict in found.verdicts[stage]
         if verdict.gate.id == gate["id"] and verdict.word != gate["verdict"]
     ]
+
+
+def output_of(facts: Facts, stage: str) -> Ref | None:
+    """Return what a stage of the run made; None if it made nothing."""
+    record = facts.stages.get(stage)
+    return parse_ref(record["output"]) if record and record["output"] else None
 
 
 def plan_name(found: Facts) -> str:

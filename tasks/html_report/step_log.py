@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from evidence.canonical import file_sha256
-from tasks.html_report.facts import Facts
-from tasks.html_report.sealed import UNREADABLE, output_of, sealed_file, why_absent
+from tasks.html_report.facts import Facts, output_of
 from tasks.live import training_directory
+from tasks.sealed_files import UNREADABLE, sealed_file, why_absent
 from tasks.training_log import TRAIN_LOG, read_lines, spikes_of, steps_of
 
 

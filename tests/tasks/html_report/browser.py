@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 START_SECONDS, REPLY_SECONDS = 60.0, 60.0
@@ -30,7 +31,7 @@ def find_browser() -> str | None:
 class Tab:
     """One page; what happened in it is kept."""
 
-    connection: ClientConnection
+    connection: Connection
     events: list[dict[str, Any]] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=itertools.count)
 

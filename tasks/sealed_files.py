@@ -6,10 +6,9 @@ from typing import Any
 
 from evidence.canonical import digest, file_sha256, read_object
 from evidence.errors import EvidenceError
-from evidence.refs import Ref, parse_ref
+from evidence.refs import Ref
 from tasks import places
 from tasks.errors import ArtefactDamagedError
-from tasks.html_report.facts import Facts
 from tasks.store import INDEX, Store
 
 UNREADABLE = (OSError, EvidenceError, ArtefactDamagedError)
@@ -37,12 +36,6 @@ def sealed_file(ref: Ref, name: str) -> Path:
     if (found := file_sha256(path)) != listed.get(name):
         raise ArtefactDamagedError(path, f"sha256 {found[:12]}", str(listed.get(name))[:12])
     return path
-
-
-def output_of(facts: Facts, stage: str) -> Ref | None:
-    """Return what a stage of the run made; None if it made nothing."""
-    record = facts.stages.get(stage)
-    return parse_ref(record["output"]) if record and record["output"] else None
 
 
 def why_absent(error: Exception) -> str:
