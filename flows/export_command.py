@@ -1,6 +1,7 @@
 """`assay export`: a run in the words of other tools."""
 
 import json
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,7 @@ import typer
 
 from flows.look_commands import Subject, find_or_last
 from flows.screen import out
+from tasks.errors import StorageError
 
 if TYPE_CHECKING:
     from tasks.run_record import Run
@@ -41,7 +43,10 @@ def export(
     if out_ is None:
         typer.echo(text, nl=False)
         return
-    out_.write_text(text, encoding="utf-8")
+    try:
+        out_.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(str(out_), os.strerror(error.errno or 0)) from None
     out.print(str(out_), markup=False)
 
 

@@ -10,6 +10,7 @@ from tasks.html_report.section import Section, section
 from tasks.sealed_files import UNREADABLE, sealed_index
 
 _REJECTED = "rejected_"
+_SHOWN_LICENCES = 40
 
 
 def data_section(facts: Facts) -> Section | None:
@@ -137,11 +138,13 @@ def _licences(facts: Facts) -> Markup | None:
     documents, num_bytes = content["documents_by_licence"], content["bytes_by_licence"]
     rows: list[list[Child]] = [
         [name, f"{documents[name]:,}", size(num_bytes[name])]
-        for name in sorted(documents, key=lambda each: -documents[each])
+        for name in sorted(documents, key=lambda each: -documents[each])[:_SHOWN_LICENCES]
     ]
     return tag(
         "details",
-        tag("summary", tag("h3", "Licences"), tag("span", f"{len(rows)} of documents kept")),
+        tag(
+            "summary", tag("h3", "Licences"), tag("span", f"{len(rows)} of {len(documents)} shown")
+        ),
         table(("licence", "documents", "size"), rows, caption="Documents kept, by licence"),
         tag("p", "Read from the index of ", digest(str(ref)), class_="source"),
     )

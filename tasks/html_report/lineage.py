@@ -10,10 +10,8 @@ from tasks.html_report.figures import measured
 from tasks.html_report.markup import Child, Markup, tag
 from tasks.html_report.section import Section, section
 
-ROW, LANE, FIRST = 92, 18, 16
-"""Height of a row, distance of two lanes and place of the first, in pixels."""
-
-
+ROW, LANE, FIRST = 100, 18, 16
+"""Height of a row in units that stretch; distance of lanes and place of the first in pixels."""
 _FIGURES = {
     "pretokenize": {"documents": "documents", "tokens": "tokens"},
     "shard": {"train_rows": "training rows", "val_rows": "validation rows"},
@@ -88,7 +86,12 @@ def lineage_section(facts: Facts) -> Section | None:
     nodes = nodes_of(facts)
     if not nodes:
         return None
-    rows = [tag("li", _row(node), style=f"height:{ROW}px") for node in nodes]
+    lanes = lanes_of(list(edges_of(nodes)))
+    width = 2 * FIRST + LANE * max(lanes.values(), default=0)
+    rows = tag("ol", [tag("li", _row(node)) for node in nodes])
+    graph = tag(
+        "div", _lines(nodes, lanes, width), rows, class_="lineage", style=f"padding-left:{width}px"
+    )
     return section(
         "lineage",
         "Lineage",
@@ -96,7 +99,7 @@ def lineage_section(facts: Facts) -> Section | None:
             "p",
             "Each name is the sha256 of the content; a line leads from what something was made of.",
         ),
-        tag("div", _lines(nodes), tag("ol", rows), class_="lineage"),
+        graph,
         tag(
             "p",
             "Read from the recipes of ",
@@ -141,14 +144,15 @@ def lanes_of(edges: Sequence[tuple[int, int]]) -> dict[tuple[int, int], int]:
     return lanes
 
 
-def _lines(nodes: Sequence[Node]) -> Markup:
-    lanes = lanes_of(list(edges_of(nodes)))
-    width = 2 * FIRST + LANE * max(lanes.values(), default=0)
+def _lines(nodes: Sequence[Node], lanes: Mapping[tuple[int, int], int], width: int) -> Markup:
+    """Draw lines and dots; rows are equally high, so the drawing stretches with the words."""
     x = width - FIRST
     paths = [tag("path", d=_path(x, edge, lane), class_="edge") for edge, lane in lanes.items()]
     dots = [
-        tag("circle", cx=x, cy=_y(number), r=6, class_="made" if node.made_by else "given")
+        # A line of no length with a round end stays a circle however the drawing is stretched.
+        tag("path", d=f"M{x} {_y(number)}h0", class_=f"node {name}")
         for number, node in enumerate(nodes)
+        for name in (("made",) if node.made_by else ("given", "hollow"))
     ]
     return tag(
         "svg",
@@ -156,7 +160,8 @@ def _lines(nodes: Sequence[Node]) -> Markup:
         paths,
         dots,
         width=width,
-        height=ROW * len(nodes),
+        viewBox=f"0 0 {width} {ROW * len(nodes)}",
+        preserveAspectRatio="none",
         role="img",
         aria_labelledby="lineage-title",
     )
@@ -175,4 +180,4 @@ def _path(x: float, edge: tuple[int, int], lane: int) -> str:
 
 
 def _y(row: int) -> int:
-    return ROW * row + 14
+    return ROW * row + ROW // 2

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.html_report.axes import NUM_SPANS, Point
+from tasks.html_report.axes import NUM_SPANS, Point, thin
 from tasks.html_report.facts import Facts
 from tasks.html_report.figures import (
     cited,
@@ -26,6 +26,8 @@ BASELINES = {
     "bigram_nats": "bigram",
     "five_gram_nats": "5-gram",
 }
+MAX_EPOCHS = 200
+"""More are not shown singly."""
 _QUANTITIES = (
     ("learning_rate", "Learning rate", "read back from the optimizer", False),
     ("grad_norm", "Gradient norm", "before clipping, powers of ten", True),
@@ -92,12 +94,18 @@ def _loss_plot(facts: Facts, log: StepLog) -> Markup | None:
             x_label="step",
             y_label="nats a token",
             curves=[curve] if steps else [means],
-            marks=[_validation(facts.epochs)] if facts.epochs else [],
+            marks=[_validation(_spread(facts.epochs))] if facts.epochs else [],
             levels=_levels(facts),
-            notes=[*_thinned(log), *_reach_note(facts.epochs)],
+            notes=[*_thinned(log), *_fewer_epochs(facts.epochs), *_reach_note(facts.epochs)],
         ),
         "loss",
     )
+
+
+def _spread(epochs: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Return all epochs, or of too many some: the least and greatest loss of every span."""
+    places = [(float(number), each["val_loss"]) for number, each in enumerate(epochs)]
+    return [epochs[int(number)] for number, _ in thin(places, MAX_EPOCHS // 2)]
 
 
 def _validation(epochs: Sequence[Mapping[str, Any]]) -> Marks:
@@ -164,6 +172,13 @@ def _thinned(log: StepLog) -> list[str]:
     return [f"{how} greatest value: a single spike stays visible."]
 
 
+def _fewer_epochs(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
+    if len(epochs) <= MAX_EPOCHS:
+        return []
+    how = f"Of {len(epochs):,} epochs those with the least and the greatest validation loss of"
+    return [f"{how} every span are drawn, {len(_spread(epochs))} in all."]
+
+
 def _reach_note(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
     documents = {each.get("val_documents") for each in epochs} - {None}
     if len(documents) != 1:
@@ -185,12 +200,13 @@ def _epoch_table(epochs: Sequence[Mapping[str, Any]]) -> Markup | None:
         "tokens_per_second": "tokens a second",
         "wall_seconds": "time",
     }
+    shown = _spread(epochs)
     return tag(
         "details",
-        tag("summary", tag("h3", "Epochs"), tag("span", f"{len(epochs)} records")),
+        tag("summary", tag("h3", "Epochs"), tag("span", f"{len(shown)} of {len(epochs)} records")),
         table(
             list(columns.values()),
-            [[_epoch_cell(epoch, name) for name in columns] for epoch in epochs],
+            [[_epoch_cell(epoch, name) for name in columns] for epoch in shown],
             caption="Epochs; losses in nats a token",
         ),
     )

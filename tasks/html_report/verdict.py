@@ -169,6 +169,10 @@ def _share_off(ratio: float) -> Markup:
 def _training_tiles(facts: Facts) -> list[Markup]:
     train, sealed = facts.stages.get("train"), facts.stages.get("checkpoint")
     tiles = []
+    is_scored = value_of(facts.stages.get("evaluate"), "val_loss") is not None
+    if not is_scored and value_of(train, "best_val_loss") is not None:
+        shown = measured(train, "best_val_loss")
+        tiles.append(_tile("best validation loss", shown, "nats a token, in training"))
     if (tokens := value_of(train, "tokens_seen")) is not None:
         each = number(value_of(train, "tokens_per_parameter"))
         shown = measured(train, "tokens_seen", scaled(tokens))

@@ -87,6 +87,27 @@ def test_names_of_levels_do_not_lie_on_each_other(tab: Tab, report: Path) -> Non
         assert all(below - above >= 10 for above, below in pairwise(tops))
 
 
+def test_words_of_the_lineage_stay_in_their_rows_and_dots_stand_beside_them(
+    tab: Tab, report: Path
+) -> None:
+    for width in (PHONE, DESK):
+        tab.open(report, width=width)
+        heights = tab.ask(
+            "Array.from(document.querySelectorAll('.lineage li'))"
+            ".map(each => [each.scrollHeight, each.clientHeight])"
+        )
+        assert len(heights) == 8
+        assert all(needed <= given for needed, given in heights)
+        apart = tab.ask(
+            "(() => { const middle = each => { const box = each.getBoundingClientRect();"
+            " return (box.top + box.bottom) / 2 };"
+            " const dots = document.querySelectorAll('.lineage .node:not(.hollow)');"
+            " return Array.from(document.querySelectorAll('.lineage li'))"
+            ".map((row, number) => Math.abs(middle(row) - middle(dots[number]))) })()"
+        )
+        assert all(each < 2 for each in apart)
+
+
 def test_a_phone_sees_the_name_of_a_column_beside_every_cell(tab: Tab, report: Path) -> None:
     tab.open(report, width=PHONE)
     said = tab.ask(
