@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import orjson
+
 from tasks.step_watch import BACK_TO, SPIKE
 
 TRAIN_LOG = "train.jsonl"
@@ -38,7 +40,7 @@ class LogTail:
                 if not line.endswith(b"\n"):
                     return
                 self._offset += len(line)
-                yield json.loads(line)
+                yield orjson.loads(line)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ def data_section(facts: Facts) -> Section | None:
         _documents(facts, tokens) if value_of(tokens, "documents") else None,
         _tokens(facts, tokens, shards),
         _licences(facts),
-        source(tokens),
+        source(tokens) if tokens else None,
         source(shards) if shards else None,
     )
 

@@ -4,12 +4,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from evidence.records import RUN_RECORD, SEAL, flatten, stage_file
-from tasks.html_report.facts import Facts
+from tasks.html_report.facts import Facts, output_of
 from tasks.html_report.figures import Record, digest, duration, size
 from tasks.html_report.markup import Child, Markup, table, tag
 from tasks.html_report.section import Section, section
 from tasks.run_record import PLAN
+from tasks.sealed_files import UNREADABLE, sealed_file, why_absent
+from tasks.training_log import read_lines
 
+STARTS = "starts.jsonl"
+_START_FIELDS = {
+    "device_name": "device",
+    "num_ranks": "ranks",
+    "parallelism": "parallelism",
+    "compiled": "compiled",
+    "deterministic": "deterministic",
+    "num_threads": "threads",
+}
 _DIGESTS = {"git_commit", "git_dirty_sha256", "lock_sha256"}
 
 
@@ -22,6 +33,7 @@ def environment_section(facts: Facts) -> Section:
         "Environment",
         tag("div", table(("what", "value"), rows, caption="As planned"), class_="facts"),
         _differences(facts, planned),
+        _starts(facts),
         _settings(facts),
     )
 
@@ -50,6 +62,24 @@ def _differences(facts: Facts, planned: Mapping[str, object]) -> Markup | None:
     return table(columns, rows, caption="Stages whose environment was another")
 
 
+def _starts(facts: Facts) -> Markup | None:
+    """Say on what the training ran, each time that it was started."""
+    ref = output_of(facts, "train")
+    if ref is None:
+        return None
+    try:
+        starts = read_lines(sealed_file(ref, STARTS))
+    except UNREADABLE as error:
+        said = f"Where {ref.short} ran is not shown: {why_absent(error)}."
+        return tag("p", said, class_="warning")
+    rows: list[list[Child]] = [
+        [str(start["step"]), *(_text(start.get(name, "")) for name in _START_FIELDS)]
+        for start in starts
+    ]
+    columns = ("from step", *_START_FIELDS.values())
+    return table(columns, rows, caption=f"Starts of the training, from {STARTS} of {ref.short}")
+
+
 def _settings(facts: Facts) -> Markup:
     settings = {**facts.settings, "runtime": facts.plan["request"].get("runtime", {})}
     flat = flatten(settings)
@@ -67,7 +97,9 @@ def _settings(facts: Facts) -> Markup:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
 
 
 def records_section(facts: Facts) -> Section:

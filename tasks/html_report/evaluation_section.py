@@ -22,8 +22,8 @@ _RIVALS = {
     "xz_stream_bits_per_byte": "xz, as one stream",
 }
 _MODEL = "val_bits_per_byte"
-_POSITIONS, _SOURCES = "evaluate-positions.csv", "evaluate-sources.csv"
-_CONTINUATIONS = "evaluate-continuations.csv"
+POSITIONS, SOURCES = "evaluate-positions.csv", "evaluate-sources.csv"
+CONTINUATIONS = "evaluate-continuations.csv"
 _SHOWN_SOURCES, _SHOWN_TEXTS = 12, 4
 
 
@@ -41,7 +41,7 @@ def evaluation_section(facts: Facts) -> Section | None:
         _code(record),
         _sources(facts),
         _texts(facts),
-        source(record, *(_file(facts, each) for each in (_POSITIONS, _SOURCES, _CONTINUATIONS))),
+        source(record, *(_file(facts, each) for each in (POSITIONS, SOURCES, CONTINUATIONS))),
     )
 
 
@@ -90,7 +90,7 @@ def _rivals(record: Record) -> Markup:
 
 
 def _positions(facts: Facts, record: Record) -> Markup | None:
-    rows = read_table(facts, _POSITIONS)
+    rows = read_table(facts, POSITIONS)
     points = [(float(row["position"]), float(row["mean_nats"])) for row in rows]
     if len(points) < 2:
         return None
@@ -133,7 +133,7 @@ def _code(record: Record) -> Markup | None:
 
 
 def _sources(facts: Facts) -> Markup | None:
-    rows = read_table(facts, _SOURCES)
+    rows = read_table(facts, SOURCES)
     if not rows:
         return None
     cells: list[list[Child]] = [
@@ -160,7 +160,7 @@ def _sources(facts: Facts) -> Markup | None:
 
 
 def _texts(facts: Facts) -> Markup | None:
-    rows = read_table(facts, _CONTINUATIONS)
+    rows = read_table(facts, CONTINUATIONS)
     if not rows:
         return None
     texts = [

@@ -4,7 +4,7 @@ Colours come from the page's style sheet, so that one plot serves light, dark an
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tasks.html_report.axes import Point, Scale, scale_of, thin
 from tasks.html_report.figures import scaled
@@ -58,7 +58,7 @@ class Plot:
     levels: Sequence[Level] = ()
     is_log: bool = False
     height: str = "tall"
-    notes: Sequence[str] = field(default_factory=tuple)
+    notes: Sequence[str] = ()
 
 
 def draw(plot: Plot, identity: str) -> Markup:

@@ -48,12 +48,11 @@ def test_of_several_files_the_worst_counts_and_nan_is_worse() -> None:
 
 def shades(page: Page, caption: str) -> dict[str, str]:
     """Site and shade of the cells of one map."""
-    start = next(n for n, each in enumerate(page.elements) if each.text.startswith(caption))
-    cells = {}
-    for each in page.elements[start:]:
-        if each.name == "caption" and each.text != page.elements[start].text:
-            break
-        if each.attributes.get("class", "").startswith("shade-"):
+    cells, is_inside = {}, False
+    for each in page.elements:
+        if each.name == "caption":
+            is_inside = each.text.startswith(caption)
+        elif is_inside and each.attributes.get("class", "").startswith("shade-"):
             cells[each.attributes["title"].split(":")[0]] = each.attributes["class"]
     return cells
 

@@ -12,9 +12,13 @@ import pytest
 from evidence.canonical import file_sha256
 from evidence.errors import BrokenSealError
 from evidence.records import read_record, write_record
+from model.bisection import NO_FAULT
+from tasks import bisection, loss_tables, model_bisection, training_start
+from tasks.html_report import bisect_section, environment_section, evaluation_section
 from tasks.html_report.page import POLICY, report_page
 from tasks.run_record import Run, finish_run
 from tasks.run_report import report_path, write_report
+from tasks.syntax_benchmark import CONTINUATIONS
 from tests.tasks.html_report.reading import Page, read_page
 from tests.tasks.tampering import reseal, set_at
 from tests.tasks.tiny import STEPS, Finished, begin
@@ -222,6 +226,22 @@ def test_a_long_run_has_a_small_page_that_says_what_it_left_out(copied: Finished
     drawn = [each.text for each in read_page(text).all("title") if each.text.startswith("epoch ")]
     assert 100 <= len(drawn) <= 201
     assert {"epoch 0", "epoch 299"} <= {each.split(",")[0] for each in drawn}
+
+
+def test_the_environment_says_on_what_every_start_of_the_training_ran(reading: Finished) -> None:
+    page = page_of(reading.run)
+    (found,) = [each for each in page.all("table") if "Starts of the training" in each.text]
+    assert "cpu" in found.text
+
+
+def test_files_have_the_names_that_the_stages_give_them() -> None:
+    assert environment_section.STARTS == training_start.STARTS
+    assert (bisect_section.TRACE, bisect_section.NO_FAULT) == (bisection.RESULT, NO_FAULT)
+    assert bisect_section.BISECTION == model_bisection.RESULT
+    assert bisect_section.TEXT == model_bisection.TEXT
+    assert evaluation_section.POSITIONS == loss_tables.POSITIONS_TABLE
+    assert evaluation_section.SOURCES == loss_tables.SOURCES_TABLE
+    assert Path(CONTINUATIONS).stem in evaluation_section.CONTINUATIONS
 
 
 def test_the_account_of_the_data_says_where_it_does_not_add_up(copied: Finished) -> None:
