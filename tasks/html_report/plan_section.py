@@ -21,7 +21,7 @@ _TONES = {MET: "good", NOT_MEASURED: "open"}
 
 
 def judged_plan(facts: Facts) -> list[Judged]:
-    """Judge the criteria of acceptance, those not met first; none if none can be judged."""
+    """Judge the criteria of acceptance, failed ones first; none if none can be judged."""
     if "acceptance" not in facts.settings:
         return []
     try:
@@ -29,7 +29,12 @@ def judged_plan(facts: Facts) -> list[Judged]:
     except EvidenceError:
         # A damaged record: the head of the page names it, and nothing is judged by the others.
         return []
-    return sorted(judged, key=lambda each: (NOT_MET, NOT_MEASURED, MET).index(each.verdict))
+    worst: dict[str, int] = {}
+    for each in judged:
+        place = (NOT_MET, NOT_MEASURED, MET).index(each.verdict)
+        worst[each.id] = min(place, worst.get(each.id, place))
+    # The conditions of one criterion are parts of one sentence.
+    return sorted(judged, key=lambda each: (worst[each.id], each.id))
 
 
 def plan_section(facts: Facts) -> Section | None:
@@ -76,8 +81,16 @@ def _row(each: Judged) -> list[Child]:
         cited(each.value, each.measured),
         margin(each.value, each.operator, each.threshold),
         tag("span", each.verdict, class_=f"pill {_TONES.get(each.verdict, 'bad')}"),
-        each.record or "none",
+        _record(each.record),
     ]
+
+
+def _record(text: str) -> Markup:
+    """Lead to the record that holds the value; some follow from several."""
+    stage, _, seal = text.partition(" ")
+    if not stage:
+        return tag("span", "none", class_="absent")
+    return tag("span", tag("a", stage, href=f"#record-{stage}"), " ", tag("code", seal))
 
 
 def bound(operator: str, shown: str) -> Markup:

@@ -15,7 +15,9 @@ from evidence.records import read_record, write_record
 from model.bisection import NO_FAULT
 from tasks import bisection, loss_tables, model_bisection, training_start
 from tasks.html_report import bisect_section, environment_section, evaluation_section
+from tasks.html_report.facts import read_facts
 from tasks.html_report.page import POLICY, report_page
+from tasks.html_report.plan_section import judged_plan
 from tasks.run_record import Run, finish_run
 from tasks.run_report import report_path, write_report
 from tasks.syntax_benchmark import CONTINUATIONS
@@ -249,3 +251,14 @@ def test_the_account_of_the_data_says_where_it_does_not_add_up(copied: Finished)
     reseal(path, set_at("measurements", "rejected", to=7))
     said = " ".join(each.text for each in page_of(copied.run).all("p"))
     assert "The account does not add up: 0 files dropped by a filter, not 7." in said
+
+
+def test_criteria_that_failed_come_first_and_their_conditions_stay_together(
+    reading: Finished,
+) -> None:
+    judged = judged_plan(read_facts(reading.run))
+    names = [each.id for each in judged]
+    assert sorted(names, key=names.index) == names
+    assert judged[0].verdict == "not met" or judged[1].verdict == "not met"
+    assert {each.verdict for each in judged if each.id == names[-1]} == {"met"}
+    assert len(judged) == 35
