@@ -76,7 +76,7 @@ def status(run: Subject = None, json: Json = False) -> None:  # noqa: FBT002
     from flows.report import acceptance_table, error, gate_table, outcome
     from tasks.acceptance import plan_faults
 
-    found = _run(run)
+    found = find_or_last(run)
     rows, criteria, faults = gate_table(found), acceptance_table(found), plan_faults(found)
     if json:
         show_json({"run": found.name, "outcome": outcome(found), "gates": rows,
@@ -106,7 +106,7 @@ def verify(subject: Subject = None, json: Json = False) -> None:  # noqa: FBT002
     if subject and subject.partition(":")[0] in REF_TYPES:
         report = verify_ref(open_store().resolve(subject))
     else:
-        report = verify_run(_run(subject))
+        report = verify_run(find_or_last(subject))
     _show_report(report, VerificationError, json=json)
 
 
@@ -154,7 +154,7 @@ def mirror(run: Subject = None, json: Json = False) -> None:  # noqa: FBT002
     from tasks.mirroring import mirror_now
 
     prepare()
-    found = _run(run)
+    found = find_or_last(run)
     sent = mirror_now(found)
     if json:
         show_json(sent)
@@ -173,7 +173,11 @@ def _show_report(report: "Report", refusal: type[VerificationError], *, json: bo
         out.print(f"{report.subject}: {report.num_checks} checks, all hold")
 
 
-def _run(text: str | None) -> "Run":
+def find_or_last(text: str | None) -> "Run":
+    """Return the run that a person named, or the last.
+
+    Raises: NotFoundError, NoRunsError.
+    """
     from tasks import places
     from tasks.errors import NoRunsError
     from tasks.run_record import all_runs, find_run

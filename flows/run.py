@@ -1,8 +1,10 @@
 """Run stages as one recorded run: plan first, record last, MLflow beside, whatever happens."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_table_artifact
@@ -18,6 +20,7 @@ from tasks.mirror_state import Sent
 from tasks.mirroring import mirrored
 from tasks.prefect_task import gate_rows
 from tasks.run_record import Run, finish_run, start_run
+from tasks.run_report import write_report
 from tasks.train_errors import StoppedError
 
 Body = Callable[[Run], object]
@@ -51,7 +54,7 @@ def recorded(
         except KNOWN_ERRORS as error:
             failure = error
     # After the mirror has ended: before, it may not have begun, and there would be no link to it.
-    publish_run(run)
+    publish_run(run, reported(run))
     if failure:
         return failed_with(run, failure)  # type: ignore[no-any-return]  # see its docstring
     return Finished(str(run.directory), str(output), mirror.complete)
@@ -83,14 +86,25 @@ def failed_with(run: Run, error: Exception) -> Any:  # a Prefect state
     return Failed(message=str(error), data=error)
 
 
-def publish_run(run: Run) -> None:
-    """Show all gates and the way to the evidence and to MLflow on the flow run's page."""
+def reported(run: Run) -> Path | None:
+    """Write the run's page; what stops that stops no run, and is said."""
+    try:
+        return write_report(run)
+    except Exception as error:  # noqa: BLE001  # whatever it is, the run itself is recorded
+        sys.stderr.write(f"warning: no report of {run.name}: {type(error).__name__}: {error}\n")
+        return None
+
+
+def publish_run(run: Run, report: Path | None) -> None:
+    """Show all gates and the way to evidence, report and MLflow on the flow run's page."""
     if FlowRunContext.get() is None:
         return
     gates = run.gates()
     if gates:
         create_table_artifact(gate_rows(gates), key="gates", description=f"Gates of {run.name}")
     create_link_artifact(run.directory.as_uri(), key="evidence", link_text=run.name)
+    if report:
+        create_link_artifact(report.as_uri(), key="report", link_text=f"Report of {run.name}")
     if address := mlflow_address(run):
         create_link_artifact(address, key="mlflow", link_text=f"MLflow: {run.name}")
 

@@ -35,6 +35,7 @@ from tasks.mirror_log import (
 )
 from tasks.mirror_state import Sent
 from tasks.run_record import Run, find_run
+from tasks.run_report import write_report
 from tasks.store import locked, open_store
 
 EXPERIMENT = "assay"
@@ -200,9 +201,19 @@ class Mirror:
         self._log(self.sent.run_id, tags=tags)
         for name in ("plan.json", "metadata.json"):
             self.client.log_artifact(self.sent.run_id, str(self.run.directory / name))
+        self._send_report()
         status = "FINISHED" if record["outcome"] == "completed" else "FAILED"
         self.client.set_terminated(self.sent.run_id, status, milliseconds(record["finished"]))
         self.sent.complete = True
+
+    def _send_report(self) -> None:
+        """Attach the run's page, made from the same records as any other time."""
+        try:
+            path = write_report(self.run)
+        except Exception as error:  # noqa: BLE001  # a page that fails must not keep back a run
+            sys.stderr.write(f"{self.run.name}: no report: {type(error).__name__}: {error}\n")
+            return
+        self.client.log_artifact(self.sent.run_id, str(path))
 
     def _log(
         self,

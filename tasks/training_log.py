@@ -6,10 +6,12 @@ that were undone stay, and the line of the spike says back to which step it went
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+import orjson
 
 from tasks.step_watch import BACK_TO, SPIKE
 
@@ -38,7 +40,7 @@ class LogTail:
                 if not line.endswith(b"\n"):
                     return
                 self._offset += len(line)
-                yield json.loads(line)
+                yield orjson.loads(line)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -48,8 +50,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read the steps of which a training is made: those that no spike undid."""
+    return steps_of(read_lines(path))
+
+
+def steps_of(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the steps among a log's lines that no spike undid."""
     steps: list[dict[str, Any]] = []
-    for line in read_lines(path):
+    for line in lines:
         if BACK_TO in line:
             steps = [step for step in steps if step["step"] <= line[BACK_TO]]
         if SPIKE not in line:
@@ -59,7 +66,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def read_spikes(path: Path) -> list[dict[str, Any]]:
     """Read the batches that were not learnt from."""
-    return [line for line in read_lines(path) if SPIKE in line]
+    return spikes_of(read_lines(path))
+
+
+def spikes_of(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the spikes among a log's lines."""
+    return [line for line in lines if SPIKE in line]
 
 
 def append_row(file: IO[str], row: dict[str, Any]) -> None:

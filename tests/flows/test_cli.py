@@ -34,6 +34,10 @@ REFUSALS = [
     ("generate --checkpoint x --prompt-file nowhere.py", 3, "no prompt file"),
     ("generate --checkpoint x --prompt a --device tpu", 2, "'tpu' is not one of"),
     ("mirror nobody", 3, "no run nobody"),
+    ("report nobody", 3, "no run nobody"),
+    ("report", 3, "no runs yet"),
+    ("export nobody", 3, "no run nobody"),
+    ("export --format csv", 2, "'csv' is not one of"),
     ("up --preset nope", 2, "preset nope does not exist"),
 ]
 

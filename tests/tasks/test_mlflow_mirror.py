@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from evidence.records import STAGES, flatten
 from evidence.refs import TokensRef
-from tasks import mirroring, places
+from tasks import mirroring, mlflow_mirror, places
 from tasks.errors import MirrorError
 from tasks.mirror_state import Sent
 from tasks.mirroring import mirror_now, mirrored
@@ -143,7 +143,8 @@ def test_the_records_are_artifacts(sent: Mirrored) -> None:
     def names(run_id: str) -> list[str]:
         return sorted(each.path for each in sent.client.list_artifacts(run_id))
 
-    assert names(sent.sent.run_id) == ["metadata.json", "plan.json"]
+    page = f"{sent.finished.run.name}.html"
+    assert names(sent.sent.run_id) == ["metadata.json", "plan.json", page]
     assert names(sent.sent.stage_run_ids["train"]) == [
         "epoch-000.metadata.json",
         "epoch-001.metadata.json",
@@ -151,6 +152,20 @@ def test_the_records_are_artifacts(sent: Mirrored) -> None:
         "train.metadata.json",
     ]
     assert names(sent.sent.stage_run_ids["bisect"]) == ["bisect.metadata.json", "trace.txt"]
+
+
+def test_a_page_that_fails_keeps_no_run_back(
+    sent: Mirrored, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: Run) -> Any:
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr(mlflow_mirror, "write_report", fail)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with at_home(sent.finished.home):
+        mlflow_mirror.Mirror(sent.finished.run)._send_report()
+    said = capsys.readouterr().err
+    assert said == f"{sent.finished.run.name}: no report: RuntimeError: no ink\n"
 
 
 def test_the_checkpoint_is_a_logged_model(sent: Mirrored) -> None:
