@@ -1,8 +1,7 @@
 """Bisect two models that a person named, and leave evidence: verdict, table, heat map."""
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from evidence.canonical import finite, pretty
 from model.bisection import Bisection, bisect
 from model.bisection_text import bisection_text, heat
 from model.slot_stds import SlotStds, slot_csv, slot_stds
-from tasks.run_record import Run, finish_run, start_run
+from tasks.recording import recording_the_end
+from tasks.run_record import Run, start_run
 from tasks.sides import choose_ids, digests, open_candidate, open_side
 
 RESULT = "bisection.json"
@@ -39,7 +39,7 @@ def bisect_models(
         "device": device,
     }
     run = start_run(name, {}, request)
-    with _recording_the_end(run):
+    with recording_the_end(run):
         found = bisect(held_to, held, ids_BT)
         roles = {"reference": held_to, "candidate": held}
         slots = {f"{role}-stds": slot_stds(side, ids_BT) for role, side in roles.items()}
@@ -71,13 +71,3 @@ def _plot(path: Path, found: Bisection) -> None:
     axes.set_title(found.verdict)
     figure.colorbar(image, label="local error over noise floor, log10")
     figure.savefig(path, dpi=100)
-
-
-@contextmanager
-def _recording_the_end(run: Run) -> Iterator[None]:
-    try:
-        yield
-    except BaseException as error:
-        finish_run(run, "failed", str(error))
-        raise
-    finish_run(run, "completed", None)
