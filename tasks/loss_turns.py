@@ -47,7 +47,7 @@ class Regression:
     val_loss_after: float
     step: int
     """The first one after which the loss was above the middle, and had not been a step before."""
-    val_losses: Mapping[int, float]
+    val_losses: Mapping[str, float]
     """By the step after which they were measured."""
     recorded_after: float | None
     """What the log's snapshot says of the last step; None where there is none."""
@@ -138,7 +138,7 @@ def _halve(
         val_loss_before=before,
         val_loss_after=after,
         step=high,
-        val_losses=dict(sorted(losses.items())),
+        val_losses={str(each): losses[each] for each in sorted(losses)},
         recorded_after=recorded,
     )
 

@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.utils import clip_grads_with_norm_
 
+from data.batches import batches
 from evidence.canonical import pretty
 from evidence.errors import GateFailedError
+from model.schedule import learning_rate
+from model.train_settings import TrainSettings
 from model.training_state import TrainingState
 from tasks.live import announce
 from tasks.run_record import Run
@@ -102,15 +106,11 @@ def _around_passes(
 
 def _in_batches(change: Callable[[Any], Any]) -> Plant:
     def plant(patch: pytest.MonkeyPatch) -> None:
-        from tasks import train_worker
-
-        real = train_worker.batches
-
-        def batches(*arguments: Any, **named: Any) -> Iterator[Any]:
-            for number, ids_BS in enumerate(real(*arguments, **named), start=1):
+        def changed(*arguments: Any, **named: Any) -> Iterator[Any]:
+            for number, ids_BS in enumerate(batches(*arguments, **named), start=1):
                 yield change(ids_BS.copy()) if number == FAULTY else ids_BS
 
-        patch.setattr(train_worker, "batches", batches)
+        patch.setattr("tasks.train_worker.batches", changed)
 
     return plant
 
@@ -141,10 +141,10 @@ def _nudge_gradient(state: TrainingState) -> None:
 
 
 def _double_rate(patch: pytest.MonkeyPatch) -> None:
-    from model import train
+    def doubled(step: int, settings: TrainSettings) -> float:
+        return learning_rate(step, settings) * (1 + (step == FAULTY))
 
-    real = train.learning_rate
-    patch.setattr(train, "learning_rate", lambda step, s: real(step, s) * (1 + (step == FAULTY)))
+    patch.setattr("model.train.learning_rate", doubled)
 
 
 def _skip_update(patch: pytest.MonkeyPatch) -> None:
@@ -160,15 +160,13 @@ def _skip_update(patch: pytest.MonkeyPatch) -> None:
 
 
 def _clip_otherwise(patch: pytest.MonkeyPatch) -> None:
-    from model import train
-
-    real, calls = train.clip_grads_with_norm_, []
+    calls: list[Any] = []
 
     def clip(parameters: Any, clip_norm: float, norm: Any) -> None:
         calls.append(norm)
-        real(parameters, clip_norm / (2 if len(calls) == FAULTY else 1), norm)
+        clip_grads_with_norm_(parameters, clip_norm / (2 if len(calls) == FAULTY else 1), norm)
 
-    patch.setattr(train, "clip_grads_with_norm_", clip)
+    patch.setattr("model.train.clip_grads_with_norm_", clip)
 
 
 FAULTS: dict[str, Plant] = {
