@@ -169,9 +169,10 @@ def test_a_snapshot_that_is_whole_and_of_another_state_is_a_matter_of_memory(
     training = bare(sound, tmp_path)
     for path in (other.directory / "ckpt").glob("epoch-001*"):
         target = training.directory / "ckpt" / path.name
-        (shutil.copytree if path.is_dir() else shutil.copy)(
-            path, target, **({"dirs_exist_ok": True} if path.is_dir() else {})
-        )
+        if path.is_dir():
+            shutil.copytree(path, target, dirs_exist_ok=True)
+        else:
+            shutil.copy(path, target)
 
     found = replayed(training, 10)
 
@@ -207,8 +208,12 @@ def test_a_stretch_begins_where_its_state_last_went_on() -> None:
 def test_a_step_after_a_spike_that_undid_an_epoch_reproduces(
     sound: Short, finished: Finished, tmp_path: Path
 ) -> None:
-    changes = {"spike_response": "rollback", "spike_window": 3, "spike_deviations": 4.0}
-    spiky = train_short(finished, tmp_path / "spiky", max_spikes=50, **changes)
+    changes: dict[str, Any] = {
+        "spike_response": "rollback",
+        "spike_window": 3,
+        "spike_deviations": 4.0,
+    }
+    spiky = train_short(finished, tmp_path / "spiky", None, max_spikes=50, **changes)
     training = RecordedTraining.of(spiky.run.name)
     spikes = [each for each in training.lines if "spike" in each]
 

@@ -94,7 +94,7 @@ def test_two_trainings_of_one_job_are_equal_bit_for_bit(finished: Finished, tmp_
 def test_the_log_has_every_step_with_what_was_measured(finished: Finished) -> None:
     rows = read_rows(finished.training.directory / "train.jsonl")
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
-    digested = [10, 16, 20, 30, 32, 40, 48]
+    digested = [16, 20, 32, 40, 48]
     assert [row["step"] for row in rows if "state_digest" in row] == digested
     assert {frozenset(row) - {"state_digest"} for row in rows} == {FIELDS}
     assert rows[-1]["batch_digest"] != rows[-2]["batch_digest"]
