@@ -8,15 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from prefect import flow, task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.artifacts import create_link_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
 from evidence.errors import GateFailedError
+from flows.bisection import show_bisection
 from tasks.device import choose_device
 from tasks.failure_bisection import Explained, bisect_failure, link
-from tasks.model_bisection import PLOT, TABLE
-from tasks.plots import show_plot
 from tasks.run_record import Run, find_run
 from tasks.runtime import RuntimeSettings
 from tasks.train_errors import WorkerFailedError
@@ -79,8 +78,5 @@ def bisect_failure_flow(failed: str, cause: str, device: str) -> Explained:
 def bisect_failure_task(failed: str, cause: str, device: str) -> Explained:
     """Do it, and show what came of it on the page of the flow run."""
     explained = bisect_failure(find_run(failed), cause, device)
-    directory = explained.run.directory
-    if (directory / TABLE).is_file():
-        create_markdown_artifact((directory / TABLE).read_text(), key="bisection-table")
-        show_plot(directory / PLOT, "bisection", explained.verdict)
+    show_bisection(explained.run, explained.verdict)
     return explained

@@ -4,8 +4,10 @@ A fault that is found is a failed validation, so it has that exit code; two mode
 same computation are no fault, and have one of their own.
 """
 
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +15,10 @@ from flows.errors import WrongUseError
 from flows.exit_codes import NOT_COMPARABLE, VALIDATION_FAILED
 from flows.run_commands import Json, Name, Preset, Set, run_recorded
 from flows.screen import out, show_json, show_table
+
+if TYPE_CHECKING:
+    from model.bisection import Bisection
+    from tasks.run_record import Run
 
 ONE_OF = "one of --checkpoint, --candidate, --stats, --runs and --run"
 
@@ -87,9 +93,9 @@ def _models(
     from evidence.canonical import finite, read_object
     from model.bisection import NO_FAULT
     from model.bisection_text import bisection_text, fault_rows
-    from tasks.model_bisection import RESULT, bisect_models
+    from tasks.model_bisection import RESULT
 
-    run, found = bisect_models(name, candidate, reference, prompt, tokens, device)
+    run, found = _bisecting()(name, candidate, reference, prompt, tokens, device)
     if json:
         show_json(finite(read_object(run.directory / RESULT)))
     else:
@@ -100,6 +106,17 @@ def _models(
         out.print(f"\nevidence  {run.directory}")
     if found.verdict != NO_FAULT:
         raise typer.Exit(VALIDATION_FAILED)
+
+
+def _bisecting() -> Callable[..., tuple["Run", "Bisection"]]:
+    """Choose a flow where a Prefect server shows what comes of it; else start quickly."""
+    if os.environ.get("PREFECT_API_URL"):
+        from flows.bisection import bisect_models_flow
+
+        return bisect_models_flow
+    from tasks.model_bisection import bisect_models
+
+    return bisect_models
 
 
 def _runs(left: str, right: str, *, json: bool) -> None:

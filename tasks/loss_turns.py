@@ -114,7 +114,7 @@ def _halve(
     """Train on from a snapshot as often as it takes; None if the loss did not rise."""
     first_step = int(snapshot.read()["step"])
     line = next(row for row in training.steps if row["step"] == last_step)
-    rerun = Rerun(training)
+    rerun = Rerun(training, line)
     state = rerun.state(snapshot, stretch(training.lines, line, first_step))
     score = _scorer(rerun)
     losses = {first_step: score(state)}

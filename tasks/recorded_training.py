@@ -27,6 +27,8 @@ class RecordedTraining:
     """One training directory, read."""
 
     run: Run
+    maker: Run
+    "The run that trained it; another one where this run found it made."
     directory: Path
     llama: LlamaSettings
     train: TrainSettings
@@ -48,6 +50,7 @@ class RecordedTraining:
         settings = json.loads((directory / SETTINGS).read_text())
         return cls(
             run=run,
+            maker=_maker(run),
             directory=directory,
             llama=LlamaSettings(**settings["model"]),
             train=TrainSettings(**settings["train"]),
@@ -56,6 +59,11 @@ class RecordedTraining:
             lines=read_lines(directory / TRAIN_LOG),
             steps=read_rows(directory / TRAIN_LOG),
         )
+
+    def start_of(self, line: Line) -> Line:
+        """Return what was found out when the worker started that wrote a line."""
+        earlier = [each for each in self.starts if each["cursor_rows"] < line["cursor_rows"]]
+        return earlier[-1]
 
     def snapshot_before(self, step: int) -> Snapshot | None:
         """Return the last snapshot from which training came to a step; None is the start."""
@@ -100,6 +108,14 @@ def _reached(line: Line) -> int | None:
     """Return the step at which a line left the state, None where it left it as it was."""
     step: int | None = line.get(BACK_TO, None if SPIKE in line else line["step"])
     return step
+
+
+def _maker(run: Run) -> Run:
+    made_by = run.stage_records().get("train", {}).get("reused_from")
+    try:
+        return find_run(made_by) if made_by else run
+    except NotFoundError:
+        return run
 
 
 def _directory(run: Run) -> Path:

@@ -84,17 +84,17 @@ class Replay:
 class Rerun:
     """The surroundings of a recorded training, set up once and good for several replays."""
 
-    def __init__(self, training: RecordedTraining) -> None:
+    def __init__(self, training: RecordedTraining, last: Line) -> None:
         self.training = training
-        start = training.starts[-1]
-        self.device = available_device(str(start["device"]))
-        self.surroundings = _surroundings(training, self.device)
+        self.start = training.start_of(last)
+        self.device = available_device(str(self.start["device"]))
+        self.surroundings = _surroundings(training, self.start, self.device)
         shards = open_store().open(parse_ref(training.shards))
         self.index = shards.read_index(ShardsIndex)
         self.shards = shards.directory
         self.rows = open_rows(self.shards, self.index, "train")
-        torch.set_num_threads(int(start["num_threads"]))
-        if start["deterministic"]:
+        torch.set_num_threads(int(self.start["num_threads"]))
+        if self.start["deterministic"]:
             repeat_every_bit()
 
     def state(self, snapshot: Snapshot | None, part: Stretch) -> TrainingState:
@@ -124,14 +124,13 @@ class Rerun:
             max_passes=train_settings.max_passes,
             cursor=state.cursor_rows,
         )
-        start = self.training.starts[-1]
         reports = train(
             state,
             stream,
             train_settings,
             document_end=train_settings.document_end(self.index.end_of_text_id),
-            compiled=bool(start["compiled"]),
-            digest_steps=int(start.get(DIGEST_STEPS, 1)),
+            compiled=bool(self.start["compiled"]),
+            digest_steps=int(self.start.get(DIGEST_STEPS, 1)),
         )
         for report in reports:
             if not isinstance(report, EpochReport):
@@ -147,7 +146,7 @@ def replay_line(training: RecordedTraining, recorded: Line) -> Replay:
     snapshot = training.snapshot_before(step)
     first = int(snapshot.read()["step"]) if snapshot else 0
     part = stretch(training.lines, recorded, first)
-    rerun = Rerun(training)
+    rerun = Rerun(training, recorded)
     state = rerun.state(snapshot, part)
     changed, same_state = _compare_states(rerun, state)
     lines, error = _collect(rerun.steps(state), len(part.lines))
@@ -262,9 +261,11 @@ def _digest_at(training: RecordedTraining, step: int) -> str | None:
     return next(found, None)
 
 
-def _surroundings(training: RecordedTraining, device: str) -> dict[str, tuple[Any, Any]]:
+def _surroundings(
+    training: RecordedTraining, start: Line, device: str
+) -> dict[str, tuple[Any, Any]]:
     """List what may change a bit and is not as it was."""
-    start, recorded = training.starts[-1], training.run.plan()["provenance"]
+    recorded = training.maker.plan()["provenance"]
     before = {
         "device": start["device_name"],
         "cpu": recorded["cpu"],

@@ -120,15 +120,17 @@ def test_models_of_two_shapes_have_an_exit_code_of_their_own(
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        ("", 2, "should be one of --checkpoint, --candidate, --stats and --runs"),
+        ("", 2, "should be one of --checkpoint, --candidate, --stats, --runs and --run"),
         ("--candidate a", 2, "should be --candidate and --reference together"),
         (
             "--candidate a --stats b",
             2,
-            "should be one of --checkpoint, --candidate, --stats and --runs",
+            "should be one of --checkpoint, --candidate, --stats, --runs and --run",
         ),
         ("--candidate a --reference b", 3, "b: no model"),
         ("--runs one two", 3, "no run one"),
+        ("--run one", 3, "no run one"),
+        ("--step 3 --stats b", 2, "should be --step together with --run"),
         ("--stats nowhere", 3, "nowhere: no table (*.csv)"),
         ("--candidate {0} --reference {0} --tokens one", 2, "should be ids with commas between"),
         ("--candidate {0} --reference {0} --tokens 1,264", 2, "ids below 264"),
