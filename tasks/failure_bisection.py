@@ -82,7 +82,7 @@ def link(failed: Run, cause: str, explained: Explained | None, error: str | None
         record = explained.run.record() or {}
         told |= {
             "run": explained.run.name,
-            "record_sha256": record.get(SEAL),
+            "run_record_sha256": record.get(SEAL),
             "verdict": explained.verdict,
         }
     return write_record(failed.directory / LINK, told)

@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from evidence.records import read_record
 from flows.cli import run
 from model.apr_model import write_model
 from model.gguf_model import FileType, write_gguf_model
@@ -82,6 +84,14 @@ def test_a_fault_is_named_and_recorded_and_its_evidence_verifies(
     bar = found["proof"]["bar_relative_l2"]
     assert found["proof"]["patched"]["max_relative_l2"] <= bar
     assert found["proof"]["control"]["max_relative_l2"] > bar
+    record: Any = read_record(evidence / "bisection.metadata.json")
+    assert record["faulty_sites"] == ["layers.1.ffn_out"]
+    assert (record["is_sufficient"], record["is_controlled"]) == (True, True)
+    assert record["is_necessary"] == {"layers.1.ffn_out": True}
+    kl = found["proof"]["unpatched"]["max_kl_nats"]
+    assert record["sufficiency_kl"] < 1e-9 < record["control_kl"] <= 1.01 * kl
+    assert record["necessity_kl"] == {"layers.1.ffn_out": kl}
+    assert "| site | local rel-L2 |" in (evidence / "bisection.md").read_text()
     assert (evidence / "bisection.png").read_bytes().startswith(b"\x89PNG")
     assert (evidence / "bisection.txt").read_text() in out
     assert run(["verify", "hunt"]) == 0

@@ -53,12 +53,15 @@ def test_a_sound_snapshot_has_no_fault_and_its_evidence_says_so(
     assert explained.run.name.startswith(f"{failed.name}-bisect-")
     found = json.loads((explained.run.directory / "failure.json").read_text())
     assert (found["snapshot"], found["sites_unlike_memory"]) == ("epoch-002", [])
-    record = read_record(explained.run.directory / "bisection.metadata.json")
-    assert (record["verdict"], record["faulty_sites"]) == ("no fault", [])
+    causal = read_record(explained.run.directory / "bisection.metadata.json")
+    assert (causal["verdict"], causal["faulty_sites"]) == ("no fault", [])
     assert (explained.run.directory / "bisection.png").is_file()
     assert verify_run(explained.run).failures == []
     told = link(failed, "evaluate.unigram", explained, None)
+    assert read_record(failed.directory / LINK) == told
     assert (told["run"], told["error"]) == (explained.run.name, None)
+    record = explained.run.record() or {}
+    assert told["run_record_sha256"] == record["record_sha256"]
     finish_run(failed, "failed", "gate evaluate.unigram")
     assert LINK in (failed.record() or {})["files"]
     assert verify_run(failed).failures == []
