@@ -173,13 +173,12 @@ class Mirror:
 
     def _stage_files(self, stage: str) -> list[Path]:
         extras = {
-            "pretokenize": "pretokenize-*.png",
-            "train": "epoch-*",
-            "evaluate": "evaluate-*",
-            "bisect": "*.txt",
+            "pretokenize": ["pretokenize-*.png"],
+            "train": ["epoch-*"],
+            "evaluate": ["evaluate-*"],
+            "bisect": ["trace.txt", "bisect-*.png"],
         }
-        extra = extras.get(stage)
-        names = [f"{stage}.metadata.json", *([extra] if extra else [])]
+        names = [f"{stage}.metadata.json", *extras.get(stage, [])]
         return sorted(path for name in names for path in self.run.directory.glob(name))
 
     def _register_model(self, run_id: str, record: Mapping[str, Any]) -> None:

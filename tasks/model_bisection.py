@@ -1,13 +1,10 @@
 """Bisect two models that a person named, and leave evidence: verdict, table, heat map."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from evidence.canonical import finite, pretty
@@ -17,6 +14,7 @@ from model.bisection_text import bisection_text, fault_rows, heat
 from model.causal_proof import CausalProof
 from model.sides import Side
 from model.slot_stds import slot_csv, slot_stds
+from tasks.heat_map import draw_heat_map
 from tasks.recording import recording_the_end
 from tasks.run_record import Run, start_run
 from tasks.sides import choose_ids, digests, open_candidate, open_side
@@ -68,13 +66,15 @@ def write_bisection(
     write_record(directory / RECORD, finite(causal_record(found)))
     for name, table in slots.items():
         (directory / f"{name}.csv").write_text(slot_csv(table))
-    _plot(directory / PLOT, found)
+    kinds, ratios = heat(found)
+    label = "local error over noise floor"
+    draw_heat_map(directory / PLOT, kinds, ratios, title=found.verdict, label=label)
 
 
 def causal_record(found: Bisection) -> dict[str, Any]:
     """Say what was found, with the three numbers that prove it where there is something to prove.
 
-    Units: Kullback-Leibler divergences of the next-token predictions, nats.
+    Units: Kullback-Leibler divergences of the next-token predictions, nats a token.
     """
     record: dict[str, Any] = {
         "schema": SCHEMA,
@@ -92,10 +92,10 @@ def causal_record(found: Bisection) -> dict[str, Any]:
             if proof.is_necessary(fault.error.site) is not None
         }
         record |= {
-            "unpatched_kl": proof.unpatched.max_kl_nats,
-            "sufficiency_kl": proof.patched.max_kl_nats,
+            "unpatched_kl": proof.unpatched.mean_kl_nats,
+            "sufficiency_kl": proof.patched.mean_kl_nats,
             "necessity_kl": left_out,
-            "control_kl": proof.control.max_kl_nats,
+            "control_kl": proof.control.mean_kl_nats,
             "control_sites": list(proof.control_sites),
             "is_sufficient": proof.is_sufficient,
             "is_necessary": {site: proof.is_necessary(site) for site in left_out},
@@ -106,7 +106,7 @@ def causal_record(found: Bisection) -> dict[str, Any]:
 
 def _without(site: str, proof: CausalProof) -> float:
     """Return the divergence that a site makes: left out of the patch, or alone where that hides."""
-    tried = [each[site].max_kl_nats for each in (proof.left_out, proof.alone) if site in each]
+    tried = [each[site].mean_kl_nats for each in (proof.left_out, proof.alone) if site in each]
     return max(tried)
 
 
@@ -118,17 +118,3 @@ def bisection_table(found: Bisection) -> str:
         lines += ["", f"| {' | '.join(rows[0])} |", f"|{'---|' * len(rows[0])}"]
         lines += [f"| {' | '.join(str(value) for value in row.values())} |" for row in rows]
     return "\n".join(lines) + "\n"
-
-
-def _plot(path: Path, found: Bisection) -> None:
-    """Draw the local error of every site over its noise floor, in powers of ten."""
-    kinds, ratios = heat(found)
-    powers = np.log10(np.clip(np.nan_to_num(np.array(ratios), nan=math.inf), 1e-2, 1e9))
-    figure = Figure(figsize=(8, 2 + 0.25 * len(ratios)), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(powers, aspect="auto", vmin=-2, vmax=max(2.0, float(powers.max())))
-    axes.set_xticks(range(len(kinds)), kinds, rotation=60, ha="right")
-    axes.set_ylabel("layer")
-    axes.set_title(found.verdict)
-    figure.colorbar(image, label="local error over noise floor, log10")
-    figure.savefig(path, dpi=100)

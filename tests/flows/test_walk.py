@@ -97,7 +97,7 @@ def test_prefect_shows_six_named_task_runs_and_their_artifacts(first: Run) -> No
     keys = artifacts(flow_run_id)
     assert {f"{stage}-summary" for stage in STAGES} <= keys
     assert {f"{stage}-gates" for stage in STAGES} <= keys
-    assert {"gates", "evidence", "mlflow", "train-progress"} <= keys
+    assert {"gates", "evidence", "mlflow", "train-progress", "bisect-heat-map"} <= keys
 
 
 def test_prefect_is_told_of_every_epochs_snapshot(first: Run) -> None:

@@ -150,7 +150,11 @@ def test_the_records_are_artifacts(sent: Mirrored) -> None:
         "epoch-002.metadata.json",
         "train.metadata.json",
     ]
-    assert names(sent.sent.stage_run_ids["bisect"]) == ["bisect.metadata.json", "trace.txt"]
+    assert names(sent.sent.stage_run_ids["bisect"]) == [
+        "bisect-heat-map.png",
+        "bisect.metadata.json",
+        "trace.txt",
+    ]
 
 
 def test_the_checkpoint_is_a_logged_model(sent: Mirrored) -> None:
