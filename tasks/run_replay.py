@@ -106,10 +106,12 @@ def _spike_sentence(spike: LargestSpike) -> str:
 
 def _regression_sentence(found: Regression) -> str:
     rose = f"{found.val_loss_before:.6g} to {found.val_loss_after:.6g}"
+    recorded = found.recorded_after
+    other = "" if recorded in (None, found.val_loss_after) else f", recorded as {recorded:.6g}"
     return (
         f"validation loss rose from {rose} over steps {found.first_step} to {found.last_step}, "
         f"and passed the middle at step {found.step} "
-        f"({len(found.val_losses)} evaluations)"
+        f"({len(found.val_losses)} evaluations{other})"
     )
 
 
