@@ -1,14 +1,11 @@
 """A comparison of two models as a flow run: its table and heat map in the Prefect UI and MLflow."""
 
-import contextlib
-
 from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from model.bisection import Bisection
-from tasks.errors import MirrorError
-from tasks.mirroring import mirror_now
+from tasks.mirroring import mirrored
 from tasks.model_bisection import PLOT, TABLE, bisect_models
 from tasks.plots import show_plot
 from tasks.run_record import Run
@@ -55,5 +52,5 @@ def show_bisection(run: Run, verdict: str) -> None:
     if table.is_file():
         create_markdown_artifact(table.read_text(), key="bisection-table", description=verdict)
         show_plot(run.directory / PLOT, "bisection-heat-map", verdict)
-    with contextlib.suppress(MirrorError):
-        mirror_now(run)
+    with mirrored(run):
+        pass  # it has ended: there is only the mirror to wait for, and only so long
