@@ -4,15 +4,23 @@ A fault that is found is a failed validation, so it has that exit code; two mode
 same computation are no fault, and have one of their own.
 """
 
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.errors import WrongUseError
-from flows.exit_codes import VALIDATION_FAILED
+from flows.exit_codes import NOT_COMPARABLE, VALIDATION_FAILED
 from flows.run_commands import Json, Name, Preset, Set, run_recorded
 from flows.screen import out, show_json, show_table
+
+if TYPE_CHECKING:
+    from model.bisection import Bisection
+    from tasks.run_record import Run
+
+ONE_OF = "one of --checkpoint, --candidate, --stats, --runs and --run"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,14 +46,21 @@ def bisect(
     runs: Annotated[
         tuple[str, str] | None, typer.Option(help="Two runs: the first step at which they part.")
     ] = None,
+    replayed: Annotated[
+        str | None,
+        typer.Option("--run", help="A run: replay what stands out in its training, or --step."),
+    ] = None,
+    step: Annotated[int | None, typer.Option(help="Of --run: replay this one.")] = None,
     preset: Preset = "demo",
     set_: Set = None,
     name: Name = None,
     json: Json = False,  # noqa: FBT002
 ) -> None:
     """Name the operations in which a model departs from a reference."""
-    if sum(each is not None for each in (checkpoint, candidate, stats, runs)) != 1:
-        raise WrongUseError("assay bisect", "one of --checkpoint, --candidate, --stats and --runs")
+    if sum(each is not None for each in (checkpoint, candidate, stats, runs, replayed)) != 1:
+        raise WrongUseError("assay bisect", ONE_OF)
+    if step is not None and replayed is None:
+        raise WrongUseError("assay bisect", "--step together with --run")
     if (candidate is None) != (reference is None):
         raise WrongUseError("assay bisect", "--candidate and --reference together")
     if checkpoint is not None:
@@ -56,6 +71,8 @@ def bisect(
         _stats(stats, json=json)
     elif runs is not None:
         _runs(*runs, json=json)
+    elif replayed is not None:
+        _replay(name or "replay", replayed, step, json=json)
     elif candidate is not None and reference is not None:
         _models(name or "bisect", candidate, reference, prompt, tokens, device, json=json)
 
@@ -76,9 +93,9 @@ def _models(
     from evidence.canonical import finite, read_object
     from model.bisection import NO_FAULT
     from model.bisection_text import bisection_text, fault_rows
-    from tasks.model_bisection import RESULT, bisect_models
+    from tasks.model_bisection import RESULT
 
-    run, found = bisect_models(name, candidate, reference, prompt, tokens, device)
+    run, found = _bisecting()(name, candidate, reference, prompt, tokens, device)
     if json:
         show_json(finite(read_object(run.directory / RESULT)))
     else:
@@ -91,21 +108,59 @@ def _models(
         raise typer.Exit(VALIDATION_FAILED)
 
 
+def _bisecting() -> Callable[..., tuple["Run", "Bisection"]]:
+    """Choose a flow where a Prefect server shows what comes of it; else start quickly."""
+    if os.environ.get("PREFECT_API_URL"):
+        from flows.bisection import bisect_models_flow
+
+        return bisect_models_flow
+    from tasks.model_bisection import bisect_models
+
+    return bisect_models
+
+
 def _runs(left: str, right: str, *, json: bool) -> None:
     from dataclasses import asdict
 
+    from evidence.canonical import finite
     from tasks.parting import part_runs
 
-    num_steps, found = part_runs(left, right)
+    compared = part_runs(left, right)
+    found = compared.parting
     if json:
-        show_json({"steps": num_steps, "parting": found and asdict(found)})
-    elif found is None:
-        out.print(f"no parting: {num_steps} steps agree bit for bit")
+        show_json(finite(asdict(compared)))
     else:
-        values = f"{found.left!r} and {found.right!r}"
-        out.print(f"step {found.step}: {found.fact} is {values}; look at {found.kind}")
+        for key, (ours, theirs) in compared.settings.items():
+            out.print(f"asked for otherwise: {key} is {ours!r} and {theirs!r}", markup=False)
+        if found is None:
+            out.print(f"no parting: {compared.num_steps} steps agree bit for bit")
+        else:
+            values = f"{found.fact} is {found.left!r} and {found.right!r}"
+            out.print(f"step {found.step}: {found.kind}: {values}; look at {found.look}")
+            if found.step:
+                out.print(f"which of them? assay bisect --run {left} --step {found.step}")
     if found:
         raise typer.Exit(VALIDATION_FAILED)
+
+
+def _replay(name: str, replayed: str, step: int | None, *, json: bool) -> None:
+    from flows.environment import prepare
+
+    prepare()
+    from evidence.canonical import finite, read_object
+    from tasks.replay import DEPARTS, INCOMPARABLE
+    from tasks.run_replay import RESULT, findings_text, replay_run
+
+    run, found = replay_run(name, replayed, step)
+    if json:
+        show_json(finite(read_object(run.directory / RESULT)))
+    else:
+        out.print(findings_text(found), markup=False)
+        out.print(f"evidence  {run.directory}")
+    if DEPARTS in found.verdicts:
+        raise typer.Exit(VALIDATION_FAILED)
+    if INCOMPARABLE in found.verdicts:
+        raise typer.Exit(NOT_COMPARABLE)
 
 
 def _stats(directory: Path, *, json: bool) -> None:

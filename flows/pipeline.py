@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from flows.after_failure import bisected_after
 from flows.run import Finished, recorded
 from flows.settings import PipelineSettings, load_settings, possible_here
 from tasks.bisection import bisect_task
@@ -27,7 +28,12 @@ def pipeline(name: str = "demo", preset: str = "demo", overrides: tuple[str, ...
     """
     settings = possible_here(load_settings(preset, overrides))
     request = {"flow": "pipeline", "preset": preset, "overrides": list(overrides)}
-    return recorded(name, settings, request, lambda run: _stages(run, settings))
+    return recorded(name, settings, request, lambda run: _judged(run, settings))
+
+
+def _judged(run: Run, settings: PipelineSettings) -> object:
+    with bisected_after(run, settings.runtime):
+        return _stages(run, settings)
 
 
 def _stages(run: Run, settings: PipelineSettings) -> object:

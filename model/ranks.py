@@ -64,6 +64,10 @@ class Ranks:
         """Return the norm of all parameters, given that of what this rank holds of them."""
         return of_own_part
 
+    def sum_words(self, of_own_part: Tensor) -> Tensor:
+        """Add up a 64-bit word over what the ranks hold, modulo 2^64; ranks do not cancel out."""
+        return of_own_part
+
     def gather(self, value: object) -> list[Any]:
         """Collect a plain value from every rank, on every rank, in their order."""
         return [value]
@@ -137,6 +141,15 @@ class RankGroup(Ranks):
         if self.parallelism == "ddp":
             return of_own_part
         return self.sum(of_own_part.square().reshape(1)).sqrt().squeeze(0)
+
+    def sum_words(self, of_own_part: Tensor) -> Tensor:
+        """Add up a 64-bit word over what the ranks hold, modulo 2^64; ranks do not cancel out."""
+        if self.parallelism == "ddp":
+            return of_own_part
+        total = of_own_part * (2 * self.rank + 1)
+        with self.waiting():
+            dist.all_reduce(total)
+        return total
 
     def gather(self, value: object) -> list[Any]:
         """Collect a plain value from every rank, on every rank, in their order."""

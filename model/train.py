@@ -7,6 +7,7 @@ updates from the optimizer, the update's norm from the weights before and after.
 Shapes: B rows, T positions, S = T + 1 ids of a row.
 """
 
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,10 +25,11 @@ from model.precision import matmul_precision
 from model.ranks import Ranks, own_part, whole
 from model.schedule import learning_rate
 from model.spikes import Spike, find_spike
+from model.state_digest import is_digested, state_digest
 from model.train_settings import TrainSettings
 from model.training_state import TrainingState
 
-VERSION = 4
+VERSION = 5
 
 __all__ = [
     "VERSION",
@@ -37,6 +39,7 @@ __all__ = [
     "StepReport",
     "TrainSettings",
     "accumulate",
+    "batch_digest",
     "count_targets",
     "train",
 ]
@@ -59,6 +62,9 @@ class StepReport:
     tokens: int
     cursor_rows: int
     """Rows consumed so far, those of this step included."""
+    batch_digest: str
+    state_digest: str | None
+    """After the update; None where it was not taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +79,7 @@ class SpikeReport:
     bound: float
     tokens: int
     cursor_rows: int
+    batch_digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +102,7 @@ def train(
     *,
     document_end: int | None = None,
     compiled: bool = False,
+    digest_steps: int = 1,
 ) -> Iterator[Report]:
     """Advance the state to the step budget, reporting every step and every epoch.
 
@@ -103,6 +111,7 @@ def train(
     caller returns to an earlier state, keeping the cursor and the number of spikes. `document_end`
     is the id behind which a token sees nothing of its row, None where documents are not masked.
     `compiled` says whether kernels are made for the model, which takes a while at first.
+    The state is digested every `digest_steps` steps and at the end of an epoch.
 
     Shapes: every batch (B, S).
     Raises: StreamExhaustedError, NonFiniteError, LossSpikeError, WrongSettingError; weights and
@@ -116,7 +125,7 @@ def train(
         if ids_BS is None:
             raise StreamExhaustedError(state.step, settings.num_steps)
         with matmul_precision(settings.precision):
-            report = _step(state, ids_BS, settings, passes, ranks, document_end)
+            report = _step(state, ids_BS, settings, passes, ranks, document_end, digest_steps)
         yield report
         if isinstance(report, StepReport):
             yield from _epoch_end(state.step, settings)
@@ -136,6 +145,7 @@ def _step(
     passes: Passes,
     ranks: Ranks,
     document_end: int | None,
+    digest_steps: int,
 ) -> StepReport | SpikeReport:
     _check(ids_BS, state, settings)
     num_targets = count_targets(ids_BS)
@@ -148,7 +158,7 @@ def _step(
     _require_finite("gradient norm", state.step + 1, grad_norm)
     state.cursor_rows += len(ids_BS)
     if spike := _spike(state, train_loss, grad_norm, settings):
-        return _answer(state, spike, train_loss, grad_norm, num_targets, settings)
+        return _answer(state, spike, train_loss, grad_norm, ids_BS, settings)
     clip_grads_with_norm_(parameters, settings.clip_norm, norm)
     update_norm = _update(state, settings, ranks)
     _require_finite("update norm", state.step + 1, update_norm)
@@ -164,7 +174,16 @@ def _step(
         learning_rate=read_learning_rate(state.optimizer),
         tokens=num_targets,
         cursor_rows=state.cursor_rows,
+        batch_digest=batch_digest(ids_BS),
+        state_digest=(
+            state_digest(state, ranks) if is_digested(state.step, digest_steps, settings) else None
+        ),
     )
+
+
+def batch_digest(ids_BS: np.ndarray) -> str:
+    """Digest a batch's ids, in their order."""
+    return hashlib.sha256(np.ascontiguousarray(ids_BS, "<i8").tobytes()).hexdigest()[:16]
 
 
 def count_targets(ids_BS: np.ndarray) -> int:
@@ -228,7 +247,7 @@ def _answer(
     spike: Spike,
     train_loss: float,
     grad_norm: float,
-    num_targets: int,
+    ids_BS: np.ndarray,
     settings: TrainSettings,
 ) -> SpikeReport:
     """Report the spike, unless it ends the training.
@@ -246,8 +265,9 @@ def _answer(
         grad_norm=grad_norm,
         quantity=spike.quantity,
         bound=spike.bound,
-        tokens=num_targets,
+        tokens=count_targets(ids_BS),
         cursor_rows=state.cursor_rows,
+        batch_digest=batch_digest(ids_BS),
     )
 
 

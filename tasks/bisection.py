@@ -24,7 +24,9 @@ from model.taps import Trace, trace
 from model.trace_text import TraceHeader, sub_ffn_csv, trace_text
 from tasks.device import choose_device, num_threads
 from tasks.errors import ImportedError
+from tasks.heat_map import by_layer, draw_heat_map
 from tasks.models import APR, load_apr, load_directory
+from tasks.plots import show_plot
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.probe import probe_ids, read_fingerprint
 from tasks.run_record import Run
@@ -38,6 +40,9 @@ VERSION = 1
 RESULT = "trace.json"
 TEXT = "trace.txt"
 CSV = "sub-ffn-per-layer-stds.csv"
+PLOT = "bisect-heat-map.png"
+ROUNDING = 2.0**-24
+"""Relative error of a number that is rounded to float32."""
 
 
 def measure(artefact: Artefact) -> Measurements:
@@ -119,8 +124,23 @@ def bisect_task(
     )
     for name in (TEXT, CSV):
         shutil.copyfile(done.artefact.directory / name, run.directory / name)
+    draw_disagreements(done.artefact, run.directory / PLOT)
+    show_plot(run.directory / PLOT, "bisect-heat-map", summary(done.record["measurements"]))
     publish(run, STAGE, done.record)
     return TraceRef(done.ref.digest)
+
+
+def draw_disagreements(artefact: Artefact, path: Path) -> None:
+    """Draw the larger error of both files at every site, over the rounding of one number."""
+    result: Any = read_object(artefact.directory / RESULT)
+    worst: dict[str, float] = {}
+    for sites in result["candidates"].values():
+        for site in sites:
+            error = math.inf if site["relative_l2"] is None else site["relative_l2"]
+            worst[site["site"]] = max(worst.get(site["site"], 0.0), error / ROUNDING)
+    kinds, ratios = by_layer(worst)
+    title = "the sealed checkpoint beside the trained model"
+    draw_heat_map(path, kinds, ratios, title=title, label="relative L2 over 2^-24")
 
 
 def trace_checkpoint(

@@ -20,6 +20,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from evidence.records import RUN_RECORD
 from evidence.refs import parse_ref
 from tasks import places
 from tasks.live import training_directory
@@ -45,6 +46,8 @@ BATCH_METRICS = 900
 DIGEST_LENGTH = 36
 "MLflow's limit for a dataset digest."
 TRAIN = "train"
+RUN_FILES = ("plan.json", RUN_RECORD, "bisection.*", "replay.*", "*failure.json")
+"What a run shows that belongs to no stage."
 
 
 class Mirror:
@@ -171,13 +174,12 @@ class Mirror:
 
     def _stage_files(self, stage: str) -> list[Path]:
         extras = {
-            "pretokenize": "pretokenize-*.png",
-            "train": "epoch-*",
-            "evaluate": "evaluate-*",
-            "bisect": "*.txt",
+            "pretokenize": ["pretokenize-*.png"],
+            "train": ["epoch-*"],
+            "evaluate": ["evaluate-*"],
+            "bisect": ["trace.txt", "bisect-*.png"],
         }
-        extra = extras.get(stage)
-        names = [f"{stage}.metadata.json", *([extra] if extra else [])]
+        names = [f"{stage}.metadata.json", *extras.get(stage, [])]
         return sorted(path for name in names for path in self.run.directory.glob(name))
 
     def _register_model(self, run_id: str, record: Mapping[str, Any]) -> None:
@@ -199,8 +201,9 @@ class Mirror:
     def _finish(self, record: Mapping[str, Any]) -> None:
         tags = {"assay.outcome": record["outcome"], "assay.record_sha256": record["record_sha256"]}
         self._log(self.sent.run_id, tags=tags)
-        for name in ("plan.json", "metadata.json"):
-            self.client.log_artifact(self.sent.run_id, str(self.run.directory / name))
+        for pattern in RUN_FILES:
+            for path in sorted(self.run.directory.glob(pattern)):
+                self.client.log_artifact(self.sent.run_id, str(path))
         self._send_report()
         status = "FINISHED" if record["outcome"] == "completed" else "FAILED"
         self.client.set_terminated(self.sent.run_id, status, milliseconds(record["finished"]))

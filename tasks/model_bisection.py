@@ -1,23 +1,29 @@
 """Bisect two models that a person named, and leave evidence: verdict, table, heat map."""
 
-import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from matplotlib.figure import Figure
+from torch import Tensor
 
 from evidence.canonical import finite, pretty
+from evidence.records import write_record
 from model.bisection import Bisection, bisect
-from model.bisection_text import bisection_text, heat
-from model.slot_stds import SlotStds, slot_csv, slot_stds
-from tasks.run_record import Run, finish_run, start_run
+from model.bisection_text import bisection_text, fault_rows, heat
+from model.causal_proof import CausalProof
+from model.sides import Side
+from model.slot_stds import slot_csv, slot_stds
+from tasks.heat_map import draw_heat_map
+from tasks.recording import recording_the_end
+from tasks.run_record import Run, start_run
 from tasks.sides import choose_ids, digests, open_candidate, open_side
 
 RESULT = "bisection.json"
 TEXT = "bisection.txt"
+TABLE = "bisection.md"
+RECORD = "bisection.metadata.json"
+SCHEMA = "assay.bisection/1"
 PLOT = "bisection.png"
 
 
@@ -39,45 +45,76 @@ def bisect_models(
         "device": device,
     }
     run = start_run(name, {}, request)
-    with _recording_the_end(run):
+    with recording_the_end(run):
         found = bisect(held_to, held, ids_BT)
-        roles = {"reference": held_to, "candidate": held}
-        slots = {f"{role}-stds": slot_stds(side, ids_BT) for role, side in roles.items()}
-        _write(run.directory, found, slots, ids_BT.tolist())
+        sides = {"reference": held_to, "candidate": held}
+        write_bisection(run.directory, found, sides, ids_BT)
     return run, found
 
 
-def _write(
-    directory: Path, found: Bisection, slots: Mapping[str, SlotStds], ids: list[list[int]]
+def write_bisection(
+    directory: Path, found: Bisection, sides: Mapping[str, Side], ids_BT: Tensor
 ) -> None:
+    """Write what a bisection found: as JSON, as text, as a table, as a heat map, in a record."""
+    slots = {f"{role}-stds": slot_stds(side, ids_BT) for role, side in sides.items()}
     tables = {name: asdict(table) for name, table in slots.items()}
+    ids = ids_BT.tolist()
     result = {"verdict": found.verdict, "ids": ids, **asdict(found), "stds": tables}
     (directory / RESULT).write_bytes(pretty(finite(result)))
     (directory / TEXT).write_text(bisection_text(found))
+    (directory / TABLE).write_text(bisection_table(found))
+    write_record(directory / RECORD, finite(causal_record(found)))
     for name, table in slots.items():
         (directory / f"{name}.csv").write_text(slot_csv(table))
-    _plot(directory / PLOT, found)
-
-
-def _plot(path: Path, found: Bisection) -> None:
-    """Draw the local error of every site over its noise floor, in powers of ten."""
     kinds, ratios = heat(found)
-    powers = np.log10(np.clip(np.nan_to_num(np.array(ratios), nan=math.inf), 1e-2, 1e9))
-    figure = Figure(figsize=(8, 2 + 0.25 * len(ratios)), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(powers, aspect="auto", vmin=-2, vmax=max(2.0, float(powers.max())))
-    axes.set_xticks(range(len(kinds)), kinds, rotation=60, ha="right")
-    axes.set_ylabel("layer")
-    axes.set_title(found.verdict)
-    figure.colorbar(image, label="local error over noise floor, log10")
-    figure.savefig(path, dpi=100)
+    label = "local error over noise floor"
+    draw_heat_map(directory / PLOT, kinds, ratios, title=found.verdict, label=label)
 
 
-@contextmanager
-def _recording_the_end(run: Run) -> Iterator[None]:
-    try:
-        yield
-    except BaseException as error:
-        finish_run(run, "failed", str(error))
-        raise
-    finish_run(run, "completed", None)
+def causal_record(found: Bisection) -> dict[str, Any]:
+    """Say what was found, with the three numbers that prove it where there is something to prove.
+
+    Units: Kullback-Leibler divergences of the next-token predictions, nats a token.
+    """
+    record: dict[str, Any] = {
+        "schema": SCHEMA,
+        "verdict": found.verdict,
+        "reference": found.reference,
+        "candidate": found.candidate,
+        "positions": found.num_positions,
+        "sites": len(found.local),
+        "faulty_sites": [fault.error.site for fault in found.faults],
+    }
+    if proof := found.proof:
+        left_out = {
+            fault.error.site: _without(fault.error.site, proof)
+            for fault in found.faults
+            if proof.is_necessary(fault.error.site) is not None
+        }
+        record |= {
+            "unpatched_kl": proof.unpatched.mean_kl_nats,
+            "sufficiency_kl": proof.patched.mean_kl_nats,
+            "necessity_kl": left_out,
+            "control_kl": proof.control.mean_kl_nats,
+            "control_sites": list(proof.control_sites),
+            "is_sufficient": proof.is_sufficient,
+            "is_necessary": {site: proof.is_necessary(site) for site in left_out},
+            "is_controlled": proof.is_controlled,
+        }
+    return record
+
+
+def _without(site: str, proof: CausalProof) -> float:
+    """Return the divergence that a site makes: left out of the patch, or alone where that hides."""
+    tried = [each[site].mean_kl_nats for each in (proof.left_out, proof.alone) if site in each]
+    return max(tried)
+
+
+def bisection_table(found: Bisection) -> str:
+    """Lay the verdict and its faults out as Markdown."""
+    rows = fault_rows(found)
+    lines = [bisection_text(found).splitlines()[0]]
+    if rows:
+        lines += ["", f"| {' | '.join(rows[0])} |", f"|{'---|' * len(rows[0])}"]
+        lines += [f"| {' | '.join(str(value) for value in row.values())} |" for row in rows]
+    return "\n".join(lines) + "\n"

@@ -32,6 +32,8 @@ class RuntimeSettings:
     "Until the first step a rank must give a sign of life as often as this."
     step_timeout_seconds: float
     "From the first step on."
+    state_digest_steps: int
+    "The log has a digest of weights and optimizer at every so-manieth step, and at epochs' ends."
     task_runner: Literal["processes", "inline", "dask", "ray"]
     "Where units of work are made: in processes of this machine, in this one, or on a cluster."
     scheduler: str
@@ -55,7 +57,8 @@ class RuntimeSettings:
             raise WrongSettingError("runtime.device", self.device, expected)
         for name in ("num_threads", "num_ranks", "num_workers", "fetch_retries"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
-        self._require("fetch_requests", self.fetch_requests >= 1, "at least 1")
+        for name in ("state_digest_steps", "fetch_requests"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("start_timeout_seconds", "step_timeout_seconds", "fetch_patience_seconds"):
             self._require(name, getattr(self, name) > 0, "above 0")
         has_cluster = self.task_runner in ("dask", "ray")

@@ -5,12 +5,14 @@ all lines again, and gets the same numbers.
 """
 
 import math
+import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from model.schedule import learning_rate
+from model.state_digest import is_digested
 from model.train_settings import TrainSettings
 
 FIELDS = frozenset(
@@ -24,6 +26,7 @@ FIELDS = frozenset(
         "tokens",
         "tokens_seen",
         "cursor_rows",
+        "batch_digest",
         "leaked_rows",
         "tokens_per_second",
         "wall_seconds",
@@ -33,6 +36,11 @@ FIELDS = frozenset(
 """What a step is on every device."""
 GPU_FIELDS = frozenset({"gpu_utilization_percentage", "gpu_memory_megabytes"})
 """What NVML adds."""
+STATE_DIGEST = "state_digest"
+"""What is added on every device where it is due: see `model.state_digest`."""
+DIGEST_STEPS = "state_digest_steps"
+"""A start's line says by this key how often it is due."""
+DIGEST = re.compile("[0-9a-f]{16}")
 MFU = "mfu_c1"
 """Model FLOPs utilisation by convention C1 of `model.flops`, where the device's peak is known."""
 SPIKE = "spike"
@@ -103,8 +111,12 @@ class StepWatch:
         said = row.get("cursor_rows")
         cursor = said if isinstance(said, int) else math.inf
         # A start whose work was lost is followed by one at the same place, or an earlier one.
-        before = [start["fields"] for start in self._starts if start["cursor_rows"] < cursor]
-        return frozenset(before[-1]) if before else FIELDS
+        before = [start for start in self._starts if start["cursor_rows"] < cursor]
+        if not before:
+            return FIELDS
+        step, every = row.get("step"), before[-1].get(DIGEST_STEPS)
+        due = every and isinstance(step, int) and is_digested(step, every, self.plan.train)
+        return frozenset(before[-1]["fields"]) | ({STATE_DIGEST} if due else set())
 
     def _against_the_plan(self, row: Row) -> dict[str, float]:
         train = self.plan.train
@@ -147,6 +159,8 @@ class StepWatch:
 
 
 def _is_measured(name: str, value: object) -> bool:
+    if name in ("batch_digest", STATE_DIGEST):
+        return isinstance(value, str) and bool(DIGEST.fullmatch(value))
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return False
     if name == "tokens_per_second":

@@ -102,6 +102,7 @@ def _job(
         compiled=is_compiled(runtime),
         start_timeout_seconds=runtime.start_timeout_seconds,
         step_timeout_seconds=runtime.step_timeout_seconds,
+        state_digest_steps=runtime.state_digest_steps,
     )
 
 

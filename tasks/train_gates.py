@@ -68,6 +68,14 @@ START_GATES = (
         threshold="thresholds.max_reload_drift",
         if_measured=True,
     ),
+    Gate(
+        id="train.restored",
+        sentence="the resumed state is, bit for bit, the one that was logged",
+        measured="changed_states",
+        operator="==",
+        threshold=0,
+        if_measured=True,
+    ),
 )
 
 STEP_GATES = (

@@ -35,6 +35,7 @@ class Job:
     compiled: bool
     start_timeout_seconds: float
     step_timeout_seconds: float
+    state_digest_steps: int
 
 
 def write_job(job: Job, control: Path) -> None:

@@ -19,7 +19,7 @@ from tasks.gpu import gpu_meter
 from tasks.leaks import LeakCount
 from tasks.snapshots import Snapshot, complete_snapshots
 from tasks.stage import judge_all
-from tasks.step_watch import BACK_TO, MFU, SPIKE, Row, StepPlan, StepWatch
+from tasks.step_watch import BACK_TO, MFU, SPIKE, STATE_DIGEST, Row, StepPlan, StepWatch
 from tasks.thresholds import Thresholds
 from tasks.train_gates import EPOCH_GATES, START_GATES, STEP_GATES
 from tasks.training_log import TRAIN_LOG, append_row, read_lines, read_rows
@@ -149,7 +149,7 @@ class TrainJudge:
         require(judge_all(gates, measured, self.thresholds), where)
 
     def _row(self, report: StepReport, state: TrainingState, seconds: float) -> dict[str, Any]:
-        return {
+        row = {
             **asdict(report),
             "tokens_seen": state.tokens_seen,
             "leaked_rows": self.leaks.num_rows,
@@ -157,6 +157,9 @@ class TrainJudge:
             "wall_seconds": seconds,
             "time": time.time(),
         }
+        if report.state_digest is None:
+            del row[STATE_DIGEST]
+        return row
 
     def _device(self, report: StepReport, state: TrainingState, seconds: float) -> dict[str, float]:
         """Measure what not every device tells."""

@@ -50,7 +50,7 @@ from tasks.train_errors import StoppedError
 from tasks.train_job import Job, read_job
 from tasks.train_judge import TrainJudge, is_finished
 from tasks.training_log import TRAIN_LOG, truncate
-from tasks.training_start import Surroundings, look_around
+from tasks.training_start import Surroundings, digest_facts, look_around
 from tasks.validation import Validation
 
 FAILED = 5
@@ -129,7 +129,11 @@ def _begin(
         ranks=ranks,
         compiled=job.compiled,
     )
-    start = {**look_around(state, job.train, places), **group_facts(job, ranks)}
+    start = {
+        **look_around(state, job.train, places),
+        **group_facts(job, ranks),
+        **digest_facts(state, job.state_digest_steps, directory, ranks),
+    }
     judge = None
     if ranks.rank == 0:
         truncate(directory / TRAIN_LOG, state.cursor_rows)
@@ -191,6 +195,7 @@ def _follow(session: Session, stream: Iterator[np.ndarray[Any, Any]]) -> None:
             session.ranks,
             document_end=session.validation.document_end,
             compiled=session.job.compiled,
+            digest_steps=session.job.state_digest_steps,
         )
         for report in facts:
             now = time.perf_counter()

@@ -23,7 +23,7 @@ from model.loss import PADDING
 from model.passes import passes_of
 from model.plain_llama import Array
 from model.precision import matmul_precision
-from model.ranks import Ranks
+from model.ranks import Ranks, is_sharded
 from model.self_check import (
     attentive,
     forward_error,
@@ -31,13 +31,15 @@ from model.self_check import (
     read_gradients,
     slope_error,
 )
+from model.state_digest import state_digest
 from model.train import TrainSettings, accumulate
 from model.training_state import TrainingState, whole_model
 from tasks.gpu import device_name, gpu_meter
 from tasks.probe import probe_ids, probe_loss, read_probe_loss
 from tasks.shared_documents import num_shared_documents
 from tasks.snapshots import latest_snapshot
-from tasks.step_watch import FIELDS, MFU
+from tasks.step_watch import DIGEST_STEPS, FIELDS, MFU, STATE_DIGEST
+from tasks.training_log import TRAIN_LOG, read_rows
 
 STARTS = "starts.jsonl"
 PROBE_TOKENS = 16
@@ -81,6 +83,25 @@ def look_around(
         "shared_documents": num_shared_documents(places.shards, places.index),
         "val_batches": len(places.validation) / settings.batch_rows,
         **_model(state, settings, places),
+    }
+
+
+def digest_facts(state: TrainingState, every: int, directory: Path, ranks: Ranks) -> dict[str, Any]:
+    """Digest the state, and compare it with what the log says of the same step; all must ask.
+
+    What ranks hold in parts has another digest on another number of them.
+    """
+    found = state_digest(state, ranks)
+    logged = [
+        row[STATE_DIGEST]
+        for row in read_rows(directory / TRAIN_LOG)
+        if row["step"] == state.step and STATE_DIGEST in row
+    ]
+    compared = logged and not is_sharded(state.model)
+    return {
+        DIGEST_STEPS: every,
+        STATE_DIGEST: found,
+        **({"changed_states": int(found != logged[-1])} if compared else {}),
     }
 
 

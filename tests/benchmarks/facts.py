@@ -31,10 +31,11 @@ from model.passes import Passes, ShardedPasses, passes_of
 from model.precision import matmul_precision
 from model.ranks import Ranks
 from model.schedule import learning_rate
+from model.state_digest import state_digest
 from model.train import StepReport, TrainSettings, accumulate, train
 from model.training_state import TrainingState, new_state
 from tasks.gpu import device_name, gpu_meter
-from tasks.step_watch import FIELDS, StepPlan, StepWatch
+from tasks.step_watch import DIGEST_STEPS, FIELDS, STATE_DIGEST, StepPlan, StepWatch
 
 PRESETS = Path(__file__).parents[2] / "flows" / "presets"
 TURNS = 3
@@ -67,13 +68,15 @@ def measured(
     context: int,
     *,
     compiled: bool,
-) -> None:
-    """Make the updates as the worker does, but for the disk."""
+    digest_steps: int,
+) -> float:
+    """Make the updates as the worker does, but for the disk; return the seconds of a digest."""
     sample = gpu_meter(next(state.model.parameters()).device)
     fields = sorted(FIELDS | sample().keys())
     plan = StepPlan(train=settings, context_length=context, uniform_nats=11.0)
-    watch, last = StepWatch(plan, [{"cursor_rows": 0, "fields": fields}]), time.perf_counter()
-    for report in train(state, stream, settings, compiled=compiled):
+    start = {"cursor_rows": 0, "fields": fields, DIGEST_STEPS: digest_steps}
+    watch, last = StepWatch(plan, [start]), time.perf_counter()
+    for report in train(state, stream, settings, compiled=compiled, digest_steps=digest_steps):
         if isinstance(report, StepReport):
             now = time.perf_counter()
             row: dict[str, Any] = {
@@ -85,9 +88,22 @@ def measured(
                 "time": time.time(),
                 **sample(),
             }
+            if report.state_digest is None:
+                del row[STATE_DIGEST]
             assert watch.measure(row)["flawed_fields"] == 0
             json.dumps(row)
             last = now
+    return _digest_seconds(state)
+
+
+def _digest_seconds(state: TrainingState) -> float:
+    seconds = []
+    for _ in range(5):
+        _wait(next(state.model.parameters()).device)
+        begin = time.perf_counter()
+        state_digest(state, Ranks())
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds)
 
 
 def main() -> int:
@@ -115,6 +131,7 @@ def main() -> int:
         settings = replace(settings, precision=arguments.precision)
     torch.set_num_threads(arguments.threads or os.cpu_count() or 1)
     device, compiled = torch.device(arguments.device), arguments.compile
+    every, digests = preset["runtime"]["state_digest_steps"], []
     seconds: dict[str, list[float]] = {"plain": [], "bare": [], "measured": []}
     # The first turn warms up, and is not counted.
     for turn in range(TURNS + 1):
@@ -129,17 +146,26 @@ def main() -> int:
                 fast = passes_of(state.model, settings.precision, compiled=compiled)
                 bare(state, stream, settings, fast)
             else:
-                measured(state, stream, settings, context, compiled=compiled)
+                digests.append(
+                    measured(
+                        state, stream, settings, context, compiled=compiled, digest_steps=every
+                    )
+                )
             _wait(device)
+            spent = time.perf_counter() - begin
+            if name == "measured":
+                spent -= 5 * digests[-1]
             if turn:
-                seconds[name].append((time.perf_counter() - begin) / arguments.steps)
+                seconds[name].append(spent / arguments.steps)
             del state
-    _report(seconds, llama, settings, context, device)
+    digest = {"state_digest_seconds": statistics.median(digests), "state_digest_steps": every}
+    _report(seconds, digest, llama, settings, context, device)
     return 0
 
 
 def _report(
     seconds: dict[str, list[float]],
+    digest: dict[str, float],
     llama: LlamaSettings,
     settings: TrainSettings,
     context: int,
@@ -157,6 +183,10 @@ def _report(
         "precision": settings.precision,
         "threads": torch.get_num_threads(),
         "cost_of_facts": medians["measured"] / medians["bare"] - 1,
+        **digest,
+        "cost_of_digests": digest["state_digest_seconds"]
+        / digest["state_digest_steps"]
+        / medians["bare"],
         "gain_of_passes": medians["plain"] / medians["bare"],
         "tokens_per_second": tokens / medians["measured"],
         "gflops_per_second": tokens * flops / medians["measured"] / 1e9,

@@ -245,6 +245,7 @@ def worker(shards: Path) -> dict[str, Any]:
             compiled=True,
             start_timeout_seconds=300.0,
             step_timeout_seconds=300.0,
+            state_digest_steps=20,
         )
         begin = time.time()
         run_ranks(job, lambda: None)

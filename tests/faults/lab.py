@@ -81,7 +81,7 @@ class Lab:
 
     def job(self, *, thresholds: Mapping[str, float] | None = None, **settings: Any) -> Job:
         """Plan a training with other settings than the finished one's."""
-        job = job_of(self.finished, self.directory, **settings)
+        job = job_of(self.finished, self.directory, **{"state_digest_steps": 1, **settings})
         return replace(job, thresholds=replace(job.thresholds, **(thresholds or {})))
 
     def train(self, job: Job | None = None) -> None:

@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from evidence.records import read_record
 from flows.cli import run
 from model.apr_model import write_model
 from model.gguf_model import FileType, write_gguf_model
@@ -82,6 +84,15 @@ def test_a_fault_is_named_and_recorded_and_its_evidence_verifies(
     bar = found["proof"]["bar_relative_l2"]
     assert found["proof"]["patched"]["max_relative_l2"] <= bar
     assert found["proof"]["control"]["max_relative_l2"] > bar
+    record: Any = read_record(evidence / "bisection.metadata.json")
+    assert record["faulty_sites"] == ["layers.1.ffn_out"]
+    assert (record["is_sufficient"], record["is_controlled"]) == (True, True)
+    assert record["is_necessary"] == {"layers.1.ffn_out": True}
+    kl = found["proof"]["unpatched"]["mean_kl_nats"]
+    assert record["sufficiency_kl"] < 1e-9 < record["control_kl"]
+    assert record["unpatched_kl"] == kl
+    assert record["necessity_kl"] == {"layers.1.ffn_out": kl}
+    assert "| site | local rel-L2 |" in (evidence / "bisection.md").read_text()
     assert (evidence / "bisection.png").read_bytes().startswith(b"\x89PNG")
     assert (evidence / "bisection.txt").read_text() in out
     assert run(["verify", "hunt"]) == 0
@@ -120,15 +131,17 @@ def test_models_of_two_shapes_have_an_exit_code_of_their_own(
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        ("", 2, "should be one of --checkpoint, --candidate, --stats and --runs"),
+        ("", 2, "should be one of --checkpoint, --candidate, --stats, --runs and --run"),
         ("--candidate a", 2, "should be --candidate and --reference together"),
         (
             "--candidate a --stats b",
             2,
-            "should be one of --checkpoint, --candidate, --stats and --runs",
+            "should be one of --checkpoint, --candidate, --stats, --runs and --run",
         ),
         ("--candidate a --reference b", 3, "b: no model"),
         ("--runs one two", 3, "no run one"),
+        ("--run one", 3, "no run one"),
+        ("--step 3 --stats b", 2, "should be --step together with --run"),
         ("--stats nowhere", 3, "nowhere: no table (*.csv)"),
         ("--candidate {0} --reference {0} --tokens one", 2, "should be ids with commas between"),
         ("--candidate {0} --reference {0} --tokens 1,264", 2, "ids below 264"),

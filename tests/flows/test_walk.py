@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from evidence.records import read_record
 from flows.environment import prepare
 from tasks.run_record import Run, all_runs, find_run
 from tasks.verify import verify_run
@@ -41,6 +42,15 @@ def first(pipeline: Any) -> Run:
     state = pipeline("walk", "smoke", TINY, return_state=True)
     assert state.is_completed(), state.message
     return find_run(state.result().evidence)
+
+
+def artifacts(flow_run_id: str | None = None) -> set[str]:
+    """Name what Prefect shows, of one flow run or of all."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        reply = client._client.post("/artifacts/filter", json={})
+    return {each["key"] for each in reply.json() if flow_run_id in (None, each["flow_run_id"])}
 
 
 def outcomes(run: Run) -> list[str]:
@@ -81,14 +91,13 @@ def test_prefect_shows_six_named_task_runs_and_their_artifacts(first: Run) -> No
     flow_run_id = first.plan()["request"]["prefect_flow_run_id"]
     with get_client(sync_client=True) as client:
         task_runs = [run for run in client.read_task_runs() if str(run.flow_run_id) == flow_run_id]
-        reply = client._client.post("/artifacts/filter", json={})
     names = sorted(run.name for run in task_runs)
     assert len(names) == 6
     assert names[-1] == "train 2x64 for 8 steps"
-    keys = {each["key"] for each in reply.json() if each["flow_run_id"] == flow_run_id}
+    keys = artifacts(flow_run_id)
     assert {f"{stage}-summary" for stage in STAGES} <= keys
     assert {f"{stage}-gates" for stage in STAGES} <= keys
-    assert {"gates", "evidence", "report", "mlflow", "train-progress"} <= keys
+    assert {"gates", "evidence", "report", "mlflow", "train-progress", "bisect-heat-map"} <= keys
 
 
 def test_prefect_is_told_of_every_epochs_snapshot(first: Run) -> None:
@@ -126,12 +135,29 @@ def test_a_failed_gate_is_a_failed_run_whose_message_is_the_gates_sentence(
         "frequencies: measured "
     )
     assert state.message.endswith(", should be <= 0.01")
-    run = all_runs()[-1]
+    run = next(each for each in reversed(all_runs()) if "-bisect-" not in each.name)
     record = run.record()
     assert record is not None
     assert (record["outcome"], record["error"]) == ("failed", state.message)
     assert list(run.stage_records()) == STAGES[:3]
     assert verify_run(run).failures == []
+    assert "bisect" in artifacts(run.plan()["request"]["prefect_flow_run_id"])
+    told = read_record(run.directory / "after-failure.json")
+    assert told["cause"] == "train.unigram"
+    report = find_run(str(told["run"]))
+    assert report.record() is not None
+    assert verify_run(report).failures == []
+
+
+def test_two_models_are_bisected_in_a_flow_of_their_own(pipeline: Any, first: Run) -> None:
+    from flows.bisection import bisect_models_flow
+
+    checkpoint = first.stage_records()["checkpoint"]["output"]
+    run, found = bisect_models_flow("models", checkpoint, checkpoint, tokens="1,2,3")
+
+    assert found.verdict == "no fault"
+    assert verify_run(run).failures == []
+    assert {"bisection-evidence", "bisection-table", "bisection-heat-map"} <= artifacts()
 
 
 def test_transformers_opens_the_sealed_checkpoint(first: Run) -> None:

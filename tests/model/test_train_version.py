@@ -11,7 +11,7 @@ MUON = [4.45435, 4.18549, 4.36104, 4.21684, 4.24002, 4.21738, 4.17003, 4.31776, 
 
 
 @pytest.mark.parametrize(("settings", "losses"), [(tiny.TRAIN, ADAMW), (tiny.MUON, MUON)])
-def test_version_4_of_training_gives_these_losses(
+def test_version_5_of_training_gives_these_losses(
     settings: TrainSettings, losses: list[float]
 ) -> None:
     found = [
@@ -20,5 +20,5 @@ def test_version_4_of_training_gives_these_losses(
         if isinstance(report, StepReport)
     ]
 
-    assert VERSION == 4
+    assert VERSION == 5
     assert found == pytest.approx(losses, abs=TOLERANCE_NATS)

@@ -21,6 +21,7 @@ INLINE = RuntimeSettings(
     compile="off",
     start_timeout_seconds=60.0,
     step_timeout_seconds=60.0,
+    state_digest_steps=1,
     task_runner="inline",
     scheduler="",
     num_workers=2,

@@ -151,7 +151,11 @@ def test_the_records_are_artifacts(sent: Mirrored) -> None:
         "epoch-002.metadata.json",
         "train.metadata.json",
     ]
-    assert names(sent.sent.stage_run_ids["bisect"]) == ["bisect.metadata.json", "trace.txt"]
+    assert names(sent.sent.stage_run_ids["bisect"]) == [
+        "bisect-heat-map.png",
+        "bisect.metadata.json",
+        "trace.txt",
+    ]
 
 
 def test_a_page_that_fails_keeps_no_run_back(
@@ -240,6 +244,25 @@ def test_a_failed_run_is_failed_in_mlflow_too(ours: Finished) -> None:
     known = mirror(run)
     found = MlflowClient(places.mlflow_uri()).get_run(known.run_id)
     assert (found.info.status, found.data.tags["assay.outcome"]) == ("FAILED", "failed")
+
+
+def test_what_a_run_that_is_no_stage_found_is_an_artifact_of_it(ours: Finished) -> None:
+    run = begin(ours.settings, "bisect")
+    names = ["bisection.json", "bisection.md", "bisection.png", "bisection.txt", "replay.json"]
+    for name in [*names, "after-failure.json"]:
+        (run.directory / name).write_text("{}")
+    finish_run(run, "completed", None)
+
+    sent = mirror(run)
+
+    client = MlflowClient(places.mlflow_uri())
+    assert sorted(each.path for each in client.list_artifacts(sent.run_id)) == [
+        "after-failure.json",
+        *names[:4],
+        "metadata.json",
+        "plan.json",
+        "replay.json",
+    ]
 
 
 def test_a_run_that_goes_on_is_sent_as_far_as_it_is(ours: Finished) -> None:

@@ -207,7 +207,7 @@ def test_the_versions_of_all_stages_are_in_their_recipes(finished: Finished) -> 
     assert {stage: each["recipe"]["version"] for stage, each in records.items()} == {
         "pretokenize": 2,
         "shard": 3,
-        "train": 4,
+        "train": 5,
         "evaluate": 5,
         "checkpoint": 4,
         "bisect": 1,

@@ -34,6 +34,7 @@ def row(step: int) -> dict[str, Any]:
         "tokens": 32,
         "tokens_seen": 32 * step,
         "cursor_rows": 4 * step,
+        "batch_digest": "0123456789abcdef",
         "leaked_rows": 0,
         "tokens_per_second": 32.0,
         "wall_seconds": 1.0,

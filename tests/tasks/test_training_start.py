@@ -2,10 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from evidence.errors import GateFailedError
+from model.training_state import TrainingState, load_training_state
 from tasks.step_watch import FIELDS
 from tasks.training_log import read_lines
 from tasks.training_start import STARTS
@@ -29,6 +32,21 @@ def test_a_start_says_where_it_was_and_what_held(finished: Finished) -> None:
     assert "peak_flops_per_second" not in start
 
 
+def test_a_state_that_is_not_the_one_that_was_logged_is_not_trained_on(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def flipped(*arguments: Any) -> TrainingState:
+        state = load_training_state(*arguments)
+        state.optimizer.tensors()["model.norm.weight.exp_avg"].view(torch.int32)[0] ^= 1
+        return state
+
+    lab = Lab(finished, monkeypatch, tmp_path)
+    lab.replace("tasks.train_worker.load_training_state", flipped)
+    with pytest.raises(GateFailedError) as caught:
+        lab.resume(epochs=2)
+    assert (caught.value.gate, caught.value.where) == ("train.restored", "before step 33")
+
+
 def test_going_on_is_a_start_of_its_own(
     finished: Finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -38,6 +56,8 @@ def test_going_on_is_a_start_of_its_own(
     assert (first["step"], second["step"], second["cursor_rows"]) == (0, 32, 256)
     assert second["pid"] == os.getpid()
     assert second["resume_drift"] == 0
+    assert second["changed_states"] == 0
+    assert "changed_states" not in first
     assert "spread_error" not in second
     lab.judge()
 
