@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-interop lint types contracts pytest format clean
+.PHONY: demo test test-interop faults lint types contracts pytest format clean
 
 demo: $(VENV)/installed
 	$(BIN)/assay run --preset demo
@@ -13,6 +13,9 @@ test: lint types contracts pytest
 
 test-interop: $(VENV)/installed-interop
 	$(BIN)/python -m pytest -m interop tests/interop
+
+faults: $(VENV)/installed-dev
+	$(BIN)/python -m tests.faults replay
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -78,7 +78,8 @@ def _parse(source: str, number: int, line: str) -> CodeProblem:
     keys = [field.name for field in fields(CodeProblem)]
     try:
         values = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # An integer of too many digits is a ValueError, too.
         raise WrongProblemsError(source, number, str(error), "a JSON object") from None
     texts: dict[str, Any] = {}
     if isinstance(values, dict):

@@ -184,8 +184,9 @@ def _text(array: pa.Array | None, num: int, where: str) -> pa.Array:
     if array is None:
         return pa.array([""] * num, pa.string())
     array = _plain(array)
-    if pa.types.is_large_binary(array.type):
-        return pa.array([(v or b"").decode("utf-8", "replace") for v in array.to_pylist()])
+    if pa.types.is_large_binary(array.type) or not _is_valid(array):
+        contents = array.cast(pa.large_binary()).to_pylist()
+        return pa.array([(v or b"").decode("utf-8", "replace") for v in contents], pa.string())
     if not (_is_text(array.type) or pa.types.is_integer(array.type)):
         raise CorruptSourceError(where, f"a column of names is {array.type}", "text")
     return array.cast(pa.string()).fill_null("")
@@ -209,6 +210,8 @@ def _licences(array: pa.Array | None, default: str, num: int, where: str) -> pa.
         array = _text(array, num, where)
         found = [[value] if value else otherwise for value in array.to_pylist()]
     elif _is_list(array.type) and _is_text(array.type.value_type):
+        if not _is_valid(array):
+            raise CorruptSourceError(where, "a licence is no UTF-8", "text")
         found = [[v for v in value or () if v] or otherwise for value in array.to_pylist()]
     else:
         raise CorruptSourceError(where, f"the licence column is {array.type}", "text or lists")
@@ -224,6 +227,15 @@ def _encodings(array: pa.Array | None, num: int, where: str) -> pa.Array:
 
 def _plain(array: pa.Array) -> pa.Array:
     return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
+def _is_valid(array: pa.Array) -> bool:
+    """Tell whether text is UTF-8: a table's word for it is all that a reader has."""
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _is_text(kind: pa.DataType) -> bool:

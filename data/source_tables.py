@@ -104,7 +104,8 @@ def open_parquet(source: Path | IO[bytes], where: str) -> Iterator[pq.ParquetFil
         # Buffering ahead saves questions to a server, and holds on to all that was read.
         with pq.ParquetFile(source, memory_map=is_local, pre_buffer=not is_local) as file:
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        # The last is a column whose name is no UTF-8.
         if getattr(error, "errno", None):
             raise
         raise CorruptSourceError(where, brief(error), "a whole parquet file") from error

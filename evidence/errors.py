@@ -6,6 +6,8 @@ EvidenceError
 +-- BrokenSealError     a record whose digest is not that of its fields
 +-- WrongRefError       text that does not name an artefact
 +-- GateFailedError     a required gate did not hold
++-- NoEvidenceError     a place with nothing in it to judge
++-- MalformedEvidenceError  somebody's evidence that cannot be read
 """
 
 import copyreg
@@ -90,6 +92,30 @@ class GateFailedError(EvidenceError):
             f"{where}gate {self.gate}: {self.sentence}: measured {_number(self.value)}, "
             f"should be {self.operator} {_number(self.threshold)}"
         )
+
+
+@dataclass(eq=False)
+class NoEvidenceError(EvidenceError):
+    """A place with nothing in it to judge."""
+
+    where: str
+    found: str
+    hint = "name a directory with epoch-NNN.metadata.json, a summary of epochs or train.jsonl"
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.found}, should be a directory with evidence of a training"
+
+
+@dataclass(eq=False)
+class MalformedEvidenceError(EvidenceError):
+    """Somebody's evidence that cannot be read."""
+
+    path: str
+    reason: str
+    hint = "what could be read was judged; mend the file and audit again"
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}, should be a record that can be read"
 
 
 def _number(value: float | None) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flows import (
+    audit_command,
     bisect_command,
     export_command,
     look_commands,
@@ -42,6 +43,7 @@ def version(
 
 
 for commands in (
+    audit_command,
     run_commands,
     bisect_command,
     look_commands,

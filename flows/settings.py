@@ -91,7 +91,8 @@ def load_settings(preset: str, overrides: Sequence[str] = ()) -> PipelineSetting
         raise UnknownPresetError(preset, preset_names())
     try:
         values = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
+        # Bad TOML, bad UTF-8 and an integer of too many digits are all ValueErrors.
         raise WrongValueError(str(path), "the text", f"no TOML ({error})", "TOML") from None
     _refuse_unknown(str(path), values)
     for override in overrides:
@@ -148,7 +149,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise UnknownSettingError("--set", key, _closest(key))
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text
     values.setdefault(section, {})[field] = value
 

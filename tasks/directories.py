@@ -37,6 +37,25 @@ def digests(directory: Path) -> dict[str, tuple[int, str]]:
     return found
 
 
+def listed_files(index: Mapping[str, Any], where: Path) -> list[Mapping[str, Any]]:
+    """Return what an index lists.
+
+    Raises: ArtefactDamagedError if that is no list of files.
+    """
+    files = index.get("files")
+    if not isinstance(files, list) or not all(map(_is_entry, files)):
+        expected = "a path, bytes and a sha256 for every file"
+        raise ArtefactDamagedError(where, "no list of files", expected)
+    return files
+
+
+def _is_entry(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    kinds = {"path": str, "bytes": int, "sha256": str}
+    return all(isinstance(value.get(name), kind) for name, kind in kinds.items())
+
+
 def differences(
     directory: Path, listed: Iterable[Mapping[str, Any]], *, index: str
 ) -> Iterator[ArtefactDamagedError]:

@@ -28,7 +28,7 @@ from evidence.records import Recipe
 from evidence.refs import REF_TYPES, Ref
 from tasks import places
 from tasks.checked import is_checked, lasting_stamp, remember_checked
-from tasks.directories import differences, entries, move_into_place
+from tasks.directories import differences, entries, listed_files, move_into_place
 from tasks.errors import (
     AmbiguousError,
     ArtefactDamagedError,
@@ -229,7 +229,7 @@ class Store:
         with locked(lock, what="a download", wait=True), self.building("fetch") as directory:
             if not (final / index).is_file():
                 (directory / index).write_bytes(content)
-                listed: Any = read_object(directory / index)["files"]
+                listed = listed_files(read_object(directory / index), final / index)
                 files = [str(entry["path"]) for entry in listed]
                 if not all(map(_is_inside, files)):
                     raise ArtefactDamagedError(final / index, "a path that leads out", "none")
@@ -306,7 +306,12 @@ def damages(directory: Path, ref: Ref, index: Mapping[str, Any]) -> Iterator[Art
             directory / INDEX, f"digest {digest(index)[:12]}", f"{ref.digest[:12]}"
         )
         return
-    yield from differences(directory, index["files"], index=INDEX)
+    try:
+        listed = listed_files(index, directory / INDEX)
+    except ArtefactDamagedError as damage:
+        yield damage
+        return
+    yield from differences(directory, listed, index=INDEX)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from evidence.canonical import digest, pretty, read_object
 from evidence.errors import EvidenceError
 from evidence.refs import REF_TYPES, parse_ref
 from tasks.checked import is_checked, lasting_stamp, remember_checked
-from tasks.directories import differences, entries, move_into_place
+from tasks.directories import differences, entries, listed_files, move_into_place
 from tasks.errors import ArtefactDamagedError, UnsharedStoreError
 from tasks.remote import Remote
 from tasks.store import Store
@@ -188,5 +188,6 @@ def _check(key: str, directory: Path) -> None:
     found = digest({name: record.get(name) for name in ("recipe", "inputs")})
     if found != key:
         raise ArtefactDamagedError(directory / UNIT, f"key {found[:12]}", key[:12])
-    for damage in differences(directory, record["files"], index=UNIT):
+    listed = listed_files(record, directory / UNIT)
+    for damage in differences(directory, listed, index=UNIT):
         raise damage

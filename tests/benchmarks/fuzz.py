@@ -1,14 +1,15 @@
-"""Spoil model files at random and see that readers refuse them, or read what is still a file.
+"""Spoil files at random and see that readers refuse them, or read what is still a file.
 
     python -m tests.benchmarks.fuzz --format gguf --files 100000 [--seed 1] [--keep DIRECTORY]
 
-Anything but a value or an error of the model package is a failure, as is a file that takes a
-processor longer than a second, or memory far above the file's size. Files that fail are kept. The
-same seed makes the same files.
+Anything but a value or an error of ours is a failure, as is a file that takes a processor longer
+than a second, or memory far above the file's size. Files that fail are kept. The same seed makes
+the same files.
 """
 
 import argparse
 import os
+import re
 import resource
 import struct
 import sys
@@ -24,6 +25,7 @@ import numpy as np
 from model.errors import ModelError
 from model.gguf_model import FileType, read_gguf_model, write_gguf_model
 from model.hugging_face_config import read_config
+from tests.benchmarks import fuzz_inputs
 from tests.benchmarks.fuzz_seeds import (
     apr_seeds,
     config_seeds,
@@ -45,6 +47,14 @@ TELLING = (
 )
 MAX_EDITS = 4
 RESEALED_SHARE = 0.75
+EXCHANGED_SHARE = 0.75
+VALUE = re.compile(rb"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|\"(?:[^\"\\\\]|\\\\.)*\"|true|false|null")
+VALUES = (
+    *(b"null", b"true", b'""', b"[]", b"{}", b'[[{"a": 0}]]', b'"x"', b'"\\ud800"', b'"\\u0000"'),
+    *(b"-1", b"0", b"0.5", b"1e308", b"1e999", b"-1e-320", b"NaN", b"nan", b"inf"),
+    *(str(2**power).encode() for power in (31, 63, 64, 1100)),
+    b"9" * 5000,
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,10 @@ class Format:
     readers: tuple[Callable[[Path], object], ...]
     reseal: Callable[[bytes], bytes] | None = None
     """Puts checksums right again, which would refuse every spoilt file before its fault is met."""
+    refusals: tuple[type[Exception], ...] = (ModelError,)
+    """What a reader may raise."""
+    is_text: bool = False
+    """Whether values are exchanged, too: bytes seldom make another document of one."""
 
 
 def gguf_seeds() -> Sequence[bytes]:
@@ -82,6 +96,10 @@ FORMATS = {
     "safetensors": Format(".safetensors", safetensors_seeds, (read_all,)),
     "config": Format(".json", config_seeds, (read_config,)),
 }
+INPUTS = {
+    name: Format(suffix, seeds, readers, reseal, fuzz_inputs.REFUSALS, name != "parquet")
+    for name, (suffix, seeds, readers, reseal) in fuzz_inputs.KINDS.items()
+}
 
 
 def spoil(seed: bytes, generator: np.random.Generator) -> bytes:
@@ -94,6 +112,21 @@ def spoil(seed: bytes, generator: np.random.Generator) -> bytes:
         place = int(generator.random() ** 2 * len(content))
         EDITS[int(generator.integers(len(EDITS)))](content, place, generator)
     return bytes(content)
+
+
+def exchange(seed: bytes, generator: np.random.Generator) -> bytes:
+    """Put other values, keys or whole documents where there were some."""
+    content = seed
+    for _ in range(int(generator.integers(1, MAX_EDITS + 1))):
+        places = list(VALUE.finditer(content))
+        if not places:
+            break
+        place = places[int(generator.integers(len(places)))]
+        own = places[int(generator.integers(len(places)))][0]
+        values = (*VALUES, own)
+        value = values[int(generator.integers(len(values)))]
+        content = content[: place.start()] + value + content[place.end() :]
+    return content
 
 
 def _flip(content: bytearray, place: int, generator: np.random.Generator) -> None:
@@ -149,7 +182,9 @@ def fuzz(kind: Format, num_files: int, seed: int, keep: Path) -> Outcome:
     assert not outcome.failures, outcome
     peak_before_mb = _peak_mb()
     for number in range(num_files):
-        content = spoil(seeds[int(generator.integers(len(seeds)))], generator)
+        good = seeds[int(generator.integers(len(seeds)))]
+        exchanged = kind.is_text and generator.random() < EXCHANGED_SHARE
+        content = exchange(good, generator) if exchanged else spoil(good, generator)
         if kind.reseal and generator.random() < RESEALED_SHARE:
             content = kind.reseal(content)
         started, num_failures = time.process_time(), len(outcome.failures)
@@ -175,7 +210,7 @@ def _read(kind: Format, content: bytes, keep: Path, outcome: Outcome) -> Path:
         try:
             reader(path)
             outcome.counts["read"] += 1
-        except ModelError as error:
+        except kind.refusals as error:
             outcome.counts[f"refused: {type(error).__name__}"] += 1
         except Exception as error:  # noqa: BLE001  what must not happen is what is looked for
             outcome.failures.append(f"{reader.__name__}: {error!r}")
@@ -191,14 +226,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--format", choices=FORMATS, required=True)
+    parser.add_argument("--format", choices=(*FORMATS, *INPUTS), required=True)
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, default=Path("fuzz-failures"))
     options = parser.parse_args()
     print_header(f"{options.files} spoilt {options.format} files, seed {options.seed}", ("torch",))
     started = time.perf_counter()
-    outcome = fuzz(FORMATS[options.format], options.files, options.seed, options.keep)
+    kind = (FORMATS | INPUTS)[options.format]
+    outcome = fuzz(kind, options.files, options.seed, options.keep)
     seconds = time.perf_counter() - started
     for name, count in outcome.counts.most_common():
         print(f"{count:9d}  {name}")

@@ -3,9 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.benchmarks.fuzz import FORMATS, Format, fuzz, spoil
+from tests.benchmarks.fuzz import FORMATS, INPUTS, Format, exchange, fuzz, spoil
 
 NUM_FILES = 1500
+NUM_INPUTS = 250
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -17,6 +18,14 @@ def test_spoilt_files_are_read_or_refused(tmp_path: Path, name: str) -> None:
     assert outcome.counts["read"] > 0
     num_refused = sum(outcome.counts.values()) - outcome.counts["read"]
     assert num_refused > NUM_FILES * len(FORMATS[name].readers) / 2
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_spoilt_inputs_and_records_are_read_or_refused(tmp_path: Path, name: str) -> None:
+    outcome = fuzz(INPUTS[name], NUM_INPUTS, seed=0, keep=tmp_path)
+
+    assert outcome.failures == []
+    assert sum(outcome.counts.values()) - outcome.counts["read"] > NUM_INPUTS / 4
 
 
 def test_a_reader_that_fails_otherwise_is_found_and_its_file_kept(tmp_path: Path) -> None:
@@ -36,5 +45,12 @@ def test_a_reader_that_fails_otherwise_is_found_and_its_file_kept(tmp_path: Path
 
 def test_the_same_seed_spoils_in_the_same_way() -> None:
     spoilt = [spoil(bytes(100), np.random.default_rng(7)) for _ in range(2)]
-
     assert spoilt[0] == spoilt[1] != bytes(100)
+
+    text = b'{"a": 1, "b": [true, "c"]}'
+    exchanged = [exchange(text, np.random.default_rng(7)) for _ in range(2)]
+    assert exchanged[0] == exchanged[1] != text
+
+
+def test_what_holds_no_value_stays_as_it_is() -> None:
+    assert exchange(b"nothing", np.random.default_rng(7)) == b"nothing"

@@ -60,6 +60,7 @@ def test_a_file_that_is_not_there_is_named() -> None:
 
 WRONG = {
     "no JSON": (b"{", 1, "Expecting property name"),
+    "too many digits": (b"[" + b"9" * 5000 + b"]", 1, "Exceeds the limit"),
     "no object": (b"[]", 1, "no text under 'task_id'"),
     "another type": (content({}, {"task_id": "b", "test": 7}), 2, "no text under 'test'"),
     "a prompt in pieces": (content({"prompt": "def f(:"}), 1, "a prompt that does not run"),

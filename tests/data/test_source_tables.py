@@ -311,3 +311,44 @@ def test_a_table_of_another_kind_is_not_the_stack_v3(tmp_path: Path) -> None:
     with pytest.raises(MissingColumnError) as caught:
         candidates(tmp_path / "a.parquet", "the-stack-v3")
     assert (caught.value.column, caught.value.found) == ("files.file_path", ("text",))
+
+
+def spoilt(kind: pa.DataType, *values: object) -> pa.Array:
+    """Text that says that it is UTF-8, and is not."""
+    valid = pa.array(values, kind)
+    contents = [
+        buffer and pa.py_buffer(buffer.to_pybytes().replace(b"caf", b"ca\xff"))
+        for buffer in valid.buffers()
+    ]
+    if pa.types.is_list(kind):
+        inner = pa.Array.from_buffers(kind.value_type, len(valid.flatten()), contents[2:])
+        return pa.Array.from_buffers(kind, len(valid), contents[:2], children=[inner])
+    return pa.Array.from_buffers(kind, len(valid), contents)
+
+
+@pytest.mark.parametrize("column", ["where", "licence", "repo"])
+def test_names_that_are_no_utf8_are_read_as_far_as_they_are(tmp_path: Path, column: str) -> None:
+    table = pa.Table.from_pylist(ROWS[:1])
+    place = table.schema.get_field_index(column)
+    pq.write_table(
+        table.set_column(place, column, spoilt(pa.string(), "cafe")), tmp_path / "a.parquet"
+    )
+    (row,) = candidates(tmp_path / "a.parquet", "parquet", **COLUMNS)
+    field = {"where": "path", "licence": "licences", "repo": "repository"}[column]
+    assert row[field] == (["ca\ufffde"] if column == "licence" else "ca\ufffde")
+
+
+def test_licences_in_lists_that_are_no_utf8_are_refused(tmp_path: Path) -> None:
+    licences = spoilt(pa.list_(pa.string()), ["MIT", "cafe"])
+    table = pa.table({"text": ["x = 1\n"], "where": ["a.py"], "repo": ["a"], "licence": licences})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(CorruptSourceError, match="a licence is no UTF-8"):
+        candidates(tmp_path / "a.parquet", "parquet", **COLUMNS)
+
+
+def test_a_column_whose_name_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_pylist(ROWS), path, compression="none", store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"where", b"wh\xffre"))
+    with pytest.raises(CorruptSourceError, match="should be a whole parquet file"):
+        candidates(path, "parquet", **COLUMNS)

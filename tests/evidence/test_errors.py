@@ -7,7 +7,9 @@ from evidence.errors import (
     BrokenSealError,
     EvidenceError,
     GateFailedError,
+    MalformedEvidenceError,
     MalformedJsonError,
+    NoEvidenceError,
     NotPlainError,
     WrongRefError,
 )
@@ -42,6 +44,14 @@ EXAMPLES = [
     (
         GateFailedError("train.learned", "the model learned", None, "<", None),
         "gate train.learned: the model learned: measured nothing, should be < nothing",
+    ),
+    (
+        NoEvidenceError("x", "no directory"),
+        "x: no directory, should be a directory with evidence of a training",
+    ),
+    (
+        MalformedEvidenceError("x/epoch-000.metadata.json", "holds NaN"),
+        "x/epoch-000.metadata.json: holds NaN, should be a record that can be read",
     ),
 ]
 

@@ -1,12 +1,15 @@
-"""A tiny real training in which one function is replaced, and what stops it.
+"""A tiny real pipeline in which one thing is wrong, and what stops it.
 
 A fault is a function that does to the program what once went wrong elsewhere, and then uses it as a
-user would. Its entry says what must stop it, and where.
+user would. Its entry says what must stop it, and where. The same function in a lab where nothing is
+planted must not be stopped: else something other than the fault was found.
 """
 
+import pkgutil
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,9 @@ AT_ONCE = "before any work"
 AT_START = "before step 1"
 AT_THE_END = "at the end of the stage"
 
+_FINE: set[str] = set()
+"What has been tried without a fault: the same thing again would prove nothing more."
+
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
@@ -61,39 +67,86 @@ class Fault:
     "What it looked like there."
     stopped: Stopped
     do: Callable[["Lab"], None]
+    needs_isolation: bool = False
+    "Whether code that a model wrote is run, which takes a sandbox."
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A failure of the reference that nothing here can have, and why."""
+
+    number: str
+    failure: str
+    seen: str
+    why: str
 
 
 class Lab:
     """Where a fault is tried: a finished run to start from, and a place to train in."""
 
-    def __init__(self, finished: Finished, patch: pytest.MonkeyPatch, directory: Path) -> None:
+    def __init__(
+        self,
+        finished: Finished,
+        patch: pytest.MonkeyPatch,
+        directory: Path,
+        *,
+        planted: bool = True,
+    ) -> None:
         self.finished = finished
         self.patch = patch
         self.directory = directory / "training"
+        self.planted = planted
+        self.stage = ""
 
     def replace(self, name: str, by: Any) -> Any:
         """Put something else in a function's place, and return the function."""
-        module, _, attribute = name.rpartition(".")
-        owner: Any = pytest.importorskip(module) if module[0].islower() else None
+        owner_name, _, attribute = name.rpartition(".")
+        owner = pkgutil.resolve_name(owner_name)
         before = getattr(owner, attribute)
-        self.patch.setattr(owner, attribute, by)
+        if self.planted:
+            self.patch.setattr(owner, attribute, by)
         return before
+
+    def either(self, wrong: Any, right: Any) -> Any:
+        """Choose what is wrong, or what it should have been."""
+        return wrong if self.planted else right
 
     def job(self, *, thresholds: Mapping[str, float] | None = None, **settings: Any) -> Job:
         """Plan a training with other settings than the finished one's."""
         job = job_of(self.finished, self.directory, **{"state_digest_steps": 1, **settings})
         return replace(job, thresholds=replace(job.thresholds, **(thresholds or {})))
 
-    def train(self, job: Job | None = None) -> None:
-        """Train in this process, as the worker does."""
-        work(job or self.job())
+    def train(self, job: Job | None = None, *, judged: bool = False) -> None:
+        """Train in this process, as the worker does; if asked, judge what was left."""
+        job = job or self.job()
+        if self._is_known(f"train {replace(job, directory='')} {judged}"):
+            return
+        work(job)
+        if judged:
+            self.judge()
 
     def resume(self, epochs: int = 1) -> None:
         """Go on from a snapshot of the finished training."""
+        if self._is_known(f"resume {epochs}"):
+            return
         shutil.copytree(self.finished.training.directory, self.directory)
         for record in sorted((self.directory / "ckpt").glob("*.metadata.json"))[epochs:]:
             record.unlink()
-        self.train()
+        work(self.job())
+
+    def _is_known(self, what: str) -> bool:
+        """Say whether the same was tried before without a fault."""
+        known = not self.planted and what in _FINE
+        if not self.planted:
+            _FINE.add(what)
+        return known
+
+    @contextmanager
+    def at(self, stage: str) -> Iterator[None]:
+        """Be in a stage, for what is stopped there."""
+        self.stage, before = stage, self.stage
+        yield
+        self.stage = before
 
     def judge(self) -> None:
         """Measure and judge what the training left, as is done before anything uses it."""
@@ -105,7 +158,9 @@ class Lab:
         require(verdicts)
 
     def verify(self, run: Run) -> None:
-        """Do as `assay verify` does."""
+        """Do as `assay verify` does; without a fault the run is the finished one."""
+        if self._is_known("verify"):
+            return
         report = verify_run(run)
         if report.failures:
             raise VerificationError(report.subject, report.num_checks, tuple(report.failures))
@@ -131,7 +186,7 @@ def try_out(fault: Fault, lab: Lab) -> Stopped:
         cause = error if isinstance(error, (*KNOWN_ERRORS, FlowError)) else storage_error(error)
         if cause is None:
             raise
-        return Stopped(type(cause).__name__, _where(cause, lab.directory))
+        return Stopped(type(cause).__name__, lab.stage or _where(cause, lab.directory))
     return Stopped("nothing", "never")
 
 
@@ -150,20 +205,28 @@ def _where(error: Exception, directory: Path) -> str:
     return "epoch 0" if read_rows(directory / TRAIN_LOG) else AT_ONCE
 
 
-def table(faults: tuple[Fault, ...]) -> str:
+def table(faults: Sequence[Fault], absent: Sequence[Absent]) -> str:
     """Lay the faults out as the page that people read."""
+    numbers = {fault.number[:3] for fault in faults}
     head = (
         "# Failures, replayed\n\n"
-        "Every failure of the training loop, the model and the resume that the reference system\n"
-        "recorded, done to this program by replacing one function, and what stops it. `F01b` is a\n"
-        "variant of `F01`. An epoch of these trainings has "
-        f"{EPOCH_STEPS} steps.\n\n"
-        "This page is written by `python -m tests.faults`; a test holds it to the code.\n\n"
+        "Every failure that the reference system recorded, done to this program, and what stops\n"
+        f"it: {len(numbers)} of {len(numbers) + len(absent)}, in {len(faults)} variants (`F01b` is "
+        f"one of `F01`); {len(absent)} cannot happen here.\n"
+        "Each is also done without what is wrong in it, and then nothing stops it. An epoch of\n"
+        f"these trainings has {EPOCH_STEPS} steps.\n\n"
+        "`make faults` replays them all. This page is written by `python -m tests.faults`; a test\n"
+        "holds it to the code.\n\n"
         "| | failure | what the reference saw | stopped by | detected |\n|---|---|---|---|---|\n"
     )
-    rows = [
-        f"| {each.number} | {each.failure} | {each.seen} | `{each.stopped.by}` "
-        f"| {each.stopped.where} |\n"
-        for each in faults
-    ]
-    return head + "".join(rows)
+    lines = {fault.number: _line(fault) for fault in faults}
+    lines |= {
+        each.number: f"| {each.number} | {each.failure} | {each.seen} | - | {each.why} |\n"
+        for each in absent
+    }
+    return head + "".join(lines[number] for number in sorted(lines))
+
+
+def _line(fault: Fault) -> str:
+    stopped = f"`{fault.stopped.by}` | {fault.stopped.where}"
+    return f"| {fault.number} | {fault.failure} | {fault.seen} | {stopped} |\n"

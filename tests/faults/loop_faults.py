@@ -38,11 +38,20 @@ FAULTS: list[Fault] = []
 Do = Callable[[Lab], None]
 
 
-def fault(number: str, failure: str, seen: str, by: str, where: str) -> Callable[[Do], Do]:
+def fault(
+    number: str, failure: str, seen: str, by: str, where: str, *, needs_isolation: bool = False
+) -> Callable[[Do], Do]:
     """Enter a function as a fault."""
 
     def enter(do: Do) -> Do:
-        entry = Fault(number=number, failure=failure, seen=seen, stopped=Stopped(by, where), do=do)
+        entry = Fault(
+            number=number,
+            failure=failure,
+            seen=seen,
+            stopped=Stopped(by, where),
+            do=do,
+            needs_isolation=needs_isolation,
+        )
         FAULTS.append(entry)
         return do
 
@@ -84,7 +93,7 @@ def dry_after(lab: Lab, last: int, claim: Any, **settings: Any) -> None:
         return claim(state, arguments[0])
 
     real = lab.replace("model.train._step", step)
-    lab.train(lab.job(thresholds={"min_val_batches": 1.0}, **settings))
+    lab.train(lab.job(thresholds={"min_val_batches": 0.0}, **settings))
 
 
 @fault(
@@ -103,11 +112,11 @@ def _(lab: Lab) -> None:
     "the same, with counters, rates and norms made up as well",
     "-",
     "train.wall",
-    "step 21",
+    "step 18",
 )
 def _(lab: Lab) -> None:
     # Steps of more work than it is to write a line: those of the reference took 262 ms.
-    dry_after(lab, 20, claim_all, batch_rows=64)
+    dry_after(lab, 17, claim_all, batch_rows=192, num_steps=20)
 
 
 @fault(
@@ -144,7 +153,7 @@ def _(lab: Lab) -> None:
     AT_START,
 )
 def _(lab: Lab) -> None:
-    lab.train(lab.job(thresholds={"min_val_batches": 16.0}))
+    lab.train(lab.job(thresholds={"min_val_batches": lab.either(16.0, 1.0)}))
 
 
 @fault(
@@ -156,7 +165,7 @@ def _(lab: Lab) -> None:
 )
 def _(lab: Lab) -> None:
     shards = lab.finished.store.open(lab.finished.refs.shards)
-    job = lab.job(max_passes=1, num_steps=500)
+    job = lab.job(max_passes=lab.either(1, 1000), num_steps=500)
     check_fits(shards.read_index(ShardsIndex), job.model, job.train, num_ranks=1)
 
 
@@ -186,8 +195,9 @@ def _(lab: Lab) -> None:
     AT_START,
 )
 def _(lab: Lab) -> None:
-    lab.replace("data.shard.ShardsIndex.val", property(lambda index: index.train))
-    lab.train()
+    index = lab.job().shards_index
+    held_out = lab.either(index["train"], index["val"])
+    lab.train(lab.job(shards_index={**index, "val": held_out}))
 
 
 @fault(
@@ -231,8 +241,7 @@ def _(lab: Lab) -> None:
         return real(**{**named, "optimizer_state_sha": digest(counters)})
 
     real = lab.replace("tasks.epoch_end.epoch_fields", from_counters)
-    lab.train()
-    lab.judge()
+    lab.train(judged=True)
 
 
 @fault(
@@ -269,7 +278,7 @@ def _(lab: Lab) -> None:
     "epoch 1",
 )
 def _(lab: Lab) -> None:
-    lab.train(lab.job(peak_lr=1e-7))
+    lab.train(lab.job(peak_lr=lab.either(1e-7, 1e-2)))
 
 
 @fault(
@@ -281,16 +290,16 @@ def _(lab: Lab) -> None:
 )
 def _(lab: Lab) -> None:
     home = lab.directory.parent / "home"
-    settings = tiny_settings(home, ["train.target_val_loss=0.5"])
     finished = copied(lab, home)
+    run = finished.run
     with at_home(home):
-        run = begin(settings, "short")
-        train_again(run, finished.refs.shards, settings)
-        reseal(
-            run.directory / "train.metadata.json",
-            set_at("measurements", "outcome", to="CONVERGED"),
-        )
-        finish_run(run, "completed", None)
+        if lab.planted:
+            settings = tiny_settings(home, ["train.target_val_loss=0.5"])
+            run = begin(settings, "short")
+            train_again(run, finished.refs.shards, settings)
+            record = run.directory / "train.metadata.json"
+            reseal(record, set_at("measurements", "outcome", to="CONVERGED"))
+            finish_run(run, "completed", None)
         lab.verify(run)
 
 
@@ -309,7 +318,8 @@ def copied(lab: Lab, home: Path) -> Finished:
     AT_ONCE,
 )
 def _(lab: Lab) -> None:
-    text = (PRESETS / "smoke.toml").read_text().replace("target_val_loss = 5.0\n", "")
+    text = (PRESETS / "smoke.toml").read_text()
+    text = lab.either(text.replace("target_val_loss = 5.0\n", ""), text)
     preset = lab.directory.with_suffix(".toml")
     preset.write_text(text)
     load_settings(str(preset))
@@ -383,7 +393,9 @@ def _(lab: Lab) -> None:
     AT_ONCE,
 )
 def _(lab: Lab) -> None:
-    lab.replace("torch.cuda.is_available", lambda: False)
+    # What a machine with a GPU says to a program that was, or was not, built for it.
+    lab.patch.setattr("torch.cuda.device_count", lambda: 1)
+    lab.patch.setattr("torch.cuda.is_available", lambda: not lab.planted)
     choose_device(replace(lab.finished.settings.runtime, device="cuda"))
 
 
@@ -395,7 +407,7 @@ def _(lab: Lab) -> None:
     "step 2",
 )
 def _(lab: Lab) -> None:
-    lab.train(lab.job(peak_lr=30.0))
+    lab.train(lab.job(peak_lr=lab.either(30.0, 1e-2)))
 
 
 @fault(
@@ -407,7 +419,7 @@ def _(lab: Lab) -> None:
 )
 def _(lab: Lab) -> None:
     bounds = {"max_loss_to_uniform": 1e9, "max_val_loss_growth": 1.0}
-    lab.train(lab.job(peak_lr=30.0, thresholds=bounds))
+    lab.train(lab.job(peak_lr=lab.either(30.0, 1e-2), thresholds=lab.either(bounds, {})))
 
 
 @fault(
@@ -434,7 +446,7 @@ def _(lab: Lab) -> None:
 )
 def _(lab: Lab) -> None:
     home = lab.directory.parent / "home"
-    settings = tiny_settings(home, ["shard.seed=2"])
+    settings = tiny_settings(home, lab.either(["shard.seed=2"], ()))
     finished = copied(lab, home)
     with at_home(home):
         run = begin(settings, "other")
@@ -505,6 +517,7 @@ def _(lab: Lab) -> None:
         gates = run.stage_records()["train"]["gates"]
         number = next(n for n, gate in enumerate(gates) if gate["id"] == "train.learned")
         record = run.directory / "train.metadata.json"
-        reseal(record, set_at("gates", number, "verdict", to="FAIL"))
-        reseal_run(run)
+        if lab.planted:
+            reseal(record, set_at("gates", number, "verdict", to="FAIL"))
+            reseal_run(run)
         lab.verify(run)

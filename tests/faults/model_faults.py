@@ -49,10 +49,10 @@ def _(lab: Lab) -> None:
     AT_START,
 )
 def _(lab: Lab) -> None:
-    def without_bias(layer: Any, x: Any) -> Any:
-        return torch.nn.functional.linear(x, layer.weight)
+    def without_bias(x: Any, weight: Any, _bias: Any = None) -> Any:
+        return real(x, weight)
 
-    lab.replace("torch.nn.Linear.forward", without_bias)
+    real = lab.replace("torch.nn.functional.linear", without_bias)
     job = lab.job()
     lab.train(replace(job, model=replace(job.model, attention_bias=True)))
 
@@ -159,10 +159,10 @@ def _(lab: Lab) -> None:
     AT_START,
 )
 def _(lab: Lab) -> None:
-    def one_way(rope: Any, x: Any, *given: Any) -> Any:
-        return x + (real(rope, x, *given) - x).detach()
+    def one_way(x: Any, *given: Any) -> Any:
+        return x + (real(x, *given) - x).detach()
 
-    real = lab.replace("model.llama.Rope.forward", one_way)
+    real = lab.replace("model.fast_llama._rotated", one_way)
     lab.train()
 
 

@@ -118,6 +118,7 @@ def test_an_unknown_key_is_refused_with_the_closest_one() -> None:
         ("train.num_steps=true", "train.num_steps"),
         ("train.peak_lr='fast'", "train.peak_lr"),
         ("source.include=3", "source.include"),
+        (f"train.num_steps={'9' * 5000}", "train.num_steps"),
         ("runtime.device=3", "runtime.device"),
     ],
 )
@@ -163,6 +164,9 @@ def test_a_preset_file_that_is_no_toml_or_lacks_a_key_is_refused(tmp_path: Path)
     with pytest.raises(WrongValueError) as no_toml:
         load_settings(str(broken))
     assert no_toml.value.expected == "TOML"
+    broken.write_text("a = " + "9" * 5000)
+    with pytest.raises(WrongValueError, match="no TOML"):
+        load_settings(str(broken))
     broken.write_text((PRESETS / "smoke.toml").read_text().replace("warmup_steps = 5\n", ""))
     with pytest.raises(WrongValueError) as missing:
         load_settings(str(broken))

@@ -155,7 +155,8 @@ def test_what_was_changed_on_the_far_side_is_not_taken(
 def test_a_far_index_does_not_lead_out_of_its_directory(here: Store, there: Store) -> None:
     ref = shared(here, recipe())
     key = f"team/tokens/{ref.digest[:2]}/{ref.digest}/index.json"
-    index = b'{"kind": "tokens", "content": {}, "files": [{"path": "../../x", "bytes": 1}]}'
+    entry = b'{"path": "../../x", "bytes": 1, "sha256": "00"}'
+    index = b'{"kind": "tokens", "content": {}, "files": [' + entry + b"]}"
     boto3.client("s3").put_object(Bucket=BUCKET, Key=key, Body=index)
     with pytest.raises(ArtefactDamagedError) as caught:
         there.open(ref)

@@ -195,6 +195,25 @@ def test_an_edited_index_is_not_opened(store: Store, edit: dict[str, Any]) -> No
     }
 
 
+@pytest.mark.parametrize(
+    "files",
+    [None, 7, [7], [{"path": "a.txt", "bytes": 5}], [{"path": 1, "bytes": 1, "sha256": ""}]],
+)
+def test_an_index_that_lists_no_files_is_not_opened_whatever_its_name(
+    store: Store, files: object
+) -> None:
+    old = store.directory(put(store))
+    document = {**json.loads((old / "index.json").read_text()), "files": files}
+    ref = TokensRef(digest(document))
+    store.directory(ref).parent.mkdir(parents=True, exist_ok=True)
+    old.rename(store.directory(ref))
+    path = store.directory(ref) / "index.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(ArtefactDamagedError) as caught:
+        store.open(ref)
+    assert (caught.value.path, caught.value.found) == (path, "no list of files")
+
+
 def test_an_index_that_is_no_json_is_not_opened(store: Store) -> None:
     ref = put(store)
     path = store.directory(ref) / "index.json"
