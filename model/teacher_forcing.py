@@ -39,7 +39,7 @@ def capture(side: Side, ids_BT: Tensor, sites: Collection[str]) -> dict[str, Ten
             values[site] = value.clone()
 
     side.run(ids_BT, keep)
-    require_equal("sites shown", set(values), set(sites))
+    _require_shown(values, sites)
     return values
 
 
@@ -183,5 +183,11 @@ def _compare(run: Run, ids_BT: Tensor, reference: Values, bars: Bars, *, force: 
         return own if force else None
 
     run(ids_BT, compare)
-    require_equal("sites shown", set(reference), set(errors))
+    _require_shown(errors, reference)
     return Comparison(errors, beyond, logits[0])
+
+
+def _require_shown(shown: Collection[str], declared: Collection[str]) -> None:
+    """Refuse a side that does not show what it declares."""
+    missing = sorted(set(declared) - set(shown))
+    require_equal("sites that were not shown", "none", ", ".join(missing) or "none")
