@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from model.causal_proof import CausalProof, prove
-from model.local_error import LogitsDistance, SiteError, logits_distance
+from model.local_error import LogitsDistance, SiteError
 from model.massive_activations import MassiveActivation, find_massive
 from model.sides import PrecisionSide, Side, common_sites, kind_of
 from model.taps import LOGITS, sites
 from model.teacher_forcing import (
+    Keep,
     NoiseFloor,
     capture,
     compare_forced,
@@ -99,7 +100,9 @@ class Bisection:
         return UNSEEN if is_other else NO_FAULT
 
 
-def bisect(reference: PrecisionSide, candidate: Side, ids_BT: Tensor) -> Bisection:
+def bisect(
+    reference: PrecisionSide, candidate: Side, ids_BT: Tensor, keep_in: Keep = dict
+) -> Bisection:
     """Compare a candidate with a reference on the same tokens.
 
     Where the candidate is stored in fewer bits, its tensors are lent to the reference, all but
@@ -114,7 +117,7 @@ def bisect(reference: PrecisionSide, candidate: Side, ids_BT: Tensor) -> Bisecti
     lent = stored_in_fewer_bits(tensors, num_matrices)
     num_floors = FLOORS_OF_ROUNDED_INPUTS if candidate.round_inputs else FLOORS
     with _lent(reference, candidate, lent):
-        passes = _compare(reference, candidate, ids_BT, shown, num_floors)
+        passes = _compare(reference, candidate, ids_BT, shown, num_floors, keep_in)
     own = [each for each in tensors if each.name not in lent]
     return Bisection(
         reference=reference.name,
@@ -152,14 +155,17 @@ def _compare(
     ids_BT: Tensor,
     shown: Sequence[str],
     num_floors: float,
+    keep_in: Keep,
 ) -> _Passes:
     """Make the passes, as few as it takes: a free one that agrees to the bit is the last."""
-    values = capture(reference, ids_BT, shown)
+    values = capture(reference, ids_BT, shown, keep_in)
     free = compare_free(candidate, ids_BT, values, {})
+    assert free.logits is not None, "every side shows its logits"
     local, floor, proof = free, None, None
     if any(error.max_relative_l2 != 0 for error in free.errors.values()):
         floor = measure_floor(reference, ids_BT, values, _dtype(candidate), candidate.round_inputs)
-        local = compare_forced(candidate, ids_BT, values, floor.bars(shown, num_floors))
+        bars = floor.bars(shown, num_floors)
+        local = compare_forced(candidate, ids_BT, values, bars, keep_in)
         if local.beyond:
             proof = prove(
                 reference,
@@ -171,7 +177,7 @@ def _compare(
                 max_left_out=MAX_LEFT_OUT,
             )
     return _Passes(
-        unpatched=logits_distance(values[LOGITS], free.logits_BTV),
+        unpatched=free.logits,
         free=free.errors,
         local=local.errors,
         beyond=local.beyond,

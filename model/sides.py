@@ -98,6 +98,18 @@ class PrecisionSide(Side, Protocol):
         """Make one forward pass with the inputs of all matrix products rounded."""
 
 
+def num_channels(settings: LlamaSettings, site: str) -> int:
+    """Count the channels that a site has at every position."""
+    kind = kind_of(site)
+    if kind == LOGITS:
+        return settings.vocab_size
+    if kind in ("ffn_gate", "ffn_up", "ffn_silu", "ffn_swigl"):
+        return settings.intermediate_size
+    if kind in ("k", "v", "k_rope"):
+        return settings.num_kv_heads * settings.head_size
+    return settings.hidden_size
+
+
 def kind_of(site: str) -> str:
     """Name what a site computes, whatever its layer.
 

@@ -6,7 +6,7 @@ overwritten with the reference's before anything reads it: what remains is each 
 Shapes: B rows, T positions, C channels, V vocabulary.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,11 +27,15 @@ from model.taps import EMBED, LOGITS
 Values = Mapping[str, Tensor]
 Bars = Mapping[str, float]
 Run = Callable[[Tensor, Visit], None]
+Keep = Callable[[], MutableMapping[str, Tensor]]
+"""Begins a mapping that values are kept in: in memory, or in a file where they are too many."""
 
 
-def capture(side: Side, ids_BT: Tensor, sites: Collection[str]) -> dict[str, Tensor]:
+def capture(
+    side: Side, ids_BT: Tensor, sites: Collection[str], keep_in: Keep = dict
+) -> MutableMapping[str, Tensor]:
     """Run freely and keep the values of some sites."""
-    values: dict[str, Tensor] = {}
+    values = keep_in()
 
     def keep(site: str, value: Tensor) -> None:
         if site in sites:
@@ -51,7 +55,8 @@ class Comparison:
     """In the order of the candidate's execution."""
     beyond: Mapping[str, Tensor]
     """The candidate's own values where one is beyond the bar; of a forced pass alone."""
-    logits_BTV: Tensor
+    logits: LogitsDistance | None
+    """Of a free pass alone."""
 
 
 def compare_free(candidate: Side, ids_BT: Tensor, reference: Values, bars: Bars) -> Comparison:
@@ -59,9 +64,11 @@ def compare_free(candidate: Side, ids_BT: Tensor, reference: Values, bars: Bars)
     return _compare(candidate.run, ids_BT, reference, bars, force=False)
 
 
-def compare_forced(candidate: Side, ids_BT: Tensor, reference: Values, bars: Bars) -> Comparison:
+def compare_forced(
+    candidate: Side, ids_BT: Tensor, reference: Values, bars: Bars, keep_in: Keep = dict
+) -> Comparison:
     """Compare every site of a pass whose every input is the reference's."""
-    return _compare(candidate.run, ids_BT, reference, bars, force=True)
+    return _compare(candidate.run, ids_BT, reference, bars, force=True, keep_in=keep_in)
 
 
 def run_patched(
@@ -77,7 +84,7 @@ def run_patched(
     def patch(site: str, value: Tensor) -> Tensor | None:
         replacement = patches[site].to(value.device) if site in chosen else None
         if site == LOGITS:
-            logits.append((value if replacement is None else replacement).clone())
+            logits.append(value if replacement is None else replacement)
         return replacement
 
     side.run(ids_BT, patch)
@@ -133,8 +140,7 @@ def _float64_floor(
         if site not in values:
             return None
         own, kind = values[site], kind_of(site)
-        rounded = own.to(dtype).to(torch.float64)
-        worst = float(relative_l2(value.to(torch.float64), rounded).max())
+        worst = float(relative_l2(value, own.to(dtype)).max())
         # A result that is computed is rounded once at least, even where here it happened to fit.
         once = 0.0 if site == EMBED else torch.finfo(dtype).eps / 2
         local[kind] = max(worst, once, local.get(kind, 0.0))
@@ -159,16 +165,24 @@ def _free_logits(run: Run, ids_BT: Tensor) -> Tensor:
 
     def keep(site: str, value: Tensor) -> None:
         if site == LOGITS:
-            logits.append(value.clone())
+            logits.append(value)
 
     run(ids_BT, keep)
     return logits[0]
 
 
-def _compare(run: Run, ids_BT: Tensor, reference: Values, bars: Bars, *, force: bool) -> Comparison:
+def _compare(
+    run: Run,
+    ids_BT: Tensor,
+    reference: Values,
+    bars: Bars,
+    *,
+    force: bool,
+    keep_in: Keep = dict,
+) -> Comparison:
     errors: dict[str, SiteError] = {}
-    beyond: dict[str, Tensor] = {}
-    logits: list[Tensor] = []
+    beyond = keep_in()
+    logits: list[LogitsDistance] = []
 
     def compare(site: str, value: Tensor) -> Tensor | None:
         if site not in reference:
@@ -178,13 +192,13 @@ def _compare(run: Run, ids_BT: Tensor, reference: Values, bars: Bars, *, force: 
         error = errors[site] = site_error(site, own, value, bar=bars.get(site, 0.0))
         if force and error.num_positions_beyond:
             beyond[site] = value.clone()
-        if site == LOGITS:
-            logits.append(value.clone())
+        if site == LOGITS and not force:
+            logits.append(logits_distance(own, value))
         return own if force else None
 
     run(ids_BT, compare)
     _require_shown(errors, reference)
-    return Comparison(errors, beyond, logits[0])
+    return Comparison(errors, beyond, logits[0] if logits else None)
 
 
 def _require_shown(shown: Collection[str], declared: Collection[str]) -> None:

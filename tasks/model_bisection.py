@@ -13,6 +13,7 @@ from evidence.canonical import finite, pretty
 from model.bisection import Bisection, bisect
 from model.bisection_text import bisection_text, heat
 from model.slot_stds import SlotStds, slot_csv, slot_stds
+from tasks.forward_values import keeping
 from tasks.run_record import Run, finish_run, start_run
 from tasks.sides import choose_ids, digests, open_candidate, open_side
 
@@ -40,7 +41,8 @@ def bisect_models(
     }
     run = start_run(name, {}, request)
     with _recording_the_end(run):
-        found = bisect(held_to, held, ids_BT)
+        with keeping(held_to, ids_BT.numel()) as keep_in:
+            found = bisect(held_to, held, ids_BT, keep_in)
         roles = {"reference": held_to, "candidate": held}
         slots = {f"{role}-stds": slot_stds(side, ids_BT) for role, side in roles.items()}
         _write(run.directory, found, slots, ids_BT.tolist())
