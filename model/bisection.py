@@ -116,7 +116,7 @@ def bisect(
     num_matrices = sum(weight.ndim == 2 for weight in candidate.weights().values())
     lent = stored_in_fewer_bits(tensors, num_matrices)
     num_floors = FLOORS_OF_ROUNDED_INPUTS if candidate.round_inputs else FLOORS
-    with _lent(reference, candidate, lent):
+    with lent_to(reference, candidate.weights(), lent):
         passes = _compare(reference, candidate, ids_BT, shown, num_floors, keep_in)
     own = [each for each in tensors if each.name not in lent]
     return Bisection(
@@ -194,9 +194,9 @@ def _dtype(side: Side) -> torch.dtype:
 
 
 @contextmanager
-def _lent(reference: Side, candidate: Side, names: Sequence[str]) -> Iterator[None]:
-    """Give the reference some of the candidate's tensors for the length of a block."""
-    own, other = reference.weights(), candidate.weights()
+def lent_to(reference: Side, other: Mapping[str, Tensor], names: Sequence[str]) -> Iterator[None]:
+    """Give the reference some of another side's tensors for the length of a block."""
+    own = reference.weights()
     kept = {name: own[name].clone() for name in names}
     for name in names:
         own[name].copy_(other[name])

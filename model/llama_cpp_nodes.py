@@ -109,6 +109,15 @@ def write(node: int, value_TC: Tensor) -> None:
     _base().ggml_backend_tensor_set(node, raw, 0, len(raw))
 
 
+def can_watch() -> bool:
+    """Say whether the installed llama.cpp shows its graph, and lets its nodes be read."""
+    try:
+        _base()
+    except (OSError, StopIteration, AttributeError):
+        return False
+    return hasattr(lib, "ggml_backend_sched_eval_callback")
+
+
 @cache
 def _base() -> Any:
     directory = Path(lib.__file__).parent / "lib"

@@ -37,7 +37,7 @@ class LlamaCppSide:
         self.name = name
         self.path = path
         self.settings, self._weights = read_gguf_model(path)
-        self.round_inputs = _rounding(path)
+        self.round_inputs = input_rounding(path)
         self.declarations = _declarations(self.settings)
 
     def weights(self) -> Mapping[str, Tensor]:
@@ -48,16 +48,12 @@ class LlamaCppSide:
         """Make one forward pass and show every declared site, in the order of execution."""
         require_equal("rows in llama.cpp", 1, len(ids_BT))
         watch = _Watch(self.settings, visit)
-        with _context(self.path, ids_BT.shape[1], watch.callback) as context:
-            batch = lib.llama_batch_init(ids_BT.shape[1], 0, 1)
+        with open_context(self.path, ids_BT.shape[1], watch.callback) as context:
             try:
-                _fill(batch, [int(token) for token in ids_BT[0]])
-                status = lib.llama_decode(context, batch)
+                decode(context, [int(token) for token in ids_BT[0]])
             finally:
-                lib.llama_batch_free(batch)
-        if watch.error:
-            raise watch.error
-        assert status == 0, "llama.cpp computes what it has loaded"
+                if watch.error:
+                    raise watch.error
 
 
 class _Watch:
@@ -99,7 +95,7 @@ class _Watch:
         return turned
 
 
-def _rounding(path: Path) -> Rounding | None:
+def input_rounding(path: Path) -> Rounding | None:
     """Say how llama.cpp rounds activations before it multiplies them with a file's matrices."""
     types = Counter(t.type for t in open_gguf(path).tensors.values() if len(t.shape) == 2)
     usual = types.most_common(1)[0][0]
@@ -126,7 +122,11 @@ def _declarations(settings: LlamaSettings) -> dict[str, Declaration]:
 
 
 @contextmanager
-def _context(path: Path, num_tokens: int, callback: Any) -> Iterator[Any]:
+def open_context(path: Path, num_tokens: int, callback: Any = None) -> Iterator[Any]:
+    """Load a file into llama.cpp.
+
+    Raises: UnsupportedFeatureError.
+    """
     _silence()
     wanted = lib.llama_model_default_params()
     wanted.n_gpu_layers = 0
@@ -142,10 +142,22 @@ def _context(path: Path, num_tokens: int, callback: Any) -> Iterator[Any]:
         asked.n_threads = asked.n_threads_batch = 1
         asked.type_k = asked.type_v = FLOAT32
         asked.flash_attn_type = 0
-        asked.cb_eval = callback
+        if callback:
+            asked.cb_eval = callback
         context = lib.llama_init_from_model(model, asked)
         stack.callback(lib.llama_free, context)
         yield context
+
+
+def decode(context: Any, ids: list[int]) -> None:
+    """Make one forward pass."""
+    batch = lib.llama_batch_init(len(ids), 0, 1)
+    try:
+        _fill(batch, ids)
+        status = lib.llama_decode(context, batch)
+    finally:
+        lib.llama_batch_free(batch)
+    assert status == 0, "llama.cpp computes what it has loaded"
 
 
 def _fill(batch: Any, ids: list[int]) -> None:

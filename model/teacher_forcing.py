@@ -114,13 +114,15 @@ def measure_floor(
 ) -> NoiseFloor:
     """Measure what rounding does to the reference itself, on the same tokens.
 
-    Twice: each operation alone, and all in a row; in float64, then as the candidate rounds.
+    Twice: each operation alone, and all in a row; in float64, then as the side rounds that rounds
+    more.
     """
+    dtype = coarser(dtype, values[LOGITS].dtype)
     local = _float64_floor(reference, ids_BT, values, dtype)
     for kind in ("q_rope", "k_rope"):
         # Both precisions turn by the same float32 angles; another engine has its own.
         local[kind] = max(local[kind], angle_error(reference.settings, ids_BT.shape[1]))
-    wide_BTV = _free_logits(partial(reference.run_in, torch.float64), ids_BT)
+    wide_BTV = free_logits(partial(reference.run_in, torch.float64), ids_BT)
     run: Run = partial(reference.run_in, dtype)
     if rounding:
         run = partial(reference.run_rounded, rounding)
@@ -128,7 +130,7 @@ def measure_floor(
         return NoiseFloor(local=local, logits=logits_distance(wide_BTV, values[LOGITS]))
     for site, error in _compare(run, ids_BT, values, {}, force=True).errors.items():
         local[kind_of(site)] = max(error.max_relative_l2, local[kind_of(site)])
-    return NoiseFloor(local=local, logits=logits_distance(wide_BTV, _free_logits(run, ids_BT)))
+    return NoiseFloor(local=local, logits=logits_distance(wide_BTV, free_logits(run, ids_BT)))
 
 
 def _float64_floor(
@@ -150,6 +152,11 @@ def _float64_floor(
     return local
 
 
+def coarser(left: torch.dtype, right: torch.dtype) -> torch.dtype:
+    """Return the dtype that rounds more."""
+    return left if torch.finfo(left).eps > torch.finfo(right).eps else right
+
+
 def angle_error(settings: LlamaSettings, num_positions: int) -> float:
     """Measure how far float32 angles, which grow with the position, put a rotation off."""
     size, device = settings.head_size, torch.device("cpu")
@@ -160,7 +167,11 @@ def angle_error(settings: LlamaSettings, num_positions: int) -> float:
     return max(float(each.abs().max()) for each in off)
 
 
-def _free_logits(run: Run, ids_BT: Tensor) -> Tensor:
+def free_logits(run: Run, ids_BT: Tensor) -> Tensor:
+    """Run freely and return the logits.
+
+    Shapes: (B, T) -> (B, T, V).
+    """
     logits: list[Tensor] = []
 
     def keep(site: str, value: Tensor) -> None:

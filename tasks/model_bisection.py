@@ -12,6 +12,9 @@ from matplotlib.figure import Figure
 from evidence.canonical import finite, pretty
 from model.bisection import Bisection, bisect
 from model.bisection_text import bisection_text, heat
+from model.branch_search import BranchSearch, search_branches
+from model.branch_text import branch_text
+from model.logits_sides import LogitsSide
 from model.slot_stds import SlotStds, slot_csv, slot_stds
 from tasks.forward_values import keeping
 from tasks.run_record import Run, finish_run, start_run
@@ -23,13 +26,21 @@ PLOT = "bisection.png"
 
 
 def bisect_models(
-    name: str, candidate: str, reference: str, prompt: str | None, tokens: str | None, device: str
-) -> tuple[Run, Bisection]:
+    name: str,
+    candidate: str,
+    reference: str,
+    prompt: str | None,
+    tokens: str | None,
+    device: str,
+    precision: str | None = None,
+) -> tuple[Run, Bisection | BranchSearch]:
     """Compare two models on the same tokens, and record the run.
+
+    Where a candidate gives logits alone, branches are searched instead of sites.
 
     Raises: DifferentProgramsError, and those of `open_side` and `choose_ids`.
     """
-    held_to, held = open_side(reference, device), open_candidate(candidate, device)
+    held_to, held = open_side(reference, device), open_candidate(candidate, device, precision)
     ids_BT = choose_ids((reference, candidate), held_to.settings.vocab_size, prompt, tokens)
     request = {
         "flow": "bisect two models",
@@ -38,9 +49,14 @@ def bisect_models(
         "prompt": prompt,
         "ids": ids_BT.tolist(),
         "device": device,
+        "precision": precision,
     }
     run = start_run(name, {}, request)
     with _recording_the_end(run):
+        if isinstance(held, LogitsSide):
+            searched = search_branches(held_to, held, ids_BT)
+            _write_search(run.directory, searched, ids_BT.tolist())
+            return run, searched
         with keeping(held_to, ids_BT.numel()) as keep_in:
             found = bisect(held_to, held, ids_BT, keep_in)
         roles = {"reference": held_to, "candidate": held}
@@ -59,6 +75,12 @@ def _write(
     for name, table in slots.items():
         (directory / f"{name}.csv").write_text(slot_csv(table))
     _plot(directory / PLOT, found)
+
+
+def _write_search(directory: Path, found: BranchSearch, ids: list[list[int]]) -> None:
+    result = {"verdict": found.verdict, "ids": ids, **asdict(found)}
+    (directory / RESULT).write_bytes(pretty(finite(result)))
+    (directory / TEXT).write_text(branch_text(found))
 
 
 def _plot(path: Path, found: Bisection) -> None:
