@@ -18,12 +18,11 @@ from torch import Tensor
 
 from model.bisection import (
     FAULT,
-    FLOORS,
-    FLOORS_OF_ROUNDED_INPUTS,
     NO_FAULT,
     UNEXPLAINED,
     UNSEEN,
     lent_to,
+    logits_floors,
 )
 from model.local_error import LogitsDistance, logits_distance
 from model.logits_sides import LogitsSide, silenced
@@ -218,11 +217,10 @@ class _Trials:
                 alike_BTV = free_logits(alike, self.ids_BT)
             floor = _distance(free_logits(exactly, self.ids_BT), alike_BTV)
         found_BTV = candidate.logits(self.ids_BT, names)
-        factor = FLOORS_OF_ROUNDED_INPUTS if rounding else FLOORS
         return Trial(
             num_branches=len(speaking),
             distance=_distance(own_BTV, found_BTV),
-            bar_relative_l2=factor * floor.max_relative_l2,
+            bar_relative_l2=logits_floors(rounding) * floor.max_relative_l2,
         )
 
 

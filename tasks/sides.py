@@ -5,6 +5,7 @@ by this project's own model: a checkpoint's ref or directory, a Hugging Face dir
 a `.gguf` file. With `logits:` before any of these, nothing but the logits is looked at.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,15 +15,15 @@ from torch import Tensor
 
 from evidence.canonical import file_sha256
 from evidence.refs import CheckpointRef
-from model.architecture import require_tensors
 from model.errors import DifferentProgramsError, WrongSettingError
 from model.gguf_model import read_gguf_model
-from model.hugging_face import TOKENIZER_FILE, WEIGHTS_FILE
+from model.hugging_face import TOKENIZER_FILE, WEIGHTS_FILE, read_directory
 from model.hugging_face_config import CONFIG_FILE
 from model.llama import Llama
 from model.logits_sides import LogitsSide, TorchLogits
 from model.sides import Side
 from model.torch_side import TorchSide, llama_side
+from tasks.device import available_device
 from tasks.errors import FeatureError, NotFoundError
 from tasks.models import APR, load_apr, load_directory
 from tasks.store import open_store
@@ -83,7 +84,7 @@ def open_side(text: str, device: str, precision: str | None = None) -> TorchSide
     if text.startswith((LLAMA_CPP, LOGITS_ALONE)):
         expected = "a model in torch, which shows every site and computes in float64"
         raise WrongSettingError("--reference", text, expected)
-    dtype = _dtype(precision)
+    dtype, device = _dtype(precision), _device(device)
     path = place_of(text)
     if text.startswith(TRANSFORMERS):
         return _transformers_side(text, path, device, dtype)
@@ -142,18 +143,24 @@ def _dtype(precision: str | None) -> torch.dtype | None:
     return found
 
 
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", name):
+        raise WrongSettingError("--device", name, "auto, cpu, cuda or cuda:N")
+    return available_device(name)
+
+
 def _transformers_side(text: str, path: Path, device: str, dtype: torch.dtype | None) -> TorchSide:
     try:
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
-        from model.transformers_side import settings_of, transformers_side
+        from model.transformers_side import transformers_side
     except ImportError as error:
         raise FeatureError("a side", text, "transformers") from error
+    # Whatever transformers cannot open it tells in many ways, and it would open pickles.
+    read_directory(path)
     logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype or "auto", local_files_only=True)
-    weights = {name: weight.shape for name, weight in model.named_parameters()}
-    require_tensors(text, settings_of(model.config), weights)
     return transformers_side(text, model.to(device))
 
 

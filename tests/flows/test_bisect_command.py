@@ -161,6 +161,9 @@ def test_models_of_two_shapes_have_an_exit_code_of_their_own(
         ("--candidate {0} --reference {0} --tokens 1 --prompt x", 2, "should be one of the two"),
         ("--candidate {0} --reference {0} --prompt=", 2, "--prompt is empty"),
         ("--candidate {0} --reference logits:{0}", 2, "should be a model in torch, which shows"),
+        ("--candidate {0} --reference {0} --device tpu", 2, "should be auto, cpu, cuda or cuda:N"),
+        ("--candidate {0} --reference {0} --device cuda:99", 9, "GPUs here"),
+        ("--candidate transformers:{0}/.. --reference {0}", 4, "config.json: missing"),
         ("--candidate {0} --reference {0} --precision int8", 2, "should be one of float32, bfl"),
     ],
 )

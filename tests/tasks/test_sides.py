@@ -1,5 +1,6 @@
 """Every kind of side that a person may name, each beside every other."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from model.gguf_model import FileType, write_gguf_model
 from model.llama import LlamaSettings
 from model.logits_sides import LogitsSide, TorchLogits
 from model.torch_side import TorchSide
-from tasks.errors import NotFoundError
+from tasks.errors import FeatureError, NotFoundError
 from tasks.sides import open_candidate, open_side, place_of
 from tests.model.small_llama import small_settings, small_tensors, small_tokenizer
 from tests.model.test_hugging_face import write_small
@@ -105,6 +106,22 @@ def test_a_side_is_not_taken_for_one_of_logits(models: Path) -> None:
 
     assert not isinstance(side, LogitsSide)
     assert isinstance(open_candidate(f"logits:{models / 'model.apr'}", "cpu"), TorchLogits)
+
+
+@pytest.mark.parametrize(
+    ("text", "module", "package"),
+    [
+        ("llama.cpp:model.gguf", "model.llama_cpp_logits", "llama-cpp-python"),
+        ("transformers:directory", "transformers", "transformers"),
+    ],
+)
+def test_an_engine_that_is_not_installed_is_named(
+    models: Path, text: str, module: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+
+    with pytest.raises(FeatureError, match=package):
+        open_candidate(named(models, text), "cpu")
 
 
 def test_what_cannot_be_a_side_is_said(tmp_path: Path) -> None:
