@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.errors import InvalidModelError, VerificationError
+from flows.errors import InvalidModelError, RunGoesOnError, RunKilledError, VerificationError
 from flows.run_commands import Json
 from flows.screen import err, out, show_json, show_table
 
 if TYPE_CHECKING:
     from tasks.run_record import Run
-    from tasks.verify import Report
+    from tasks.verify_report import Report
 
 Subject = Annotated[
     str | None, typer.Argument(help="A run, or KIND:DIGEST; default: the last run.")
@@ -107,7 +107,8 @@ def verify(subject: Subject = None, json: Json = False) -> None:  # noqa: FBT002
         report = verify_ref(open_store().resolve(subject))
     else:
         report = verify_run(_run(subject))
-    _show_report(report, VerificationError, json=json)
+    refusals = {"ended": VerificationError, "goes on": RunGoesOnError, "killed": RunKilledError}
+    _show_report(report, refusals[report.state], json=json)
 
 
 def inspect(
@@ -166,7 +167,9 @@ def mirror(run: Subject = None, json: Json = False) -> None:  # noqa: FBT002
 def _show_report(report: "Report", refusal: type[VerificationError], *, json: bool) -> None:
     if json:
         show_json({"subject": report.subject, "checks": report.num_checks,
-                   "failures": report.failures})  # fmt: skip
+                   "failures": report.failures, "notes": report.notes})  # fmt: skip
+    for note in report.notes:
+        err.print(f"note: {note}", markup=False)
     if report.failures:
         raise refusal(report.subject, report.num_checks, tuple(report.failures))
     if not json:

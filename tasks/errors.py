@@ -3,6 +3,7 @@
 TaskError
 +-- NotFoundError          no such artefact, run or file
 +-- NoRunsError            nothing has been recorded yet
++-- WithdrawnError         a run whose claims were withdrawn before
 +-- WrongNameError         a run's name that cannot name a directory
 +-- AmbiguousError         a short name that fits several
 +-- ArtefactDamagedError   an artefact's bytes are not what its index says
@@ -67,6 +68,18 @@ class NoRunsError(TaskError):
 
     def __str__(self) -> str:
         return f"{self.where}: no runs yet, should be one at least"
+
+
+@dataclass(eq=False)
+class WithdrawnError(TaskError):
+    """A run whose claims were withdrawn before."""
+
+    run: str
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.run}: withdrawn in line {self.line} ({self.reason}), should be a claim still"
 
 
 @dataclass(eq=False)

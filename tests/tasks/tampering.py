@@ -3,10 +3,12 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from evidence.canonical import digest, file_sha256
+from evidence.chain import append, read_chain
 from evidence.records import write_record
 from evidence.refs import Ref
 from tasks.run_record import Run
@@ -49,6 +51,21 @@ def reseal_run(run: Run, edit: Edit = lambda _: None) -> None:
         edit(record)
 
     reseal(run.directory / "metadata.json", renew)
+    rechain(run.directory.parent)
+
+
+def rechain(directory: Path) -> None:
+    """Write the whole chain anew from the records as they are now: only a pin can show it."""
+    runs = [line.run for line in read_chain(directory).recorded]
+    (directory / "CHAIN.jsonl").unlink()
+    (directory / "HEAD").unlink()
+    chain = read_chain(directory)
+    for run in runs:
+        parent = chain.recorded[-1].record_sha256 if chain.recorded else None
+        path = directory / run / "metadata.json"
+        reseal(path, partial(dict.update, parent=parent))
+        record = json.loads(path.read_text())
+        chain = append(chain, "recorded", run, record["record_sha256"], record["finished"])
 
 
 def forge(finished: Finished, ref: Ref, edit: Callable[[Path], object]) -> None:

@@ -1,5 +1,4 @@
 import hashlib
-import json
 import os
 import time
 from pathlib import Path
@@ -7,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from evidence.canonical import digest
+from evidence.chain import read_chain
 from evidence.records import read_record, write_record
 from tasks.errors import NotFoundError, StorageError, WrongNameError
 from tasks.run_record import all_runs, find_run, finish_run, now, start_run
@@ -83,10 +83,19 @@ def test_every_record_names_the_one_before(home: Path) -> None:
         records[0]["record_sha256"],
         records[1]["record_sha256"],
     ]
-    lines = (home / "evidence" / "CHAIN.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == [
-        {"run": record["run"], "record_sha256": record["record_sha256"]} for record in records
+    chain = read_chain(home / "evidence")
+    assert [(line.run, line.record_sha256, line.time) for line in chain.lines] == [
+        (record["run"], record["record_sha256"], record["finished"]) for record in records
     ]
+    assert (chain.faults, chain.unfinished) == ((), ())
+
+
+def test_a_plan_names_the_head_of_the_chain_when_it_was_made(home: Path) -> None:
+    first = start_run("demo", SETTINGS, {})
+    assert first.plan()["chain_head"] is None
+    finish_run(first, "completed", None)
+    head = read_chain(home / "evidence").head
+    assert start_run("demo", SETTINGS, {}).plan()["chain_head"] == str(head)
 
 
 def test_the_same_name_on_the_same_day_gets_a_number(home: Path) -> None:
