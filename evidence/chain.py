@@ -14,14 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from evidence.canonical import dumps, loads
 from evidence.errors import BrokenChainError, EvidenceError, WrongHeadError
 
 CHAIN = "CHAIN.jsonl"
 HEAD = "HEAD"
-Event = Literal["recorded", "withdrawn"]
+Event = Literal["planned", "recorded", "withdrawn"]
+EVENTS = get_args(Event)
 FIELDS = frozenset({"seq", "event", "run", "record_sha256", "time", "prev"})
 _HEAD = re.compile(r"([1-9][0-9]{0,11}):([0-9a-f]{64})")
 
@@ -39,7 +40,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One line: a record that was added, or withdrawn with a reason."""
+    """One line: a plan or a record that was added, or a record withdrawn with a reason."""
 
     seq: int
     event: Event
@@ -89,6 +90,11 @@ class Chain:
         """Name the record that was added before a line."""
         earlier = [each.record_sha256 for each in self.recorded if each.seq < line.seq]
         return earlier[-1] if earlier else None
+
+    def planned(self, record_sha256: str) -> Line | None:
+        """Find the line that added a plan."""
+        found = (line for line in self.lines if line.event == "planned")
+        return next((line for line in found if line.record_sha256 == record_sha256), None)
 
     def withdrawn(self, record_sha256: str) -> Line | None:
         """Find the line that withdrew a record."""
@@ -203,7 +209,7 @@ def _line(text: bytes, where: str) -> Line:
     if not isinstance(found, dict):
         raise TypeError(type(found).__name__)
     line = Line(**found)
-    if line.event not in ("recorded", "withdrawn") or line.encoded() != text:
+    if line.event not in EVENTS or line.encoded() != text:
         raise ValueError("not in canonical form")
     if not all(isinstance(each, str) for each in (line.run, line.record_sha256, line.time)):
         raise ValueError("a value of another type")

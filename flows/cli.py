@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from flows import bisect_command, ledger_commands, look_commands, run_commands, use_commands
+from flows import (
+    bisect_command,
+    ledger_commands,
+    look_commands,
+    plan_command,
+    run_commands,
+    use_commands,
+)
 from flows.errors import FlowError
 from flows.exit_codes import INTERRUPTED, UNEXPECTED, exit_code
 from flows.screen import complain, err, out
@@ -34,7 +41,14 @@ def version(
         raise typer.Exit
 
 
-for commands in (run_commands, bisect_command, look_commands, ledger_commands, use_commands):
+for commands in (
+    run_commands,
+    plan_command,
+    bisect_command,
+    look_commands,
+    ledger_commands,
+    use_commands,
+):
     commands.add_to(app)
 
 

@@ -35,6 +35,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     task_errors.NotFoundError: NOT_FOUND,
     task_errors.NoRunsError: NOT_FOUND,
     task_errors.WithdrawnError: USAGE,
+    task_errors.OtherVersionError: VALIDATION_FAILED,
     task_errors.WrongNameError: USAGE,
     task_errors.AmbiguousError: USAGE,
     task_errors.ArtefactDamagedError: VALIDATION_FAILED,

@@ -71,16 +71,26 @@ def _show_differences(rows: Sequence[Mapping[str, Any]]) -> None:
             out.print(f"{row['evaluation']}, {row['minus']}: {row['comparable']}", markup=False)
 
 
-def status(run: Subject = None, json: Json = False) -> None:  # noqa: FBT002
+def status(
+    run: Subject = None,
+    plan: Annotated[
+        str | None, typer.Option(help="Hold the run to this plan of `assay plan`.")
+    ] = None,
+    json: Json = False,  # noqa: FBT002
+) -> None:
     """Judge every gate of a run, and whether its model may be shipped."""
-    from flows.report import acceptance_table, error, gate_table, outcome
+    from flows.report import acceptance_table, departure_rows, error, gate_table, outcome
     from tasks.acceptance import plan_faults
 
     found = _run(run)
     rows, criteria, faults = gate_table(found), acceptance_table(found), plan_faults(found)
+    departed, order = departure_rows(found, plan)
+    faults += [*order, *(f"{each['setting']} is {each['run']}, the plan says {each['plan']}"
+                         for each in departed)]  # fmt: skip
     if json:
         show_json({"run": found.name, "outcome": outcome(found), "gates": rows,
-                   "acceptance": criteria, "plan_faults": faults})  # fmt: skip
+                   "acceptance": criteria, "plan_faults": faults,
+                   "departures": departed})  # fmt: skip
     else:
         out.print(f"{found.name}: {outcome(found)}")
         if why := error(found):
@@ -90,6 +100,9 @@ def status(run: Subject = None, json: Json = False) -> None:  # noqa: FBT002
             show_table(rows, title="gates of the run")
             out.print()
         show_table(criteria, title="acceptance")
+        if departed:
+            out.print()
+            show_table(departed, title="not as planned")
     if faults:
         raise VerificationError(found.name, 1, tuple(faults))
 

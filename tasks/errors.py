@@ -4,6 +4,7 @@ TaskError
 +-- NotFoundError          no such artefact, run or file
 +-- NoRunsError            nothing has been recorded yet
 +-- WithdrawnError         a run whose claims were withdrawn before
++-- OtherVersionError      a plan that this version of a stage does not carry out
 +-- WrongNameError         a run's name that cannot name a directory
 +-- AmbiguousError         a short name that fits several
 +-- ArtefactDamagedError   an artefact's bytes are not what its index says
@@ -80,6 +81,20 @@ class WithdrawnError(TaskError):
 
     def __str__(self) -> str:
         return f"{self.run}: withdrawn in line {self.line} ({self.reason}), should be a claim still"
+
+
+@dataclass(eq=False)
+class OtherVersionError(TaskError):
+    """A plan that was written for another version of a stage."""
+
+    path: str
+    stage: str
+    planned: int | None
+    found: int
+    hint = "check out the commit that the plan names, or write a new plan with `assay plan`"
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.stage} has version {self.planned}, should have {self.found}"
 
 
 @dataclass(eq=False)

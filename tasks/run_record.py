@@ -7,6 +7,7 @@ showing. `metadata.json` lists the sha256 of every other file and names its pred
 import datetime
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from tasks.ledger import writing
 from tasks.provenance import provenance
 
 PLAN = "plan.json"
+PREREGISTRATION = "preregistration.json"
+"A copy of the plan that was registered before the run, if one was."
 PLAN_SCHEMA = "assay.plan/1"
 CLOCK_SECONDS = 1.0
 "By which the kernel's and Python's clock may differ."
@@ -82,8 +85,13 @@ class Run:
         ]
 
 
-def start_run(name: str, settings: Mapping[str, Any], request: Mapping[str, Any]) -> Run:
-    """Make a run's directory and write its plan.
+def start_run(
+    name: str,
+    settings: Mapping[str, Any],
+    request: Mapping[str, Any],
+    preregistration: Path | None = None,
+) -> Run:
+    """Make a run's directory and write its plan, beside the one that it was registered by.
 
     Raises: WrongNameError, StorageError, BrokenChainError: a run that could not be entered later.
     """
@@ -91,7 +99,7 @@ def start_run(name: str, settings: Mapping[str, Any], request: Mapping[str, Any]
     chain = read_chain(places.evidence())
     chain.require_sound()
     run = Run(_new_directory(name))
-    plan = {
+    plan: dict[str, Any] = {
         "schema": PLAN_SCHEMA,
         "run": run.name,
         "request": dict(request),
@@ -102,6 +110,9 @@ def start_run(name: str, settings: Mapping[str, Any], request: Mapping[str, Any]
         "chain_head": str(chain.head) if chain.head else None,
         "provenance": provenance(),
     }
+    if preregistration is not None:
+        plan["preregistration"] = read_record(preregistration)[SEAL]
+        shutil.copyfile(preregistration, run.directory / PREREGISTRATION)
     write_record(run.directory / PLAN, plan)
     return run
 

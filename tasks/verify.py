@@ -16,6 +16,7 @@ from evidence.refs import Ref, parse_ref
 from tasks import bisection, checkpoint, evaluate, pretokenize, shard, train_measure
 from tasks.errors import NotFoundError
 from tasks.known_errors import KNOWN_ERRORS
+from tasks.preregistration import departures, order_faults, registered
 from tasks.run_record import PLAN, Run
 from tasks.stage import Stage, judge_all
 from tasks.store import Artefact, damages, open_store
@@ -49,6 +50,7 @@ def verify_run(run: Run) -> Report:
         _check_plan(report, plan, record)
         _check_outcome(report, run, record)
         check_place(report, run, plan, record)
+        _check_registration(report, run)
     for stage in STAGES:
         with report.surviving(stage_file(stage)):
             if stage in record["refs"] or (run.directory / stage_file(stage)).is_file():
@@ -117,6 +119,19 @@ def _check_plan(report: Report, plan: Mapping[str, Any], record: Mapping[str, An
             holds=said["settings_sha256"] == found,
             failure=f"{name}: settings_sha256 is not the digest of the planned settings",
         )
+
+
+def _check_registration(report: Report, run: Run) -> None:
+    """Check that a run by a registered plan did what that plan says, and began after it."""
+    registration = registered(run)
+    report.num_checks += 1
+    report.failures += order_faults(run)
+    if registration is not None:
+        for each in departures(registration, run):
+            report.check(
+                holds=False,
+                failure=f"{PLAN}: {each.key} is {each.after}, was registered as {each.before}",
+            )
 
 
 def _check_outcome(report: Report, run: Run, record: Mapping[str, Any]) -> None:
