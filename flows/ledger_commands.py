@@ -1,6 +1,7 @@
-"""Commands of the ledger: the chain, its pins, and checks done over."""
+"""Commands of the ledger: the chain and its pins, checks done over, what documents claim."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,7 +26,7 @@ GIT, MLFLOW = "git", "mlflow"
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (recheck, chain, withdraw):
+    for command in (recheck, chain, withdraw, claims, sign):
         app.command()(command)
 
 
@@ -164,3 +165,52 @@ def withdraw(
         raise WrongUseError("assay withdraw", "a reason of some words")
     line = enter(find_run(subject), reason.strip())
     out.print(f"{line.run}: withdrawn in line {line.seq} of the chain", markup=False)
+
+
+def claims(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Documents; default: those of the project.")
+    ] = None,
+    keep: Annotated[
+        str | None, typer.Option(help="Keep what this run measured, for documents to name.")
+    ] = None,
+    json: Json = False,  # noqa: FBT002
+) -> None:
+    """Hold every measured number of a document to its evidence; exit 5 if one has none."""
+    from tasks.claimed_documents import check_documents, documents
+    from tasks.claimed_documents import keep as keep_run
+    from tasks.run_record import find_run
+
+    if keep is not None:
+        out.print(str(keep_run(find_run(keep))), markup=False)
+        return
+    found = check_documents(files or documents())
+    num_claims = sum(each.num_claims for each in found.values())
+    faults = [fault for each in found.values() for fault in each.faults]
+    if json:
+        show_json({"documents": list(found), "claims": num_claims, "faults": faults})
+    if faults:
+        raise VerificationError("claims", num_claims, tuple(faults))
+    if not json:
+        out.print(f"{len(found)} documents, {num_claims} measured numbers, all backed")
+
+
+def sign(
+    subject: Annotated[str, typer.Argument(help="A run that ended, or KIND:DIGEST.")],
+    key: Annotated[Path, typer.Option(help="Private key: P-256, PEM.")],
+) -> None:
+    """Sign every file of a run or an artefact; `assay verify --key` checks it."""
+    from evidence.refs import REF_TYPES
+    from tasks.run_record import find_run
+    from tasks.signing import sign as sign_directory
+    from tasks.store import open_store
+
+    if subject.partition(":")[0] in REF_TYPES:
+        ref = open_store().resolve(subject)
+        directory, name = open_store().open(ref).directory, str(ref)
+    else:
+        run = find_run(subject)
+        directory, name = run.directory, run.name
+        if run.record() is None:
+            raise NotFoundError("record of a run that ended", str(directory))
+    out.print(str(sign_directory(directory, name, key)), markup=False)

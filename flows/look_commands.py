@@ -1,6 +1,7 @@
 """Commands that look: runs, comparisons, verdicts, verification, files."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -107,19 +108,31 @@ def status(
         raise VerificationError(found.name, 1, tuple(faults))
 
 
-def verify(subject: Subject = None, json: Json = False) -> None:  # noqa: FBT002
+def verify(
+    subject: Subject = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Public key (PEM) of a signature by `assay sign`.")
+    ] = None,
+    json: Json = False,  # noqa: FBT002
+) -> None:
     """Recompute everything; exit 5 if it differs."""
     from evidence.refs import REF_TYPES
     from flows.environment import prepare
 
     prepare()
+    from tasks.signing import verify_signature
     from tasks.store import open_store
     from tasks.verify import verify_ref, verify_run
 
     if subject and subject.partition(":")[0] in REF_TYPES:
-        report = verify_ref(open_store().resolve(subject))
+        ref = open_store().resolve(subject)
+        report, signed = verify_ref(ref), (open_store().directory(ref), str(ref))
     else:
-        report = verify_run(_run(subject))
+        run = _run(subject)
+        report, signed = verify_run(run), (run.directory, run.name)
+    if key is not None:
+        verify_signature(*signed, key)
+        report.num_checks += 1
     refusals = {"ended": VerificationError, "goes on": RunGoesOnError, "killed": RunKilledError}
     _show_report(report, refusals[report.state], json=json)
 

@@ -3,8 +3,6 @@
 TaskError
 +-- NotFoundError          no such artefact, run or file
 +-- NoRunsError            nothing has been recorded yet
-+-- WithdrawnError         a run whose claims were withdrawn before
-+-- OtherVersionError      a plan that this version of a stage does not carry out
 +-- WrongNameError         a run's name that cannot name a directory
 +-- AmbiguousError         a short name that fits several
 +-- ArtefactDamagedError   an artefact's bytes are not what its index says
@@ -27,7 +25,7 @@ TaskError
 +-- SandboxError           the sandbox itself failed, whatever the code in it did
 +-- UnitDiedError          processes that make units died without a word, and again
 +-- UnitFailedError        a unit raised something that cannot be handed on
-+-- those of `train_errors` and `evaluate_errors`
++-- those of `train_errors`, `evaluate_errors` and `ledger_errors`
 """
 
 import copyreg
@@ -69,32 +67,6 @@ class NoRunsError(TaskError):
 
     def __str__(self) -> str:
         return f"{self.where}: no runs yet, should be one at least"
-
-
-@dataclass(eq=False)
-class WithdrawnError(TaskError):
-    """A run whose claims were withdrawn before."""
-
-    run: str
-    line: int
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.run}: withdrawn in line {self.line} ({self.reason}), should be a claim still"
-
-
-@dataclass(eq=False)
-class OtherVersionError(TaskError):
-    """A plan that was written for another version of a stage."""
-
-    path: str
-    stage: str
-    planned: int | None
-    found: int
-    hint = "check out the commit that the plan names, or write a new plan with `assay plan`"
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.stage} has version {self.planned}, should have {self.found}"
 
 
 @dataclass(eq=False)

@@ -13,8 +13,9 @@ from evidence.canonical import digest
 from evidence.chain import append, read_chain
 from evidence.records import SEAL, Difference, differences, read_record, seal, write_record
 from tasks import places
-from tasks.errors import NotFoundError, OtherVersionError
+from tasks.errors import NotFoundError
 from tasks.ledger import settle, writing
+from tasks.ledger_errors import OtherVersionError
 from tasks.provenance import provenance
 from tasks.run_record import PREREGISTRATION, Run, check_name, now
 

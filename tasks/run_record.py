@@ -27,6 +27,7 @@ from evidence.records import (
     stage_file,
     write_record,
 )
+from evidence.statement import STATEMENTS, statements
 from tasks import places
 from tasks.errors import NotFoundError, StorageError, WrongNameError
 from tasks.ledger import writing
@@ -132,6 +133,7 @@ def finish_run(run: Run, outcome: str, error: str | None) -> dict[str, Any]:
     Raises: BrokenChainError after the record is written.
     """
     plan, stages = run.plan(), run.stage_records()
+    write_statements(run)
     with writing(run.directory.parent) as chain:
         recorded = chain.recorded
         record = {
@@ -152,6 +154,12 @@ def finish_run(run: Run, outcome: str, error: str | None) -> dict[str, Any]:
         sealed = write_record(run.directory / RUN_RECORD, record)
         append(chain, "recorded", run.name, str(sealed[SEAL]), str(record["finished"]))
     return sealed
+
+
+def write_statements(run: Run) -> None:
+    """Write what the stages' records say in the form that other tools read, if there are any."""
+    if stages := run.stage_records():
+        (run.directory / STATEMENTS).write_bytes(statements(run.name, stages))
 
 
 def find_run(text: str) -> Run:

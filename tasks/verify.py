@@ -13,11 +13,13 @@ from evidence.errors import EvidenceError
 from evidence.gates import gate_of, verdict_record
 from evidence.records import RUN_RECORD, STAGES, flatten, read_record, stage_file
 from evidence.refs import Ref, parse_ref
+from evidence.statement import STATEMENTS, statements
 from tasks import bisection, checkpoint, evaluate, pretokenize, shard, train_measure
 from tasks.errors import NotFoundError
 from tasks.known_errors import KNOWN_ERRORS
 from tasks.preregistration import departures, order_faults, registered
 from tasks.run_record import PLAN, Run
+from tasks.schemas import schema_fault
 from tasks.stage import Stage, judge_all
 from tasks.store import Artefact, damages, open_store
 from tasks.verify_chain import check_place
@@ -51,6 +53,9 @@ def verify_run(run: Run) -> Report:
         _check_outcome(report, run, record)
         check_place(report, run, plan, record)
         _check_registration(report, run)
+        _check_statements(report, run)
+        for name, each in (("plan", plan), ("run", record)):
+            _check_schema(report, name, each, PLAN if name == "plan" else RUN_RECORD)
     for stage in STAGES:
         with report.surviving(stage_file(stage)):
             if stage in record["refs"] or (run.directory / stage_file(stage)).is_file():
@@ -134,6 +139,21 @@ def _check_registration(report: Report, run: Run) -> None:
             )
 
 
+def _check_statements(report: Report, run: Run) -> None:
+    """Check that the statements are those that the stages' records make."""
+    stages, path = run.stage_records(), run.directory / STATEMENTS
+    found = path.read_bytes() if path.is_file() else b""
+    report.check(
+        holds=found == statements(run.name, stages),
+        failure=f"{STATEMENTS}: not what the records of the stages say",
+    )
+
+
+def _check_schema(report: Report, kind: str, record: Mapping[str, Any], name: str) -> None:
+    fault = schema_fault(kind, record)
+    report.check(holds=fault is None, failure=f"{name}: {fault}")
+
+
 def _check_outcome(report: Report, run: Run, record: Mapping[str, Any]) -> None:
     """Check that a completed run has no failed stage and no failed gate."""
     failed = [name for name, each in run.stage_records().items() if each["outcome"] == "failed"]
@@ -183,6 +203,7 @@ def _check_stage(report: Report, run: Run, stage: str, run_record: Mapping[str, 
     if record is None:
         return
     plan = run.plan()
+    _check_schema(report, "stage", record, name)
     _check_recipe(report, plan, record, run_record)
     report.check(
         holds=run_record["refs"].get(stage) == record["output"],

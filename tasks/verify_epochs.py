@@ -15,6 +15,7 @@ from model.training_state import OPTIMIZER_FILE
 from tasks import train_measure
 from tasks.epoch_end import COMPARED
 from tasks.run_record import Run
+from tasks.schemas import schema_fault
 from tasks.snapshots import FILES, Snapshot, complete_snapshots
 from tasks.store import Artefact, open_store
 from tasks.train_judge import watch_epochs
@@ -45,6 +46,8 @@ def check_epochs(report: Report, run: Run, record: Mapping[str, Any], artefact: 
         }
         for key, value in found.items():
             report.compare(name, key, value, said.get(key))
+        fault = schema_fault("epoch", said)
+        report.check(holds=fault is None, failure=f"{name}: {fault}")
         copy = run.directory / name
         report.check(
             holds=copy.is_file() and copy.read_bytes() == snapshot.record.read_bytes(),

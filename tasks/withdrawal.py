@@ -2,8 +2,9 @@
 
 from evidence.chain import CHAIN, Line, append
 from evidence.records import SEAL
-from tasks.errors import NotFoundError, WithdrawnError
+from tasks.errors import NotFoundError
 from tasks.ledger import settle, writing
+from tasks.ledger_errors import WithdrawnError
 from tasks.run_record import Run, now
 
 

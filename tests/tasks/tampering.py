@@ -1,5 +1,6 @@
 """What somebody could do to a run's evidence who knows how it is sealed."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from evidence.canonical import digest, file_sha256
 from evidence.chain import append, read_chain
 from evidence.records import write_record
 from evidence.refs import Ref
-from tasks.run_record import Run
+from tasks.run_record import Run, write_statements
 from tasks.store import Store
 from tests.tasks.tiny import Finished
 
@@ -44,6 +45,8 @@ def reseal_run(run: Run, edit: Edit = lambda _: None) -> None:
 
     def renew(record: dict[str, Any]) -> None:
         stages = run.stage_records()
+        with contextlib.suppress(KeyError, AttributeError):  # as far as there is a record
+            write_statements(run)
         record["recipes"] = {stage: each["recipe_sha256"] for stage, each in stages.items()}
         record["refs"] = {stage: each["output"] for stage, each in stages.items()}
         record["gates"] = run.gates()

@@ -13,7 +13,8 @@ from flows.cli import run as assay
 from flows.errors import WrongValueError
 from flows.report import departure_rows
 from flows.settings import PipelineSettings, load_settings
-from tasks.errors import NotFoundError, OtherVersionError
+from tasks.errors import NotFoundError
+from tasks.ledger_errors import OtherVersionError
 from tasks.preregistration import (
     departures,
     find_plan,

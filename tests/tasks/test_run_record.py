@@ -35,8 +35,28 @@ def test_the_plan_is_written_before_any_work(home: Path) -> None:
 
 def test_the_record_comes_last_and_lists_every_other_file(home: Path) -> None:
     run = start_run("demo", SETTINGS, {})
-    gate = {"id": "shard.known", "verdict": "pass"}
-    stage = {"recipe_sha256": "ab", "output": "shards:cd", "gates": [gate]}
+    gate = {
+        "id": "shard.known",
+        "sentence": "known",
+        "value": 0,
+        "operator": "==",
+        "threshold_value": 0,
+        "verdict": "pass",
+    }
+    recipe = {"stage": "shard", "version": 1, "settings": {}, "inputs": {}}
+    stage = {
+        "stage": "shard",
+        "recipe": recipe,
+        "recipe_sha256": "ab",
+        "output": "shards:cd",
+        "provenance": {},
+        "thresholds": {},
+        "started": "then",
+        "wall_seconds": 1.0,
+        "outcome": "produced",
+        "measurements": {},
+        "gates": [gate],
+    }
     write_record(run.directory / "shard.metadata.json", stage)
     (run.directory / "trace.txt").write_bytes(b"hello")
     (run.directory / ".x.partial").write_bytes(b"left over")
@@ -63,7 +83,12 @@ def test_the_record_comes_last_and_lists_every_other_file(home: Path) -> None:
     assert record["recipes"] == {"shard": "ab"}
     assert record["refs"] == {"shard": "shards:cd"}
     assert record["gates"] == [{"stage": "shard", **gate}]
-    assert sorted(record["files"]) == ["plan.json", "shard.metadata.json", "trace.txt"]
+    assert sorted(record["files"]) == [
+        "plan.json",
+        "run.intoto.jsonl",
+        "shard.metadata.json",
+        "trace.txt",
+    ]
     assert record["files"]["trace.txt"] == hashlib.sha256(b"hello").hexdigest()
     assert record["started"] == run.plan()["started"] <= record["finished"]
 
