@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from data.rows import open_rows
@@ -32,7 +33,7 @@ def check_epochs(report: Report, run: Run, record: Mapping[str, Any], artefact: 
     rows = read_rows(artefact.directory / TRAIN_LOG)
     settings = json.loads((artefact.directory / train_measure.SETTINGS).read_text())
     _, compared = watch_epochs(artefact.directory, TrainSettings(**settings["train"]))
-    shards = _shards(report, record["recipe"]["inputs"][SHARDS])
+    text = _text(report, record["recipe"]["inputs"][SHARDS])
     previous = 0
     for snapshot, judged in zip(complete_snapshots(artefact.directory), compared, strict=True):
         name, said = snapshot.record.name, snapshot.read()
@@ -42,7 +43,7 @@ def check_epochs(report: Report, run: Run, record: Mapping[str, Any], artefact: 
             **_recomputed(snapshot, own, tokens_seen),
             **{key: judged.get(key) for key in COMPARED},
             SHARDS: record["recipe"]["inputs"][SHARDS],
-            **_in_text(snapshot, own, shards),
+            **_in_text(snapshot, own, text),
         }
         for key, value in found.items():
             report.compare(name, key, value, said.get(key))
@@ -56,13 +57,24 @@ def check_epochs(report: Report, run: Run, record: Mapping[str, Any], artefact: 
         previous = said["step"]
 
 
-def _shards(report: Report, ref: str) -> Artefact | None:
-    """Open what the training read; that it may have been removed since is no failure."""
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """What only the shards tell."""
+
+    val_bytes: int
+    num_rows: int
+
+
+def _text(report: Report, ref: str) -> _Text | None:
+    """Read what the training read; that it may have been removed since is no failure."""
     try:
-        return open_store().peek(parse_ref(ref))
+        shards = open_store().peek(parse_ref(ref))
     except OSError:
         report.notes.append(f"{ref[:19]} is gone: an epoch's bits per byte and passes stay as said")
         return None
+    index = shards.read_index(ShardsIndex)
+    validation = Validation.open(shards.directory, index, device="cpu", document_end=None)
+    return _Text(validation.num_bytes, len(open_rows(shards.directory, index, "train")))
 
 
 def _recomputed(
@@ -92,16 +104,13 @@ def _recomputed(
 
 
 def _in_text(
-    snapshot: Snapshot, rows: list[dict[str, Any]], shards: Artefact | None
+    snapshot: Snapshot, rows: list[dict[str, Any]], text: _Text | None
 ) -> dict[str, float]:
     """Recompute what depends on the text and on the number of rows."""
-    if shards is None:
+    if text is None:
         return {}
-    index = shards.read_index(ShardsIndex)
-    validation = Validation.open(shards.directory, index, device="cpu", document_end=None)
     val = ValLosses.read(snapshot.state).statistics()
-    num_rows = len(open_rows(shards.directory, index, "train"))
     return {
-        "val_bits_per_byte": bits_per_byte(val.mean_nats, val.num_tokens, validation.num_bytes),
-        "corpus_passes": rows[-1]["cursor_rows"] / num_rows,
+        "val_bits_per_byte": bits_per_byte(val.mean_nats, val.num_tokens, text.val_bytes),
+        "corpus_passes": rows[-1]["cursor_rows"] / text.num_rows,
     }
