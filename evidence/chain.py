@@ -199,7 +199,9 @@ def _lines(texts: Sequence[bytes]) -> tuple[list[Line], list[str]]:
             lines.append(_line(text, f"{CHAIN}: line {seq}"))
         except EvidenceError as error:
             return lines, [str(error)]
-        except (KeyError, TypeError, ValueError) as error:
+        except TypeError:
+            return lines, [f"{CHAIN}: line {seq} has other fields than a line of a chain"]
+        except ValueError as error:
             return lines, [f"{CHAIN}: line {seq} is no line of a chain ({error})"]
     return lines, []
 

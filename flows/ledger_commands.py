@@ -21,7 +21,7 @@ Trailer = Annotated[
     bool, typer.Option("--trailer", help="Print the head as a trailer for git commit.")
 ]
 TRAILER = "Assay-Evidence"
-GIT, MLFLOW = "git", "mlflow"
+GIT, MLFLOW, CHECKPOINT = "git", "mlflow", "checkpoint:"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -73,7 +73,9 @@ def recheck(
 def chain(
     pin: Annotated[
         list[str] | None,
-        typer.Option(help="SEQ:SHA256 noted earlier, git (trailers here) or mlflow (tags)."),
+        typer.Option(
+            help="SEQ:SHA256, git (trailers here), mlflow (tags), checkpoint:DIGEST (its card)."
+        ),
     ] = None,
     repair: Repair = False,  # noqa: FBT002
     trailer: Trailer = False,  # noqa: FBT002
@@ -120,6 +122,8 @@ def _pins(texts: Sequence[str]) -> "dict[str, Head]":
             pins |= _git_pins()
         elif text == MLFLOW:
             pins |= _mlflow_pins()
+        elif text.startswith(CHECKPOINT):
+            pins |= _card_pins(text)
         else:
             pins[text[:20]] = parse_head(text)
     return pins
@@ -138,6 +142,23 @@ def _git_pins() -> "dict[str, Head]":
     if not found:
         raise NotFoundError(f"commit with the trailer {TRAILER}", "git log")
     return found
+
+
+def _card_pins(text: str) -> "dict[str, Head]":
+    """Read the head that a checkpoint's model card notes.
+
+    Raises: NotFoundError, AmbiguousError, WrongHeadError.
+    """
+    from evidence.chain import parse_head
+    from tasks.model_card import pinned_head
+    from tasks.publish_bundle import CARD
+    from tasks.store import open_store
+
+    sealed = open_store().open(open_store().resolve(text))
+    noted = pinned_head((sealed.directory / CARD).read_text())
+    if noted is None:
+        raise NotFoundError("head of the chain", str(sealed.directory / CARD))
+    return {sealed.ref.short: parse_head(noted)}
 
 
 def _mlflow_pins() -> "dict[str, Head]":

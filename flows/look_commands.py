@@ -82,8 +82,10 @@ def status(
     """Judge every gate of a run, and whether its model may be shipped."""
     from flows.report import acceptance_table, departure_rows, error, gate_table, outcome
     from tasks.acceptance import plan_faults
+    from tasks.withdrawal import reason_of
 
     found = _run(run)
+    withdrawn = reason_of(found)
     rows, criteria, faults = gate_table(found), acceptance_table(found), plan_faults(found)
     departed, order = departure_rows(found, plan)
     faults += [*order, *(f"{each['setting']} is {each['run']}, the plan says {each['plan']}"
@@ -91,11 +93,13 @@ def status(
     if json:
         show_json({"run": found.name, "outcome": outcome(found), "gates": rows,
                    "acceptance": criteria, "plan_faults": faults,
-                   "departures": departed})  # fmt: skip
+                   "departures": departed, "withdrawn": withdrawn})  # fmt: skip
     else:
         out.print(f"{found.name}: {outcome(found)}")
         if why := error(found):
             out.print(why, markup=False)
+        if withdrawn:
+            out.print(f"withdrawn: {withdrawn}", markup=False)
         out.print()
         if rows:
             show_table(rows, title="gates of the run")

@@ -67,8 +67,10 @@ class Run:
         plan = self.plan()
         started = datetime.datetime.fromisoformat(plan["started"]).timestamp()
         try:
+            process = psutil.Process(plan["process"])
             # A process that is younger than the plan only has the number of the one that wrote it.
-            return psutil.Process(plan["process"]).create_time() <= started + CLOCK_SECONDS
+            is_it = process.create_time() <= started + CLOCK_SECONDS
+            return is_it and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
 

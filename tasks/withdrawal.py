@@ -1,6 +1,6 @@
 """Withdraw the claims of a run: the record stays, and so does the reason."""
 
-from evidence.chain import CHAIN, Line, append
+from evidence.chain import CHAIN, Line, append, read_chain
 from evidence.records import SEAL
 from tasks.errors import NotFoundError
 from tasks.ledger import settle, writing
@@ -23,3 +23,10 @@ def withdraw(run: Run, reason: str) -> Line:
         if chain.line_of(record[SEAL]) is None:
             raise NotFoundError(f"line of {run.name}'s record", str(chain.directory / CHAIN))
         return append(chain, "withdrawn", run.name, record[SEAL], now(), reason).lines[-1]
+
+
+def reason_of(run: Run) -> str | None:
+    """Say why a run's claims were withdrawn; None if they stand."""
+    record = run.record()
+    line = read_chain(run.directory.parent).withdrawn(record[SEAL]) if record else None
+    return line.reason if line else None

@@ -112,7 +112,7 @@ TAMPERED: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
     ),
     "E8 an unknown key": (
         lambda lines: [lines[0].replace("{", '{"note":"x",', 1), *lines[1:]],
-        "line 1 is no line of a chain",
+        "line 1 has other fields than a line of a chain",
     ),
 }
 

@@ -2,16 +2,18 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from evidence.chain import read_chain
 from flows.cli import run as assay
+from tasks.checkpoint import checkpoint_task
 from tasks.run_record import Run, finish_run, start_run
 from tasks.verify import verify_run
 from tests.tasks.tampering import edit_rows, forge, reseal, set_at
-from tests.tasks.tiny import Finished
+from tests.tasks.tiny import Finished, begin
 
 
 def ended(name: str = "demo") -> Run:
@@ -114,6 +116,8 @@ def test_a_withdrawn_run_keeps_its_record_and_the_reason(
     assert report.failures == []
     assert report.notes == [f"withdrawn on {line.time[:10]}: it was another scope"]
     capsys.readouterr()
+    assert assay(["status", run.name]) == 0
+    assert "withdrawn: it was another scope" in capsys.readouterr().out
     assert assay(["withdraw", run.name, "--reason", "again"]) == 2
     assert "withdrawn in line 2 (it was another scope)" in capsys.readouterr().err
     second = ended()
@@ -169,3 +173,33 @@ def test_a_recheck_shows_every_number_twice_and_fails_outside_a_bar(
     forge(copied, copied.refs.training, edit_rows(lambda rows: rows[16].update(train_loss=1.0)))
     assert assay(["recheck", f"{name}/train"]) == 5
     assert "train: loss of step 17 is " in capsys.readouterr().err
+
+
+def test_a_head_in_a_model_card_is_a_pin(
+    copied: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = copied.run.directory.parent
+    head = read_chain(directory).head
+    card = model_card_with(str(head), copied)
+    assert assay(["chain", "--pin", card]) == 0
+    rewrite(directory)
+    assert assay(["chain", "--pin", card]) == 5
+    assert f"a pin says {str(head).partition(':')[2][:12]}" in capsys.readouterr().err
+
+
+def test_a_card_from_before_the_first_record_is_no_pin(
+    copied: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert assay(["chain", "--pin", str(copied.refs.checkpoint)]) == 3
+    assert "no head of the chain" in capsys.readouterr().err
+
+
+def model_card_with(head: str, copied: Finished) -> str:
+    """Seal the finished evaluation again, in a run that began after the first had ended."""
+    run = begin(copied.settings)
+    assert run.plan()["chain_head"] == head
+    settings = replace(copied.settings.checkpoint, name="again")
+    checkpoint = checkpoint_task.fn(
+        run, copied.refs.evaluation, settings, copied.settings.thresholds
+    )
+    return str(checkpoint)

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from evidence.canonical import digest, pretty
 from evidence.chain import Head, append, read_chain
 from evidence.records import STAGES
 from evidence.refs import TokensRef
-from tasks.run_record import Run, finish_run
+from tasks.run_record import Run, finish_run, now
 from tasks.verify import verify_ref, verify_run
 from tasks.verify_chain import verify_chain
 from tests.tasks.tampering import edit_rows, forge, rechain, reseal, reseal_run, set_at
@@ -63,6 +64,16 @@ def test_a_run_whose_process_is_gone_was_killed(home: Path) -> None:
     report = verify_run(run)
     assert report.failures == ["metadata.json: missing: the run was killed before its end"]
     assert report.state == "killed"
+
+
+def test_a_killed_process_that_nobody_has_collected_is_gone(home: Path) -> None:
+    run = begin(tiny_settings(home))
+    other = subprocess.Popen(["true"])
+    reseal(run.directory / "plan.json", set_at("process", to=other.pid))
+    reseal(run.directory / "plan.json", set_at("started", to=now()))
+    os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+    assert verify_run(run).state == "killed"
+    other.wait()
 
 
 def test_a_process_that_only_has_the_same_number_is_not_the_run(home: Path) -> None:
