@@ -9,6 +9,8 @@ FlowError
 +-- PortBusyError          another program listens where a service should
 +-- ServiceFailedError     a service did not come up
 +-- VerificationError      evidence that does not hold; lists what fails
+    +-- RunGoesOnError     a run that has not ended yet
+    +-- RunKilledError     a run whose process ended before it did
     +-- InvalidModelError  a model whose content, or whose bundle, fails checks
 """
 
@@ -130,6 +132,20 @@ class VerificationError(FlowError):
         listed = "\n".join(f"  {failure}" for failure in self.failures)
         failed = f"{len(self.failures)} of {self.num_checks} checks failed"
         return f"{self.subject}: {failed}, should be none\n{listed}"
+
+
+@dataclass(eq=False)
+class RunGoesOnError(VerificationError):
+    """A run that has not ended yet."""
+
+    hint = "the run goes on: verify it when it has ended; `assay status` shows how far it is"
+
+
+@dataclass(eq=False)
+class RunKilledError(VerificationError):
+    """A run whose process ended before it did."""
+
+    hint = "run the same command again: what is finished is kept, and a new record written"
 
 
 @dataclass(eq=False)

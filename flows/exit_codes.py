@@ -8,7 +8,7 @@ from evidence import errors as evidence_errors
 from flows import errors as flow_errors
 from model import errors as model_errors
 from tasks import errors as task_errors
-from tasks import evaluate_errors, train_errors
+from tasks import evaluate_errors, ledger_errors, train_errors
 
 UNEXPECTED = 1
 USAGE = 2
@@ -34,6 +34,9 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     flow_errors.VerificationError: VALIDATION_FAILED,
     task_errors.NotFoundError: NOT_FOUND,
     task_errors.NoRunsError: NOT_FOUND,
+    ledger_errors.WithdrawnError: USAGE,
+    ledger_errors.OtherVersionError: VALIDATION_FAILED,
+    ledger_errors.SignatureError: VALIDATION_FAILED,
     task_errors.WrongNameError: USAGE,
     task_errors.AmbiguousError: USAGE,
     task_errors.ArtefactDamagedError: VALIDATION_FAILED,
@@ -96,6 +99,8 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     evidence_errors.NotPlainError: INVALID_FORMAT,
     evidence_errors.MalformedJsonError: INVALID_FORMAT,
     evidence_errors.BrokenSealError: VALIDATION_FAILED,
+    evidence_errors.BrokenChainError: VALIDATION_FAILED,
+    evidence_errors.WrongHeadError: USAGE,
     evidence_errors.WrongRefError: USAGE,
     evidence_errors.GateFailedError: VALIDATION_FAILED,
     evidence_errors.NoEvidenceError: NOT_FOUND,

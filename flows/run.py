@@ -19,6 +19,7 @@ from tasks.known_errors import KNOWN_ERRORS
 from tasks.mirror_state import Sent
 from tasks.mirroring import mirrored
 from tasks.prefect_task import gate_rows
+from tasks.preregistration import ENDING
 from tasks.run_record import Run, finish_run, start_run
 from tasks.run_report import write_report
 from tasks.train_errors import StoppedError
@@ -45,7 +46,7 @@ def recorded(
     A failure that is known becomes the flow's Failed state, with the error's own sentence.
     """
     request = {**request, "runtime": asdict(settings.runtime), "prefect_flow_run_id": flow_run.id}
-    run = start_run(name, settings.as_record(), request)
+    run = start_run(name, settings.as_record(), request, _registration(request))
     output, failure = None, None
     with mirrored(run) as mirror:
         try:
@@ -58,6 +59,12 @@ def recorded(
     if failure:
         return failed_with(run, failure)  # type: ignore[no-any-return]  # see its docstring
     return Finished(str(run.directory), str(output), mirror.complete)
+
+
+def _registration(request: Mapping[str, Any]) -> Path | None:
+    """Return the registered plan that is carried out, if one is."""
+    preset = str(request.get("preset", ""))
+    return Path(preset) if preset.endswith(ENDING) else None
 
 
 @contextmanager
