@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-interop lint types contracts pytest format clean
+.PHONY: demo test test-interop test-topology lint types contracts pytest format clean
 
 demo: $(VENV)/installed
 	$(BIN)/assay run --preset demo
@@ -13,6 +13,9 @@ test: lint types contracts pytest
 
 test-interop: $(VENV)/installed-interop
 	$(BIN)/python -m pytest -m interop tests/interop
+
+test-topology: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m topology
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -42,7 +45,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed requirements-dev.lock
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.lock requirements-servers.lock
 	$(PIP) -r requirements-dev.lock
 	@touch $@
 

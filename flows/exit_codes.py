@@ -50,6 +50,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     task_errors.BusyError: STORAGE,
     train_errors.WorkerDiedError: UNEXPECTED,
     train_errors.WorkerHungError: UNEXPECTED,
+    train_errors.NodesMissingError: NETWORK,
     train_errors.StoppedError: STOPPED,
     train_errors.SnapshotDamagedError: VALIDATION_FAILED,
     train_errors.MemoryFullError: NOT_AVAILABLE,

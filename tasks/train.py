@@ -16,7 +16,7 @@ from evidence.records import SEAL
 from evidence.refs import ShardsRef, TrainingRef
 from model.llama import LlamaSettings
 from model.train import TrainSettings
-from tasks.device import choose_device, is_compiled, num_ranks, num_threads
+from tasks.device import choose_device, is_compiled, num_threads, world_size
 from tasks.live import announce
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.preflight import check_fits
@@ -50,7 +50,7 @@ def train_task(
     def build(directory: Path) -> dict[str, Any]:
         artefact = open_store().open(shards)
         index = artefact.read_index(ShardsIndex)
-        check_fits(index, model, settings, num_ranks(runtime))
+        check_fits(index, model, settings, world_size(runtime))
         announce(run, directory)
         made_with = {"shards": str(shards), "context_length": index.context_length}
         (directory / SETTINGS).write_bytes(pretty({**recipe_settings, **made_with}))
@@ -96,7 +96,9 @@ def _job(
         thresholds=thresholds,
         num_threads=num_threads(runtime),
         device=choose_device(runtime),
-        num_ranks=num_ranks(runtime),
+        num_ranks=world_size(runtime),
+        num_nodes=runtime.num_nodes,
+        rendezvous=runtime.rendezvous,
         parallelism=runtime.parallelism,
         deterministic=runtime.deterministic,
         compiled=is_compiled(runtime),
