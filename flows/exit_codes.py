@@ -30,6 +30,7 @@ INFERENCE_GATE = "evaluate.inference"
 EXIT_CODES: Mapping[type[Exception], int] = {
     flow_errors.UsageError: USAGE,
     flow_errors.PortBusyError: NETWORK,
+    flow_errors.ServerRefusedError: NETWORK,
     flow_errors.ServiceFailedError: NETWORK,
     flow_errors.VerificationError: VALIDATION_FAILED,
     task_errors.NotFoundError: NOT_FOUND,

@@ -1,0 +1,226 @@
+"""A team's servers, by the commands of docker/compose.yaml: the pipeline runs through them.
+
+PostgreSQL under Prefect and MLflow, both with logins, an object store, and two workers that share
+nothing else.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.run_record import Run
+from tests.flows.test_up import eventually
+from tests.test_architecture import PROJECT
+from tests.topology.team import Team, serving, wait_for_run
+
+pytestmark = [pytest.mark.topology, pytest.mark.timeout(900)]
+
+STAGES = ["pretokenize", "shard", "train", "evaluate", "checkpoint", "bisect"]
+SMALL = ["runtime.num_threads=1", "code_benchmark.syntax_prompts=0"]
+ASSAY = (sys.executable, "-c", "from flows.cli import main; main()")
+WORKERS = ("worker-1", "worker-2")
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    with serving(tmp_path_factory.mktemp("team")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def deployed(team: Team) -> Team:
+    """The servers with the deployments of prefect.yaml, none of which starts by the clock."""
+    team.run("deployments")
+    for each in team.prefect("/deployments/filter", {}):
+        assert team.prefect(f"/deployments/{each['id']}", {"paused": True}, method="PATCH") is None
+    return team
+
+
+def start_run(team: Team, name: str, *overrides: str) -> str:
+    """Ask for a run of the pipeline, as the form of the UI does."""
+    (found,) = team.prefect("/deployments/filter", {"deployments": {"name": {"any_": ["manual"]}}})
+    parameters = {"name": name, "preset": "smoke", "overrides": [*SMALL, *overrides]}
+    made = team.prefect(
+        f"/deployments/{found['id']}/create_flow_run",
+        {"parameters": parameters, "state": {"type": "SCHEDULED"}},
+    )
+    return str(made["id"])
+
+
+def evidence_of(team: Team, name: str) -> tuple[str, Run]:
+    """Return on which worker a run was, and its evidence there."""
+    found = [
+        (worker, Run(path))
+        for worker in WORKERS
+        for path in (team.host.directory / worker / "evidence").glob(f"{name}-20*")
+    ]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def outputs(run: Run) -> dict[str, str]:
+    return {stage: record["output"] for stage, record in run.stage_records().items()}
+
+
+def outcomes(run: Run) -> list[str]:
+    return [record["outcome"] for record in run.stage_records().values()]
+
+
+@pytest.fixture(scope="module")
+def first(deployed: Team) -> tuple[str, Run]:
+    """A run of the pipeline by whichever worker took it."""
+    for worker in WORKERS:
+        deployed.start("worker", worker)
+    ended = wait_for_run(deployed, start_run(deployed, "first"))
+    assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
+    return evidence_of(deployed, "first")
+
+
+def test_nobody_gets_in_without_a_login(team: Team) -> None:
+    for login in ("nobody", "assay:wrong", "admin:password1234"):
+        assert team.prefect("/flows/filter", {}, login=login) == 401
+        assert team.mlflow("/experiments/search", {"max_results": 1}, login=login) == 401
+    assert team.prefect("/flows/filter", {}) == []
+    assert "experiments" in team.mlflow("/experiments/search", {"max_results": 1})
+
+
+def test_the_pipeline_runs_through_the_servers(first: tuple[str, Run]) -> None:
+    _, run = first
+    assert outcomes(run) == ["produced"] * 6
+    record = run.record()
+    assert record is not None
+    assert record["outcome"] == "completed"
+
+
+def test_what_sqlite_and_a_directory_give_is_what_postgresql_and_a_bucket_give(
+    first: tuple[str, Run], tmp_path: Path
+) -> None:
+    _, run = first
+    alone = run_alone(tmp_path)
+    # From training on an artefact holds its own times.
+    same = ("pretokenize", "shard")
+    assert {k: outputs(alone)[k] for k in same} == {k: outputs(run)[k] for k in same}
+    for stage in STAGES:
+        ours, theirs = (each.stage_records()[stage] for each in (run, alone))
+        assert ours["recipe"]["settings"] == theirs["recipe"]["settings"]
+        assert [gate["verdict"] for gate in ours["gates"]] == [
+            gate["verdict"] for gate in theirs["gates"]
+        ]
+    for epoch in ("epoch-000", "epoch-001"):
+        left, right = (
+            json.loads((each.directory / f"{epoch}.metadata.json").read_text())
+            for each in (run, alone)
+        )
+        exact = ("train_loss", "val_loss", "optimizer_state_sha", "tokens_seen", "grad_norm_max")
+        assert {key: left[key] for key in exact} == {key: right[key] for key in exact}
+        weights = f"{epoch}.apr"
+        assert left["files"][weights] == right["files"][weights]
+
+
+def run_alone(directory: Path) -> Run:
+    """Run the same on this machine alone: embedded databases, artefacts in a directory."""
+    own = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(directory),
+        "ASSAY_HOME": str(directory / "home"),
+        "ASSAY_EVIDENCE": str(directory / "evidence"),
+        "OMP_NUM_THREADS": "1",
+    }
+    sets = [word for override in SMALL for word in ("--set", override)]
+    done = subprocess.run(
+        [*ASSAY, "run", "--preset", "smoke", "--name", "alone", *sets],
+        env=own,
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (found,) = (directory / "evidence").glob("alone-20*")
+    return Run(found)
+
+
+def test_a_worker_goes_on_from_what_another_has_made(
+    deployed: Team, first: tuple[str, Run]
+) -> None:
+    worker, run = first
+    (other,) = set(WORKERS) - {worker}
+    deployed.stop(worker)
+    again = wait_for_run(deployed, start_run(deployed, "again", "evaluate.rows=100"))
+    assert again["state_type"] == "COMPLETED", again["state"]["message"]
+    found, second = evidence_of(deployed, "again")
+    assert found == other
+    assert outcomes(second) == ["reused"] * 3 + ["produced"] * 3
+    same = ("pretokenize", "shard", "train")
+    assert {k: outputs(second)[k] for k in same} == {k: outputs(run)[k] for k in same}
+
+
+def test_mlflow_has_the_run_with_its_records_in_the_object_store(
+    deployed: Team, first: tuple[str, Run]
+) -> None:
+    _, run = first
+    experiments = deployed.mlflow("/experiments/search", {"max_results": 9})["experiments"]
+    (ours,) = [each for each in experiments if each["name"] == "assay"]
+    wanted = {
+        "experiment_ids": [ours["experiment_id"]],
+        "filter": f"tags.`assay.run` = '{run.name}'",
+    }
+    (found,) = deployed.mlflow("/runs/search", wanted)["runs"]
+    assert found["info"]["status"] == "FINISHED"
+    assert found["info"]["artifact_uri"].startswith("mlflow-artifacts:/")
+    names = [name for name in object_names(deployed) if name.startswith("mlflow/")]
+    assert any(name.endswith("/metadata.json") for name in names)
+
+
+def object_names(team: Team) -> list[str]:
+    import boto3
+
+    client: Any = boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{team.ports['objects']}",
+        aws_access_key_id="assay",
+        aws_secret_access_key=team.secret("OBJECTS"),
+        region_name="us-east-1",
+    )
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket="assay")
+    return [each["Key"] for page in pages for each in page.get("Contents", [])]
+
+
+def test_no_secret_is_in_any_record_log_or_database(deployed: Team, first: tuple[str, Run]) -> None:
+    words = [word.encode() for word in deployed.secrets.values()]
+    files = [path for path in deployed.host.directory.rglob("*") if path.is_file()]
+    assert len(files) > 100
+    assert [path for path in files if any(word in path.read_bytes() for word in words)] == []
+    for database in ("prefect", "mlflow", "mlflow_auth"):
+        dumped = dump(deployed, database)
+        assert len(dumped) > 1000
+        assert [word for word in words if word in dumped] == []
+
+
+def dump(team: Team, database: str) -> bytes:
+    environment = {**os.environ, "PGPASSWORD": team.secret("POSTGRES")}
+    line = ["pg_dump", "-h", "127.0.0.1", "-p", str(team.ports["postgres"]), "-U", "assay"]
+    return subprocess.run(
+        [*line, database], check=True, capture_output=True, env=environment
+    ).stdout
+
+
+def test_the_template_for_kubernetes_makes_a_work_pool(deployed: Team) -> None:
+    template = str(PROJECT / "docker" / "kubernetes.json")
+    line = ["work-pool", "create", "gpus", "--type", "kubernetes", "--base-job-template", template]
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", *line],
+        env=deployed.client(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    pool = eventually(lambda: deployed.prefect("/work_pools/gpus"), 30)
+    assert pool["base_job_template"] == json.loads(Path(template).read_text())
