@@ -24,6 +24,7 @@ from tasks.progress import ProgressArtifact, progress_bars
 from tasks.rank_processes import run_ranks
 from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
+from tasks.shared_snapshots import SharedSnapshots, fetch_unfinished
 from tasks.snapshot_events import SnapshotEvents
 from tasks.snapshots import best_record, complete_snapshots
 from tasks.stage import perform
@@ -55,11 +56,12 @@ def train_task(
         made_with = {"shards": str(shards), "context_length": index.context_length}
         (directory / SETTINGS).write_bytes(pretty({**recipe_settings, **made_with}))
         job = _job(directory, artefact, model, settings, thresholds, runtime)
-        events = SnapshotEvents(run, directory)
-        with progress_bars() as bars:
-            progress = _Progress(directory, settings.num_steps, bars, events)
+        fetch_unfinished(directory)
+        with progress_bars() as bars, SharedSnapshots(run, directory) as shared:
+            progress = _Progress(directory, settings.num_steps, bars, shared, run)
             run_ranks(job, progress.show)
             progress.show()
+        progress.tell()
         return _index(directory, settings)
 
     done = perform(
@@ -115,11 +117,13 @@ class _Progress:
         directory: Path,
         num_steps: int,
         bars: Callable[[str, int, int], None],
-        events: SnapshotEvents,
+        shared: SharedSnapshots,
+        run: Run,
     ) -> None:
         self._tail = LogTail(directory / TRAIN_LOG)
         self._num_steps = num_steps
-        self._bars, self._events = bars, events
+        self._bars, self._shared = bars, shared
+        self._events = SnapshotEvents(run, shared)
         self._artifact = ProgressArtifact("train-progress", f"training steps of {num_steps}")
 
     def show(self) -> None:
@@ -127,6 +131,11 @@ class _Progress:
         for row in self._tail.rows():
             self._bars(f"train, loss {row['train_loss']:.3f}", row["step"], self._num_steps)
             self._artifact.show(row["step"], self._num_steps)
+        self._shared.look()
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell of the snapshots that every machine can read by now."""
         self._events.look()
 
 

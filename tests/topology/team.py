@@ -145,7 +145,7 @@ def start_objects(team: Team) -> None:
     eventually(lambda: is_up(f"http://127.0.0.1:{team.ports['objects']}/moto-api/"), 60)
 
 
-def wait_for_run(team: Team, run_id: str, seconds: float = 280.0) -> dict[str, Any]:
+def wait_for_run(team: Team, run_id: str, seconds: float = 600.0) -> dict[str, Any]:
     """Return a flow run once it has ended."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -6,6 +6,7 @@ nothing else.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -59,6 +60,7 @@ def evidence_of(team: Team, name: str) -> tuple[str, Run]:
         (worker, Run(path))
         for worker in WORKERS
         for path in (team.host.directory / worker / "evidence").glob(f"{name}-20*")
+        if re.fullmatch(rf"{name}-[\d-]+", path.name)
     ]
     assert len(found) == 1, found
     return found[0]
@@ -96,6 +98,28 @@ def test_the_pipeline_runs_through_the_servers(first: tuple[str, Run]) -> None:
     record = run.record()
     assert record is not None
     assert record["outcome"] == "completed"
+
+
+def test_every_epoch_is_evaluated_by_whichever_worker_is_free(
+    deployed: Team, first: tuple[str, Run]
+) -> None:
+    _, run = first
+    wanted = {"flow_runs": {"name": {"like_": f"{run.name}: evaluate"}}}
+
+    def ended() -> list[dict[str, Any]]:
+        found = deployed.prefect("/flow_runs/filter", wanted)
+        states = {each["state_type"] for each in found}
+        return found if len(found) == 2 and states <= {"COMPLETED", "FAILED", "CRASHED"} else []
+
+    found = eventually(ended, 600)
+    assert {each["state_type"] for each in found} == {"COMPLETED"}, [
+        each["state"]["message"] for each in found
+    ]
+    for epoch in ("epoch-000", "epoch-001"):
+        (record,) = records(deployed, f"{run.name}-{epoch}", "evaluate")
+        measured = json.loads(record.read_text())["measurements"]
+        trained = json.loads((run.directory / f"{epoch}.metadata.json").read_text())
+        assert measured["val_loss"] == trained["val_loss"]
 
 
 def test_what_sqlite_and_a_directory_give_is_what_postgresql_and_a_bucket_give(
@@ -192,6 +216,81 @@ def object_names(team: Team) -> list[str]:
     return [each["Key"] for page in pages for each in page.get("Contents", [])]
 
 
+def assay(team: Team, name: str, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Run a command on a machine of its own that knows the servers."""
+    return subprocess.run(
+        [*ASSAY, *words],
+        env={**team.client(name), **changes},
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def run_words(name: str) -> list[str]:
+    sets = [word for override in SMALL for word in ("--set", override)]
+    return ["run", "--preset", "smoke", "--name", name, *sets]
+
+
+def test_a_login_that_prefect_refuses_is_said_before_the_run(team: Team) -> None:
+    done = assay(team, "laptop", *run_words("refused"), PREFECT_API_AUTH_STRING="assay:wrong")
+    assert done.returncode == 10, done.stderr
+    assert "answers 401 to our login, should be 200" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (team.host.directory / "laptop" / "evidence").exists()
+
+
+def test_a_login_that_mlflow_refuses_stops_nothing_and_is_made_good_later(
+    deployed: Team, first: tuple[str, Run]
+) -> None:
+    wrong = {"MLFLOW_TRACKING_PASSWORD": "wrong"}
+    done = assay(deployed, "laptop", *run_words("behind"), **wrong)
+    assert done.returncode == 0, done.stderr
+    assert "MLflow is behind; `assay mirror behind-" in done.stderr
+    refused = assay(deployed, "laptop", "mirror", "behind", **wrong)
+    assert refused.returncode == 10
+    assert "authenticated" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    sent = assay(deployed, "laptop", "mirror", "behind")
+    assert sent.returncode == 0, sent.stderr
+
+
+def test_a_run_outlives_a_database_that_is_gone_for_a_moment(
+    deployed: Team, first: tuple[str, Run]
+) -> None:
+    if not set(WORKERS) & set(deployed.processes):
+        deployed.start("worker", WORKERS[0])
+    run_id = start_run(deployed, "outage", "train.seed=7", "train.num_steps=400")
+    (shards,) = eventually(lambda: records(deployed, "outage", "shard"))
+    assert shards
+    deployed.postgres.kill()
+    deployed.postgres.start()
+    ended = wait_for_run(deployed, run_id)
+    assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
+    _, run = evidence_of(deployed, "outage")
+    assert outcomes(run)[2:] == ["produced"] * 4
+
+
+def records(team: Team, name: str, stage: str) -> list[Path]:
+    return list(team.host.directory.glob(f"worker-*/evidence/{name}-20*/{stage}.metadata.json"))
+
+
+def test_the_template_for_kubernetes_makes_a_work_pool(deployed: Team) -> None:
+    template = str(PROJECT / "docker" / "kubernetes.json")
+    line = ["work-pool", "create", "gpus", "--type", "kubernetes", "--base-job-template", template]
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", *line],
+        env=deployed.client(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    pool = eventually(lambda: deployed.prefect("/work_pools/gpus"), 30)
+    assert pool["base_job_template"] == json.loads(Path(template).read_text())
+
+
 def test_no_secret_is_in_any_record_log_or_database(deployed: Team, first: tuple[str, Run]) -> None:
     words = [word.encode() for word in deployed.secrets.values()]
     files = [path for path in deployed.host.directory.rglob("*") if path.is_file()]
@@ -209,18 +308,3 @@ def dump(team: Team, database: str) -> bytes:
     return subprocess.run(
         [*line, database], check=True, capture_output=True, env=environment
     ).stdout
-
-
-def test_the_template_for_kubernetes_makes_a_work_pool(deployed: Team) -> None:
-    template = str(PROJECT / "docker" / "kubernetes.json")
-    line = ["work-pool", "create", "gpus", "--type", "kubernetes", "--base-job-template", template]
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", *line],
-        env=deployed.client(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    pool = eventually(lambda: deployed.prefect("/work_pools/gpus"), 30)
-    assert pool["base_job_template"] == json.loads(Path(template).read_text())
