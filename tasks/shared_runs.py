@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tasks import places
-from tasks.errors import NotFoundError, StoreRefusedError, StoreUnreachableError
+from tasks.errors import StoreRefusedError, StoreUnreachableError
 from tasks.remote import Remote
 from tasks.run_record import PLAN, Run, find_run
 from tasks.store import open_store
@@ -40,18 +40,15 @@ def read_place(remote: Remote, run: Run) -> str | None:
 
 
 def find_shared_run(name: str) -> Run:
-    """Return a run of this machine, or a copy of the records that another has sent so far.
+    """Return the run of this name here, or a copy of the records that another machine has sent.
 
     The copy is apart from this machine's evidence, whose chain it is no part of.
 
     Raises: NotFoundError, StoreRefusedError, StoreUnreachableError.
     """
-    try:
+    remote, is_here = open_store().remote, (places.evidence() / name / PLAN).is_file()
+    if remote is None or is_here or not remote.has(f"{RUNS}/{name}/{PLAN}"):
         return find_run(name)
-    except NotFoundError:
-        remote = open_store().remote
-        if remote is None or not remote.has(f"{RUNS}/{name}/{PLAN}"):
-            raise
     run = Run(places.home() / RUNS / name)
     files = [each for each in remote.names(f"{RUNS}/{name}") if each != TRAINING]
     remote.download(f"{RUNS}/{name}", files, run.directory)

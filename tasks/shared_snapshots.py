@@ -26,12 +26,9 @@ from tasks.snapshots import (
     stopped_snapshots,
 )
 from tasks.store import open_store
-from tasks.training_log import TRAIN_LOG
-from tasks.training_start import STARTS
 
 UNFINISHED = "unfinished"
 RECORD = ".metadata.json"
-LOGS = (TRAIN_LOG, STARTS)
 
 
 class SharedSnapshots:
@@ -87,9 +84,9 @@ class SharedSnapshots:
             name = f"{UNFINISHED}/{self._training.name}"
             names = [*snapshot.read()[FILES], snapshot.record.name]
             if not remote.has(f"{name}/{SNAPSHOTS}/{snapshot.record.name}"):
-                for log in LOGS:
-                    # As it is now: it goes on growing.
-                    remote.write(f"{name}/{log}", (self._training / log).read_bytes())
+                for path in _beside(self._training):
+                    # As it is now: logs go on growing.
+                    remote.write(f"{name}/{path.name}", path.read_bytes())
                 paths = {f"{name}/{SNAPSHOTS}/{each}": snapshot.directory / each for each in names}
                 remote.put(paths)
             self._sent.add(snapshot.name)
@@ -111,9 +108,9 @@ def fetch_unfinished(training: Path) -> None:
     if theirs and (ours is None or theirs.read()["cursor_rows"] > ours.read()["cursor_rows"]):
         for name in names:
             _fetch_files(remote, training.name, Snapshot(work / SNAPSHOTS, name))
-        remote.download(f"{UNFINISHED}/{training.name}", LOGS, work)
-        for path in (SNAPSHOTS, *LOGS):
-            _replace(work / path, training / path)
+        _fetch_beside(remote, training.name, work)
+        for path in (work / SNAPSHOTS, *_beside(work)):
+            _replace(path, training / path.name)
         sys.stderr.write(f"going on from {theirs.name}, which another machine has made\n")
     shutil.rmtree(work)
 
@@ -138,6 +135,7 @@ def fetch_snapshot(run: Run, name: str) -> Snapshot | None:
     training = read_place(remote, run)
     if training and name in _shared(remote, training):
         work = places.home() / "snapshots" / training
+        _fetch_beside(remote, training, work)
         return _fetch_files(remote, training, _fetch_record(remote, training, name, work))
     record = run.stage_records().get("train")
     if record is None or not record["output"]:
@@ -167,6 +165,17 @@ def _fetch_files(remote: Remote, training: str, snapshot: Snapshot) -> Snapshot:
     remote.download(f"{UNFINISHED}/{training}/{SNAPSHOTS}", names, snapshot.directory)
     snapshot.require_whole()
     return snapshot
+
+
+def _beside(training: Path) -> list[Path]:
+    """List what lies beside the snapshots: settings and logs."""
+    return [path for path in training.iterdir() if path.is_file()]
+
+
+def _fetch_beside(remote: Remote, training: str, work: Path) -> None:
+    where = f"{UNFINISHED}/{training}"
+    names = [name for name in remote.names(where) if name != SNAPSHOTS]
+    remote.download(where, names, work)
 
 
 def _replace(new: Path, old: Path) -> None:

@@ -147,6 +147,7 @@ def test_a_snapshot_is_fetched_while_its_training_goes_on_and_after(
 ) -> None:
     with machine(tmp_path / "one") as training:
         stopped_at_24(finished, training)
+        (training / "settings.json").write_text("{}")
         with SharedSnapshots(finished.run, training):
             pass
         share_run(finished.run)
@@ -155,6 +156,8 @@ def test_a_snapshot_is_fetched_while_its_training_goes_on_and_after(
         found = fetch_snapshot(run, "epoch-000")
         assert found is not None
         assert found.require_whole()["epoch"] == 0
+        # What says how to read the weights.
+        assert (found.directory.parent / "settings.json").read_text() == "{}"
     with machine(tmp_path / "one"):
         forget_unfinished(finished.run)
         assert not any(TRAINING in key for key in keys())
@@ -211,6 +214,10 @@ def test_the_records_of_a_run_are_found_elsewhere_apart_from_what_was_run_there(
         assert run.record() == finished.run.record()
         assert run.plan() == finished.run.plan()
         assert not (tmp_path / "two" / "evidence").exists()
+        # Not another whose name only begins so.
+        longer = tmp_path / "two" / "evidence" / f"{finished.run.name}-epoch-000"
+        shutil.copytree(finished.run.directory, longer)
+        assert find_shared_run(finished.run.name).directory == run.directory
         with pytest.raises(NotFoundError, match="no run nobody"):
             find_shared_run("nobody")
 
