@@ -6,6 +6,8 @@ FlowError
 |   +-- UnknownSettingError
 |   +-- WrongValueError
 |   +-- WrongUseError      options that do not go together
+|   +-- OpenServerError    servers that others could reach without a login
++-- ServerRefusedError     the Prefect server does not let us in
 +-- PortBusyError          another program listens where a service should
 +-- ServiceFailedError     a service did not come up
 +-- VerificationError      evidence that does not hold; lists what fails
@@ -82,6 +84,30 @@ class WrongUseError(UsageError):
     def hint(self) -> str:  # type: ignore[override]  # names the command
         """Name the command's help."""
         return f"see {self.command} --help"
+
+
+@dataclass(eq=False)
+class OpenServerError(UsageError):
+    """Servers that others could reach without a login."""
+
+    host: str
+    variable: str
+    hint = "set it to a secret of your own (docker/README.md), or leave out --host"
+
+    def __str__(self) -> str:
+        return f"--host {self.host}: {self.variable} is not set, should be: others would get in"
+
+
+@dataclass(eq=False)
+class ServerRefusedError(FlowError):
+    """The Prefect server does not let us in."""
+
+    url: str
+    status: int
+    hint = "set PREFECT_API_AUTH_STRING to the server's USER:PASSWORD"
+
+    def __str__(self) -> str:
+        return f"PREFECT_API_URL: {self.url} answers {self.status} to our login, should be 200"
 
 
 @dataclass(eq=False)

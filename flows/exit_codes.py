@@ -30,6 +30,7 @@ INFERENCE_GATE = "evaluate.inference"
 EXIT_CODES: Mapping[type[Exception], int] = {
     flow_errors.UsageError: USAGE,
     flow_errors.PortBusyError: NETWORK,
+    flow_errors.ServerRefusedError: NETWORK,
     flow_errors.ServiceFailedError: NETWORK,
     flow_errors.VerificationError: VALIDATION_FAILED,
     task_errors.NotFoundError: NOT_FOUND,
@@ -53,6 +54,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     task_errors.BusyError: STORAGE,
     train_errors.WorkerDiedError: UNEXPECTED,
     train_errors.WorkerHungError: UNEXPECTED,
+    train_errors.NodesMissingError: NETWORK,
     train_errors.StoppedError: STOPPED,
     train_errors.SnapshotDamagedError: VALIDATION_FAILED,
     train_errors.MemoryFullError: NOT_AVAILABLE,

@@ -22,6 +22,8 @@ from tasks.prefect_task import gate_rows
 from tasks.preregistration import ENDING
 from tasks.run_record import Run, finish_run, start_run
 from tasks.run_report import write_report
+from tasks.shared_runs import share_run
+from tasks.shared_snapshots import forget_unfinished
 from tasks.train_errors import StoppedError
 
 Body = Callable[[Run], object]
@@ -47,6 +49,7 @@ def recorded(
     """
     request = {**request, "runtime": asdict(settings.runtime), "prefect_flow_run_id": flow_run.id}
     run = start_run(name, settings.as_record(), request, _registration(request))
+    share_run(run)
     output, failure = None, None
     with mirrored(run) as mirror:
         try:
@@ -54,6 +57,8 @@ def recorded(
                 output = body(run)
         except KNOWN_ERRORS as error:
             failure = error
+    share_run(run)
+    forget_unfinished(run)
     # After the mirror has ended: before, it may not have begun, and there would be no link to it.
     publish_run(run, reported(run))
     if failure:

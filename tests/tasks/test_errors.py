@@ -46,6 +46,7 @@ from tasks.evaluate_errors import (
 from tasks.ledger_errors import OtherVersionError, SignatureError, WithdrawnError
 from tasks.train_errors import (
     MemoryFullError,
+    NodesMissingError,
     SnapshotDamagedError,
     StoppedError,
     WorkerDiedError,
@@ -174,6 +175,10 @@ EXAMPLES: list[tuple[TaskError, str]] = [
             "training worker: rank 1 of 4, after step 7, training: last sign of life 61.0 s ago, "
             "should be within 60 s"
         ),
+    ),
+    (
+        NodesMissingError("a:29400", 2, 60.0),
+        "runtime.rendezvous: fewer than 2 nodes came to a:29400, should be all within 60 s",
     ),
     (
         StoppedError(7, 9),
