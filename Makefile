@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-interop faults lint types contracts pytest format clean
+.PHONY: demo test test-interop test-topology faults lint types contracts pytest format clean
 
 demo: $(VENV)/installed
 	$(BIN)/assay run --preset demo
@@ -16,6 +16,9 @@ test-interop: $(VENV)/installed-interop
 
 faults: $(VENV)/installed-dev
 	$(BIN)/python -m tests.faults replay
+
+test-topology: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m topology
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -45,7 +48,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed requirements-dev.lock
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.lock requirements-servers.lock
 	$(PIP) -r requirements-dev.lock
 	@touch $@
 

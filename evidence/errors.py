@@ -4,6 +4,8 @@ EvidenceError
 +-- NotPlainError       a value that JSON cannot hold exactly
 +-- MalformedJsonError  bytes that are not one strict JSON document
 +-- BrokenSealError     a record whose digest is not that of its fields
++-- BrokenChainError    a chain of records that was edited
++-- WrongHeadError      text that does not name a chain's head
 +-- WrongRefError       text that does not name an artefact
 +-- GateFailedError     a required gate did not hold
 +-- NoEvidenceError     a place with nothing in it to judge
@@ -60,6 +62,32 @@ class BrokenSealError(EvidenceError):
 
     def __str__(self) -> str:
         return f"{self.path}: its fields have the digest {self.found}, should be {self.recorded}"
+
+
+@dataclass(eq=False)
+class BrokenChainError(EvidenceError):
+    """A chain of records in which something is not as it was written."""
+
+    path: str
+    faults: tuple[str, ...]
+    hint = (
+        "restore CHAIN.jsonl and HEAD from a copy; to begin a new chain, move both away and keep "
+        "them"
+    )
+
+    def __str__(self) -> str:
+        listed = "".join(f"\n  {fault}" for fault in self.faults)
+        return f"{self.path}: was edited, should only grow{listed}"
+
+
+@dataclass(eq=False)
+class WrongHeadError(EvidenceError):
+    """Text that does not name a chain's head."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.text!r} names no head of a chain, should be SEQ:SHA256"
 
 
 @dataclass(eq=False)

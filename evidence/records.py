@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evidence.canonical import digest, pretty, read_object
-from evidence.errors import BrokenSealError
+from evidence.errors import BrokenSealError, MalformedJsonError
 
 STAGE_SCHEMA = "assay.stage/1"
 RUN_SCHEMA = "assay.run/1"
@@ -137,7 +137,7 @@ def write_record(path: Path, record: Mapping[str, object]) -> dict[str, object]:
 
 
 def read_record(path: Path) -> dict[str, object]:
-    """Read a record and check its seal.
+    """Read a record and check its seal, and that it is written as `write_record` does.
 
     Raises: MalformedJsonError, BrokenSealError.
     """
@@ -146,6 +146,8 @@ def read_record(path: Path) -> dict[str, object]:
     recorded, found = str(record.get(SEAL)), digest(body)
     if recorded != found:
         raise BrokenSealError(str(path), recorded[:12], found[:12])
+    if path.read_bytes() != pretty(record):
+        raise MalformedJsonError(str(path), "is not laid out as a record is")
     return record
 
 

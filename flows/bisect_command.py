@@ -18,6 +18,7 @@ from flows.screen import out, show_json, show_table
 
 if TYPE_CHECKING:
     from model.bisection import Bisection
+    from model.branch_search import BranchSearch
     from tasks.run_record import Run
 
 ONE_OF = "one of --checkpoint, --candidate, --stats, --runs and --run"
@@ -34,12 +35,18 @@ def bisect(
     ] = None,
     candidate: Annotated[
         str | None,
-        typer.Option(help="checkpoint:DIGEST, .apr, .gguf, directory, transformers:DIRECTORY."),
+        typer.Option(
+            help="checkpoint:DIGEST, .apr, .gguf, directory, transformers:DIRECTORY, "
+            "llama.cpp:FILE.gguf; logits:... of any for its logits alone."
+        ),
     ] = None,
     reference: Annotated[str | None, typer.Option(help="What the candidate is held to.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Text that both read.")] = None,
     tokens: Annotated[str | None, typer.Option(help="Ids that both read: 1,2,3.")] = None,
     device: Annotated[str, typer.Option(help="Where both compute.")] = "cpu",
+    precision: Annotated[
+        str | None, typer.Option(help="What the candidate computes in: bfloat16, float64, ...")
+    ] = None,
     stats: Annotated[
         Path | None, typer.Option(help="Directory with tables of standard deviations.")
     ] = None,
@@ -74,7 +81,9 @@ def bisect(
     elif replayed is not None:
         _replay(name or "replay", replayed, step, json=json)
     elif candidate is not None and reference is not None:
-        _models(name or "bisect", candidate, reference, prompt, tokens, device, json=json)
+        _models(
+            name or "bisect", candidate, reference, prompt, tokens, device, precision, json=json
+        )
 
 
 def _models(
@@ -84,6 +93,7 @@ def _models(
     prompt: str | None,
     tokens: str | None,
     device: str,
+    precision: str | None,
     *,
     json: bool,
 ) -> None:
@@ -91,16 +101,16 @@ def _models(
 
     prepare()
     from evidence.canonical import finite, read_object
-    from model.bisection import NO_FAULT
-    from model.bisection_text import bisection_text, fault_rows
-    from tasks.model_bisection import RESULT
+    from model.bisection import NO_FAULT, Bisection
+    from model.bisection_text import fault_rows
+    from tasks.model_bisection import RESULT, TEXT
 
-    run, found = _bisecting()(name, candidate, reference, prompt, tokens, device)
+    run, found = _bisecting()(name, candidate, reference, prompt, tokens, device, precision)
     if json:
         show_json(finite(read_object(run.directory / RESULT)))
     else:
-        out.print(bisection_text(found), markup=False, end="")
-        if found.faults:
+        out.print((run.directory / TEXT).read_text(), markup=False, end="")
+        if isinstance(found, Bisection) and found.faults:
             out.print()
             show_table(fault_rows(found))
         out.print(f"\nevidence  {run.directory}")
@@ -108,7 +118,7 @@ def _models(
         raise typer.Exit(VALIDATION_FAILED)
 
 
-def _bisecting() -> Callable[..., tuple["Run", "Bisection"]]:
+def _bisecting() -> Callable[..., tuple["Run", "Bisection | BranchSearch"]]:
     """Choose a flow where a Prefect server shows what comes of it; else start quickly."""
     if os.environ.get("PREFECT_API_URL"):
         from flows.bisection import bisect_models_flow

@@ -5,6 +5,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from model.bisection import Bisection
+from model.branch_search import BranchSearch
 from tasks.mirroring import mirrored
 from tasks.model_bisection import PLOT, TABLE, bisect_models
 from tasks.plots import show_plot
@@ -19,7 +20,8 @@ def bisect_models_flow(
     prompt: str | None = None,
     tokens: str | None = None,
     device: str = "cpu",
-) -> tuple[Run, Bisection]:
+    precision: str | None = None,
+) -> tuple[Run, Bisection | BranchSearch]:
     """Name the operations in which a model departs from a reference.
 
     Args:
@@ -29,15 +31,22 @@ def bisect_models_flow(
         prompt: Text that both read.
         tokens: Ids that both read, with commas between them.
         device: Where both compute.
+        precision: What the candidate computes in, if not in that of its weights.
     """
-    return _bisect_models(name, candidate, reference, prompt, tokens, device)
+    return _bisect_models(name, candidate, reference, prompt, tokens, device, precision)
 
 
 @task(name="bisect-models", cache_policy=NO_CACHE, persist_result=False)
 def _bisect_models(
-    name: str, candidate: str, reference: str, prompt: str | None, tokens: str | None, device: str
-) -> tuple[Run, Bisection]:
-    run, found = bisect_models(name, candidate, reference, prompt, tokens, device)
+    name: str,
+    candidate: str,
+    reference: str,
+    prompt: str | None,
+    tokens: str | None,
+    device: str,
+    precision: str | None,
+) -> tuple[Run, Bisection | BranchSearch]:
+    run, found = bisect_models(name, candidate, reference, prompt, tokens, device, precision)
     show_bisection(run, found.verdict)
     return run, found
 

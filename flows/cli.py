@@ -11,7 +11,9 @@ from flows import (
     audit_command,
     bisect_command,
     export_command,
+    ledger_commands,
     look_commands,
+    plan_command,
     report_command,
     run_commands,
     use_commands,
@@ -43,11 +45,13 @@ def version(
 
 
 for commands in (
-    audit_command,
     run_commands,
+    plan_command,
     bisect_command,
     look_commands,
     report_command,
+    ledger_commands,
+    audit_command,
     export_command,
     use_commands,
 ):

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from flows.children import Children
-from flows.environment import answers
-from flows.up import HOST, server_command
+from flows.environment import answers, require_login
+from flows.exposure import LOOPBACK, own_login
+from flows.up import server_command
 
 NAME = "prefect-embedded"
 # Nobody looks at this server; `assay up` shows what it wrote.
@@ -30,6 +31,7 @@ class EmbeddedServer:
         Raises: ServiceFailedError.
         """
         self.used = True
+        require_login()
         if self.url:
             self.children.wait_until(NAME, lambda: answers(f"{self.url}/health"))
 
@@ -43,8 +45,9 @@ def prefect_server() -> Iterator[EmbeddedServer]:
     server = EmbeddedServer()
     if not os.environ.get("PREFECT_API_URL"):
         port = _free_port()
-        server.url = f"http://{HOST}:{port}/api"
+        server.url = f"http://{LOOPBACK}:{port}/api"
         os.environ["PREFECT_API_URL"] = server.url
+        os.environ.update(own_login(os.environ))
         server.children.start(NAME, server_command(port), ENVIRONMENT)
         # Registered before Prefect is imported, so run after Prefect has said its last word:
         # without a server it would try to say it for minutes.
@@ -58,5 +61,5 @@ def prefect_server() -> Iterator[EmbeddedServer]:
 
 def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind((HOST, 0))
+        probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])

@@ -4,17 +4,20 @@ What the user has set in the environment wins. Without a server, Prefect runs on
 database under `ASSAY_HOME`; with `assay up` running, on its server, which uses the same database.
 """
 
+import base64
 import json
 import os
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+from flows.errors import ServerRefusedError
 from tasks import places
 from tasks.errors import StorageError
 
 UP_FILE = "up.json"
 HEALTH_SECONDS = 1.0
+LOGIN_SECONDS = 10.0
 
 QUIET = {
     # Both tools report home unless told otherwise; MLflow wants the word `true`.
@@ -66,6 +69,27 @@ def answers(url: str) -> bool:
             return bool(reply.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+def require_login() -> None:
+    """Ask the Prefect server that is set whether it lets us in; one that is silent is not judged.
+
+    Raises: ServerRefusedError.
+    """
+    url, login = os.environ.get("PREFECT_API_URL"), os.environ.get("PREFECT_API_AUTH_STRING", "")
+    if not url:
+        return
+    word = base64.b64encode(login.encode()).decode()
+    request = urllib.request.Request(  # noqa: S310  # the user's own
+        f"{url.rstrip('/')}/admin/version", headers={"Authorization": f"Basic {word}"}
+    )
+    try:
+        urllib.request.urlopen(request, timeout=LOGIN_SECONDS).close()  # noqa: S310
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            raise ServerRefusedError(url, error.code) from None
+    except (OSError, ValueError):
+        return
 
 
 def service_addresses() -> dict[str, str]:

@@ -6,9 +6,13 @@ FlowError
 |   +-- UnknownSettingError
 |   +-- WrongValueError
 |   +-- WrongUseError      options that do not go together
+|   +-- OpenServerError    servers that others could reach without a login
++-- ServerRefusedError     the Prefect server does not let us in
 +-- PortBusyError          another program listens where a service should
 +-- ServiceFailedError     a service did not come up
 +-- VerificationError      evidence that does not hold; lists what fails
+    +-- RunGoesOnError     a run that has not ended yet
+    +-- RunKilledError     a run whose process ended before it did
     +-- InvalidModelError  a model whose content, or whose bundle, fails checks
 """
 
@@ -83,6 +87,30 @@ class WrongUseError(UsageError):
 
 
 @dataclass(eq=False)
+class OpenServerError(UsageError):
+    """Servers that others could reach without a login."""
+
+    host: str
+    variable: str
+    hint = "set it to a secret of your own (docker/README.md), or leave out --host"
+
+    def __str__(self) -> str:
+        return f"--host {self.host}: {self.variable} is not set, should be: others would get in"
+
+
+@dataclass(eq=False)
+class ServerRefusedError(FlowError):
+    """The Prefect server does not let us in."""
+
+    url: str
+    status: int
+    hint = "set PREFECT_API_AUTH_STRING to the server's USER:PASSWORD"
+
+    def __str__(self) -> str:
+        return f"PREFECT_API_URL: {self.url} answers {self.status} to our login, should be 200"
+
+
+@dataclass(eq=False)
 class PortBusyError(FlowError):
     """Another program listens where a service should."""
 
@@ -130,6 +158,20 @@ class VerificationError(FlowError):
         listed = "\n".join(f"  {failure}" for failure in self.failures)
         failed = f"{len(self.failures)} of {self.num_checks} checks failed"
         return f"{self.subject}: {failed}, should be none\n{listed}"
+
+
+@dataclass(eq=False)
+class RunGoesOnError(VerificationError):
+    """A run that has not ended yet."""
+
+    hint = "the run goes on: verify it when it has ended; `assay status` shows how far it is"
+
+
+@dataclass(eq=False)
+class RunKilledError(VerificationError):
+    """A run whose process ended before it did."""
+
+    hint = "run the same command again: what is finished is kept, and a new record written"
 
 
 @dataclass(eq=False)

@@ -8,7 +8,7 @@ from evidence import errors as evidence_errors
 from flows import errors as flow_errors
 from model import errors as model_errors
 from tasks import errors as task_errors
-from tasks import evaluate_errors, train_errors
+from tasks import evaluate_errors, ledger_errors, train_errors
 
 UNEXPECTED = 1
 USAGE = 2
@@ -30,10 +30,14 @@ INFERENCE_GATE = "evaluate.inference"
 EXIT_CODES: Mapping[type[Exception], int] = {
     flow_errors.UsageError: USAGE,
     flow_errors.PortBusyError: NETWORK,
+    flow_errors.ServerRefusedError: NETWORK,
     flow_errors.ServiceFailedError: NETWORK,
     flow_errors.VerificationError: VALIDATION_FAILED,
     task_errors.NotFoundError: NOT_FOUND,
     task_errors.NoRunsError: NOT_FOUND,
+    ledger_errors.WithdrawnError: USAGE,
+    ledger_errors.OtherVersionError: VALIDATION_FAILED,
+    ledger_errors.SignatureError: VALIDATION_FAILED,
     task_errors.WrongNameError: USAGE,
     task_errors.AmbiguousError: USAGE,
     task_errors.ArtefactDamagedError: VALIDATION_FAILED,
@@ -50,6 +54,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     task_errors.BusyError: STORAGE,
     train_errors.WorkerDiedError: UNEXPECTED,
     train_errors.WorkerHungError: UNEXPECTED,
+    train_errors.NodesMissingError: NETWORK,
     train_errors.StoppedError: STOPPED,
     train_errors.SnapshotDamagedError: VALIDATION_FAILED,
     train_errors.MemoryFullError: NOT_AVAILABLE,
@@ -96,6 +101,8 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     evidence_errors.NotPlainError: INVALID_FORMAT,
     evidence_errors.MalformedJsonError: INVALID_FORMAT,
     evidence_errors.BrokenSealError: VALIDATION_FAILED,
+    evidence_errors.BrokenChainError: VALIDATION_FAILED,
+    evidence_errors.WrongHeadError: USAGE,
     evidence_errors.WrongRefError: USAGE,
     evidence_errors.GateFailedError: VALIDATION_FAILED,
     evidence_errors.NoEvidenceError: NOT_FOUND,

@@ -1,17 +1,18 @@
 """Commands that look: runs, comparisons, verdicts, verification, files."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.errors import InvalidModelError, VerificationError
+from flows.errors import InvalidModelError, RunGoesOnError, RunKilledError, VerificationError
 from flows.run_commands import Json
 from flows.screen import err, out, show_json, show_table
 
 if TYPE_CHECKING:
     from tasks.run_record import Run
-    from tasks.verify import Report
+    from tasks.verify_report import Report
 
 Subject = Annotated[
     str | None, typer.Argument(help="A run, or KIND:DIGEST; default: the last run.")
@@ -71,43 +72,73 @@ def _show_differences(rows: Sequence[Mapping[str, Any]]) -> None:
             out.print(f"{row['evaluation']}, {row['minus']}: {row['comparable']}", markup=False)
 
 
-def status(run: Subject = None, json: Json = False) -> None:  # noqa: FBT002
+def status(
+    run: Subject = None,
+    plan: Annotated[
+        str | None, typer.Option(help="Hold the run to this plan of `assay plan`.")
+    ] = None,
+    json: Json = False,  # noqa: FBT002
+) -> None:
     """Judge every gate of a run, and whether its model may be shipped."""
-    from flows.report import acceptance_table, error, gate_table, outcome
+    from flows.report import acceptance_table, departure_rows, error, gate_table, outcome
     from tasks.acceptance import plan_faults
+    from tasks.withdrawal import reason_of
 
     found = find_or_last(run)
+    withdrawn = reason_of(found)
     rows, criteria, faults = gate_table(found), acceptance_table(found), plan_faults(found)
+    departed, order = departure_rows(found, plan)
+    faults += [*order, *(f"{each['setting']} is {each['run']}, the plan says {each['plan']}"
+                         for each in departed)]  # fmt: skip
     if json:
         show_json({"run": found.name, "outcome": outcome(found), "gates": rows,
-                   "acceptance": criteria, "plan_faults": faults})  # fmt: skip
+                   "acceptance": criteria, "plan_faults": faults,
+                   "departures": departed, "withdrawn": withdrawn})  # fmt: skip
     else:
         out.print(f"{found.name}: {outcome(found)}")
         if why := error(found):
             out.print(why, markup=False)
+        if withdrawn:
+            out.print(f"withdrawn: {withdrawn}", markup=False)
         out.print()
         if rows:
             show_table(rows, title="gates of the run")
             out.print()
         show_table(criteria, title="acceptance")
+        if departed:
+            out.print()
+            show_table(departed, title="not as planned")
     if faults:
         raise VerificationError(found.name, 1, tuple(faults))
 
 
-def verify(subject: Subject = None, json: Json = False) -> None:  # noqa: FBT002
+def verify(
+    subject: Subject = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Public key (PEM) of a signature by `assay sign`.")
+    ] = None,
+    json: Json = False,  # noqa: FBT002
+) -> None:
     """Recompute everything; exit 5 if it differs."""
     from evidence.refs import REF_TYPES
     from flows.environment import prepare
 
     prepare()
+    from tasks.signing import verify_signature
     from tasks.store import open_store
     from tasks.verify import verify_ref, verify_run
 
     if subject and subject.partition(":")[0] in REF_TYPES:
-        report = verify_ref(open_store().resolve(subject))
+        ref = open_store().resolve(subject)
+        report, signed = verify_ref(ref), (open_store().directory(ref), str(ref))
     else:
-        report = verify_run(find_or_last(subject))
-    _show_report(report, VerificationError, json=json)
+        run = find_or_last(subject)
+        report, signed = verify_run(run), (run.directory, run.name)
+    if key is not None:
+        verify_signature(*signed, key)
+        report.num_checks += 1
+    refusals = {"ended": VerificationError, "goes on": RunGoesOnError, "killed": RunKilledError}
+    _show_report(report, refusals[report.state], json=json)
 
 
 def inspect(
@@ -166,7 +197,9 @@ def mirror(run: Subject = None, json: Json = False) -> None:  # noqa: FBT002
 def _show_report(report: "Report", refusal: type[VerificationError], *, json: bool) -> None:
     if json:
         show_json({"subject": report.subject, "checks": report.num_checks,
-                   "failures": report.failures})  # fmt: skip
+                   "failures": report.failures, "notes": report.notes})  # fmt: skip
+    for note in report.notes:
+        err.print(f"note: {note}", markup=False)
     if report.failures:
         raise refusal(report.subject, report.num_checks, tuple(report.failures))
     if not json:

@@ -164,6 +164,19 @@ def gate_table(run: Run) -> list[dict[str, Any]]:
     ]
 
 
+def departure_rows(run: Run, plan: str | None) -> tuple[list[dict[str, Any]], list[str]]:
+    """Lay out what a run did otherwise than a plan, by default the one that it was made by.
+
+    Also say what is wrong with the order of the two.
+    """
+    from tasks.preregistration import departures, find_plan, order_faults, read_plan, registered
+
+    held_to = read_plan(find_plan(plan)) if plan else registered(run)
+    found = departures(held_to, run) if held_to else []
+    rows = [{"setting": each.key, "plan": each.before, "run": each.after} for each in found]
+    return rows, [] if plan else order_faults(run)
+
+
 def acceptance_table(run: Run) -> list[dict[str, Any]]:
     """Judge the criteria of acceptance by a run's records and the bounds of its plan."""
     from tasks.acceptance import CRITERIA, GATES, judge_criteria

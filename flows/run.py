@@ -19,8 +19,11 @@ from tasks.known_errors import KNOWN_ERRORS
 from tasks.mirror_state import Sent
 from tasks.mirroring import mirrored
 from tasks.prefect_task import gate_rows
+from tasks.preregistration import ENDING
 from tasks.run_record import Run, finish_run, start_run
 from tasks.run_report import write_report
+from tasks.shared_runs import share_run
+from tasks.shared_snapshots import forget_unfinished
 from tasks.train_errors import StoppedError
 
 Body = Callable[[Run], object]
@@ -45,7 +48,8 @@ def recorded(
     A failure that is known becomes the flow's Failed state, with the error's own sentence.
     """
     request = {**request, "runtime": asdict(settings.runtime), "prefect_flow_run_id": flow_run.id}
-    run = start_run(name, settings.as_record(), request)
+    run = start_run(name, settings.as_record(), request, _registration(request))
+    share_run(run)
     output, failure = None, None
     with mirrored(run) as mirror:
         try:
@@ -53,11 +57,19 @@ def recorded(
                 output = body(run)
         except KNOWN_ERRORS as error:
             failure = error
+    share_run(run)
+    forget_unfinished(run)
     # After the mirror has ended: before, it may not have begun, and there would be no link to it.
     publish_run(run, reported(run))
     if failure:
         return failed_with(run, failure)  # type: ignore[no-any-return]  # see its docstring
     return Finished(str(run.directory), str(output), mirror.complete)
+
+
+def _registration(request: Mapping[str, Any]) -> Path | None:
+    """Return the registered plan that is carried out, if one is."""
+    preset = str(request.get("preset", ""))
+    return Path(preset) if preset.endswith(ENDING) else None
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import typer
 
 from flows.embedded import prefect_server
 from flows.environment import prepare
-from flows.errors import WrongValueError
+from flows.errors import WrongUseError, WrongValueError
 from flows.screen import err, out, show_json, show_table
 
 Preset = Annotated[str, typer.Option(help="A preset that comes with assay, or a TOML file.")]
@@ -20,6 +20,7 @@ Name = Annotated[str | None, typer.Option(help="First part of the run's name.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
+DEMO = "demo"
 TRAINING_FLOWS = ("pipeline", "train")
 
 
@@ -30,13 +31,35 @@ def add_to(app: typer.Typer) -> None:
 
 
 def run(
-    preset: Preset = "demo",
+    preset: Preset = DEMO,
     set_: Set = None,
     name: Name = None,
+    plan: Annotated[
+        str | None, typer.Option(help="Carry out a plan of `assay plan`: its path or digest.")
+    ] = None,
     json: Json = False,  # noqa: FBT002
 ) -> None:
     """Run the whole pipeline."""
+    if plan is not None:
+        preset, name = _by_plan(plan, preset, set_, name)
     run_recorded("flows.pipeline", "pipeline", preset, set_, name, json=json)
+
+
+def _by_plan(
+    plan: str, preset: str, set_: Sequence[str] | None, name: str | None
+) -> tuple[str, str]:
+    """Return the registered plan as a preset, and the run's name.
+
+    Raises: WrongUseError, NotFoundError, OtherVersionError.
+    """
+    from tasks.preregistration import find_plan, read_plan
+    from tasks.verify import STAGE_OF
+
+    if preset != DEMO or set_:
+        raise WrongUseError("assay run", "--plan without --preset and --set")
+    path = find_plan(plan)
+    found = read_plan(path, {stage: each.version for stage, each in STAGE_OF.items()})
+    return str(path.absolute()), name or str(found["name"])
 
 
 def fetch(

@@ -28,6 +28,7 @@ from tasks.checkpoint_settings import CheckpointSettings
 from tasks.code_benchmark_settings import CodeBenchmarkSettings
 from tasks.errors import NotFoundError
 from tasks.evaluate_settings import EvaluateSettings
+from tasks.preregistration import ENDING, read_plan
 from tasks.runtime import RuntimeSettings
 from tasks.thresholds import Thresholds
 
@@ -79,10 +80,12 @@ def preset_names() -> tuple[str, ...]:
 
 
 def load_settings(preset: str, overrides: Sequence[str] = ()) -> PipelineSettings:
-    """Read a preset, by name or as a path to a TOML file, and apply overrides.
+    """Read a preset, by name or as a path to a TOML file or a registered plan, with overrides.
 
     Raises: UnknownPresetError, UnknownSettingError, WrongValueError, WrongSettingError.
     """
+    if preset.endswith(ENDING):
+        return _registered_settings(Path(preset), overrides)
     is_path = "/" in preset or preset.endswith(".toml")
     path = Path(preset) if is_path else PRESETS / f"{preset}.toml"
     if not path.is_file():
@@ -98,6 +101,21 @@ def load_settings(preset: str, overrides: Sequence[str] = ()) -> PipelineSetting
     for override in overrides:
         _apply(values, override)
     return parse_settings(str(path) if is_path else preset, values)
+
+
+def _registered_settings(path: Path, overrides: Sequence[str]) -> PipelineSettings:
+    """Read the settings of a registered plan, which is carried out as it is.
+
+    Raises: NotFoundError, WrongValueError.
+    """
+    if overrides:
+        found, expected = ", ".join(overrides), "absent: a plan is carried out as it is"
+        raise WrongValueError("--plan", "--set", found, expected)
+    if not path.is_file():
+        raise NotFoundError(f"plan {path.name}", str(path.parent.absolute()))
+    plan = read_plan(path)
+    values = {**plan["settings"], "runtime": plan["request"]["runtime"]}
+    return parse_settings(str(path), values)
 
 
 def planned_settings(plan: Mapping[str, Any], overrides: Sequence[str] = ()) -> PipelineSettings:

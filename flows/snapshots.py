@@ -8,8 +8,10 @@ from flows.settings import planned_settings, possible_here
 from tasks.errors import NotFoundError
 from tasks.evaluate import evaluate_task
 from tasks.live import training_directory
-from tasks.run_record import Run, find_run
+from tasks.run_record import Run
 from tasks.scored_model import scored
+from tasks.shared_runs import find_shared_run
+from tasks.shared_snapshots import fetch_snapshot
 from tasks.snapshots import SNAPSHOTS, Snapshot
 
 
@@ -22,7 +24,7 @@ def snapshot_flow(run: str, snapshot: str, overrides: tuple[str, ...] = ()) -> F
         snapshot: Its snapshot, such as `epoch-003`.
         overrides: Settings that differ from the run's, each as `section.key=value`.
     """
-    trained = find_run(run)
+    trained = find_shared_run(run)
     found = _find(trained, snapshot)
     settings = possible_here(planned_settings(trained.plan(), overrides))
     record = found.read()
@@ -56,4 +58,6 @@ def _find(run: Run, name: str) -> Snapshot:
         found = Snapshot(training / SNAPSHOTS, name)
         if found.record.is_file():
             return found
+    if elsewhere := fetch_snapshot(run, name):
+        return elsewhere
     raise NotFoundError(f"snapshot {name}", where)

@@ -1,4 +1,4 @@
-"""`assay up`: the Prefect server, the MLflow UI and the deployments, all on loopback."""
+"""`assay up`: the Prefect server, the MLflow UI and the deployments, on loopback by default."""
 
 import json
 import os
@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from flows.children import Children, log_of
 from flows.environment import UP_FILE, answers
 from flows.errors import PortBusyError
+from flows.exposure import LOOPBACK, Exposure, own_login
 from flows.serve import READY
 from tasks import places
 from tasks.store import locked
 
-HOST = "127.0.0.1"
 PREFECT_ENVIRONMENT = {
     # Task runs travel through an in-memory queue that drops what is written one by one too slowly.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
@@ -37,6 +37,7 @@ class Services:
     mlflow_port: int
     cron: str
     preset: str
+    exposure: Exposure = field(default_factory=Exposure)
     _children: Children = field(default_factory=Children)
 
     @contextmanager
@@ -45,20 +46,23 @@ class Services:
 
         Raises: PortBusyError, ServiceFailedError.
         """
-        require_free("Prefect", self.prefect_port, "--prefect-port")
-        require_free("MLflow", self.mlflow_port, "--mlflow-port")
+        host, reachable = self.exposure.host, self.exposure.reachable
+        require_free("Prefect", self.prefect_port, "--prefect-port", host)
+        require_free("MLflow", self.mlflow_port, "--mlflow-port", host)
         prefect, mlflow = (
-            f"http://{HOST}:{port}" for port in (self.prefect_port, self.mlflow_port)
+            f"http://{reachable}:{port}" for port in (self.prefect_port, self.mlflow_port)
         )
         os.environ["PREFECT_API_URL"] = f"{prefect}/api"
         os.environ["PREFECT_SERVER_UI_API_URL"] = f"{prefect}/api"
+        os.environ.update(own_login(os.environ))
         children = self._children
         with ExitStack() as stack:
             stack.callback(children.stop)
-            children.start("prefect", server_command(self.prefect_port), PREFECT_ENVIRONMENT)
+            children.start("prefect", server_command(self.prefect_port, host), PREFECT_ENVIRONMENT)
+            mlflow_environment = {**MLFLOW_ENVIRONMENT, **self.exposure.mlflow_environment()}
             # Two processes that make the database at once leave it broken for good.
             with locked(places.mlflow_lock(), what="the MLflow database", wait=True):
-                children.start("mlflow", self._mlflow_command(), MLFLOW_ENVIRONMENT)
+                children.start("mlflow", self._mlflow_command(), mlflow_environment)
                 children.wait_until("mlflow", lambda: answers(f"{mlflow}/health"))
             children.wait_until("prefect", lambda: answers(f"{prefect}/api/health"))
             children.start("deployments", self._serve_command())
@@ -81,22 +85,23 @@ class Services:
 
     def _mlflow_command(self) -> list[str]:
         # More than one worker costs 44 ms on every request (uvicorn drops TCP_NODELAY).
-        mlflow = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--workers", "1"]
+        mlflow = [sys.executable, "-m", "mlflow", "server", "--host", self.exposure.host]
         artifacts = (places.mlflow_directory() / "artifacts").as_uri()
         store = ["--backend-store-uri", places.mlflow_uri(), "--default-artifact-root", artifacts]
-        return [*mlflow, "--port", str(self.mlflow_port), *store]
+        own = ["--workers", "1", "--port", str(self.mlflow_port), *self.exposure.mlflow_options()]
+        return [*mlflow, *own, *store]
 
     def _serve_command(self) -> list[str]:
         return [sys.executable, "-m", "flows.serve", self.cron, self.preset]
 
 
-def server_command(port: int) -> list[str]:
-    """Return the command that starts a Prefect server on loopback."""
+def server_command(port: int, host: str = LOOPBACK) -> list[str]:
+    """Return the command that starts a Prefect server, on loopback unless told otherwise."""
     prefect = [sys.executable, "-m", "prefect", "server", "start"]
-    return [*prefect, "--host", HOST, "--port", str(port)]
+    return [*prefect, "--host", host, "--port", str(port)]
 
 
-def require_free(service: str, port: int, option: str) -> None:
+def require_free(service: str, port: int, option: str, host: str = LOOPBACK) -> None:
     """Refuse a port that another program listens on.
 
     Raises: PortBusyError.
@@ -104,6 +109,6 @@ def require_free(service: str, port: int, option: str) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((host, port))
         except OSError:
-            raise PortBusyError(service, HOST, port, option) from None
+            raise PortBusyError(service, host, port, option) from None

@@ -131,17 +131,28 @@ def up(
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
     cron: Annotated[str, typer.Option(help="When the nightly pipeline starts.")] = "15 3 * * *",
     preset: Annotated[str, typer.Option(help="What the nightly pipeline runs.")] = "demo",
+    host: Annotated[
+        str, typer.Option(help="Where to listen; beyond this machine only with logins.")
+    ] = "127.0.0.1",
 ) -> None:
     """Serve both UIs and the deployments."""
-    from flows.environment import prepare
+    import os
 
+    from flows.environment import prepare
+    from flows.exposure import exposure
+
+    allowed = exposure(host, os.environ)
     prepare()
     from flows.settings import load_settings
     from flows.up import Services
 
     load_settings(preset)
     services = Services(
-        prefect_port=prefect_port, mlflow_port=mlflow_port, cron=cron, preset=preset
+        prefect_port=prefect_port,
+        mlflow_port=mlflow_port,
+        cron=cron,
+        preset=preset,
+        exposure=allowed,
     )
     with services.running() as addresses:
         for name, address in addresses.items():

@@ -13,7 +13,7 @@ from tasks.directories import differences
 from tasks.errors import NotAModelError, NotFoundError
 from tasks.publish_bundle import listed_files, publish_faults
 from tasks.store import INDEX, Artefact, open_store
-from tasks.verify import Report
+from tasks.verify_report import Report
 
 
 def validate(subject: str) -> Report:

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from model.causal_proof import CausalProof, prove
-from model.local_error import LogitsDistance, SiteError, logits_distance
+from model.local_error import LogitsDistance, SiteError
 from model.massive_activations import MassiveActivation, find_massive
-from model.sides import PrecisionSide, Side, common_sites, kind_of
+from model.sides import PrecisionSide, Rounding, Side, common_sites, kind_of
 from model.taps import LOGITS, sites
 from model.teacher_forcing import (
+    Keep,
     NoiseFloor,
     capture,
     compare_forced,
@@ -46,6 +47,8 @@ READ_BY = {
 """The kinds of sites that compute with a setting."""
 FLOORS_OF_ROUNDED_INPUTS = 2.0
 """The same, where an engine rounds inputs to few bits: then that is nearly all the error."""
+LOGITS_FLOORS_OF_ROUNDED_INPUTS = 4.0
+"""The same of free passes, in which two engines' roundings part and become two draws."""
 MAX_LEFT_OUT = 64
 """Named sites that are left out in turn, each in a pass of its own."""
 
@@ -80,6 +83,8 @@ class Bisection:
     """By kind of site."""
     num_floors: float
     """An error of so many floors is explained by rounding."""
+    num_logits_floors: float
+    """The same of the predictions."""
     faults: Sequence[Fault]
     """In the order of execution: the first is the earliest."""
     proof: CausalProof | None
@@ -92,14 +97,17 @@ class Bisection:
         if self.faults:
             return FAULT
         if self.logits_floor and not (
-            self.unpatched.max_relative_l2 <= self.num_floors * self.logits_floor.max_relative_l2
+            self.unpatched.max_relative_l2
+            <= self.num_logits_floors * self.logits_floor.max_relative_l2
         ):
             return UNEXPLAINED
         is_other = self.settings or any(each.name not in self.lent for each in self.tensors)
         return UNSEEN if is_other else NO_FAULT
 
 
-def bisect(reference: PrecisionSide, candidate: Side, ids_BT: Tensor) -> Bisection:
+def bisect(
+    reference: PrecisionSide, candidate: Side, ids_BT: Tensor, keep_in: Keep = dict
+) -> Bisection:
     """Compare a candidate with a reference on the same tokens.
 
     Where the candidate is stored in fewer bits, its tensors are lent to the reference, all but
@@ -113,8 +121,11 @@ def bisect(reference: PrecisionSide, candidate: Side, ids_BT: Tensor) -> Bisecti
     num_matrices = sum(weight.ndim == 2 for weight in candidate.weights().values())
     lent = stored_in_fewer_bits(tensors, num_matrices)
     num_floors = FLOORS_OF_ROUNDED_INPUTS if candidate.round_inputs else FLOORS
-    with _lent(reference, candidate, lent):
-        passes = _compare(reference, candidate, ids_BT, shown, num_floors)
+    num_logits_floors = logits_floors(candidate.round_inputs)
+    with lent_to(reference, candidate.weights(), lent):
+        passes = _compare(
+            reference, candidate, ids_BT, shown, (num_floors, num_logits_floors), keep_in
+        )
     own = [each for each in tensors if each.name not in lent]
     return Bisection(
         reference=reference.name,
@@ -129,10 +140,16 @@ def bisect(reference: PrecisionSide, candidate: Side, ids_BT: Tensor) -> Bisecti
         local=passes.local,
         floors=passes.floor.local if passes.floor else {},
         num_floors=num_floors,
+        num_logits_floors=num_logits_floors,
         faults=_faults(passes, settings, own),
         proof=passes.proof,
         massive=[(one, one.site not in passes.beyond) for one in passes.massive],
     )
+
+
+def logits_floors(rounding: Rounding | None) -> float:
+    """Return how many floors of the predictions rounding explains."""
+    return LOGITS_FLOORS_OF_ROUNDED_INPUTS if rounding else FLOORS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,15 +168,18 @@ def _compare(
     candidate: Side,
     ids_BT: Tensor,
     shown: Sequence[str],
-    num_floors: float,
+    num_floors: tuple[float, float],
+    keep_in: Keep,
 ) -> _Passes:
     """Make the passes, as few as it takes: a free one that agrees to the bit is the last."""
-    values = capture(reference, ids_BT, shown)
+    values = capture(reference, ids_BT, shown, keep_in)
     free = compare_free(candidate, ids_BT, values, {})
+    assert free.logits is not None, "every side shows its logits"
     local, floor, proof = free, None, None
     if any(error.max_relative_l2 != 0 for error in free.errors.values()):
         floor = measure_floor(reference, ids_BT, values, _dtype(candidate), candidate.round_inputs)
-        local = compare_forced(candidate, ids_BT, values, floor.bars(shown, num_floors))
+        bars = floor.bars(shown, num_floors[0])
+        local = compare_forced(candidate, ids_BT, values, bars, keep_in)
         if local.beyond:
             proof = prove(
                 reference,
@@ -167,11 +187,11 @@ def _compare(
                 ids_BT,
                 values,
                 local.beyond,
-                bar_relative_l2=num_floors * floor.logits.max_relative_l2,
+                bar_relative_l2=num_floors[1] * floor.logits.max_relative_l2,
                 max_left_out=MAX_LEFT_OUT,
             )
     return _Passes(
-        unpatched=logits_distance(values[LOGITS], free.logits_BTV),
+        unpatched=free.logits,
         free=free.errors,
         local=local.errors,
         beyond=local.beyond,
@@ -188,9 +208,9 @@ def _dtype(side: Side) -> torch.dtype:
 
 
 @contextmanager
-def _lent(reference: Side, candidate: Side, names: Sequence[str]) -> Iterator[None]:
-    """Give the reference some of the candidate's tensors for the length of a block."""
-    own, other = reference.weights(), candidate.weights()
+def lent_to(reference: Side, other: Mapping[str, Tensor], names: Sequence[str]) -> Iterator[None]:
+    """Give the reference some of another side's tensors for the length of a block."""
+    own = reference.weights()
     kept = {name: own[name].clone() for name in names}
     for name in names:
         own[name].copy_(other[name])

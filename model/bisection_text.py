@@ -1,22 +1,23 @@
 """A bisection in words: one sentence a fault, and tables."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from model.bisection import Bisection, Fault
 from model.causal_proof import CausalProof
 from model.local_error import LogitsDistance
 from model.massive_activations import MassiveActivation
 from model.sides import say_site
+from model.tensor_diff import SettingDifference, TensorDifference
 
 
 def bisection_text(found: Bisection) -> str:
     """Say what was found: the verdict first, then what it rests on."""
     scope = f"{found.num_positions} tokens, {len(found.local)} sites"
+    floor = found.logits_floor.max_relative_l2 if found.logits_floor else None
     lines = [
         f"{found.verdict}: {found.candidate} against {found.reference}, {scope}",
-        *_predictions(found),
-        *_settings(found),
-        *_tensors(found),
+        predictions_line(found.unpatched, floor),
+        *difference_lines(found.settings, found.tensors, found.lent),
         *(fault_sentence(fault, found) for fault in found.faults),
         *(_proof(found.proof) if found.proof else ()),
         *(massive_sentence(one, is_expected=expected) for one, expected in found.massive),
@@ -81,26 +82,28 @@ def heat(found: Bisection) -> tuple[list[str], list[list[float]]]:
     return kinds, [[row[kind] for kind in kinds] for row in layers.values()]
 
 
-def _predictions(found: Bisection) -> Iterator[str]:
-    apart = found.unpatched
-    floor = f", floor {found.logits_floor.max_relative_l2:.0e}" if found.logits_floor else ""
-    yield (
+def predictions_line(apart: LogitsDistance, limit: float | None, word: str = "floor") -> str:
+    """Say how far predictions are apart, beside what rounding does to them."""
+    floor = f", {word} {limit:.0e}" if limit is not None else ""
+    return (
         f"predictions: KL {_kl(apart)} nats a token, at most {apart.max_kl_nats:.1e}; top-1 agrees "
         f"at {apart.top1_agreement:.1%}; logits rel-L2 {apart.max_relative_l2:.1e}{floor}"
     )
 
 
-def _settings(found: Bisection) -> Iterator[str]:
-    for each in found.settings:
-        yield f"{each.name} is {each.candidate}, the reference has {each.reference}"
-
-
-def _tensors(found: Bisection) -> Iterator[str]:
-    if found.lent:
-        ways = sorted({each.rounded_to for each in found.tensors if each.name in found.lent})
-        yield f"{len(found.lent)} tensors stored as {', '.join(ways)}, and lent to the reference"
-    for each in found.tensors:
-        if each.name not in found.lent:
+def difference_lines(
+    settings: Sequence[SettingDifference],
+    tensors: Sequence[TensorDifference],
+    lent: Sequence[str],
+) -> Iterator[str]:
+    """Say in what the two differ before anything is computed."""
+    for setting in settings:
+        yield f"{setting.name} is {setting.candidate}, the reference has {setting.reference}"
+    if lent:
+        ways = sorted({each.rounded_to for each in tensors if each.name in lent})
+        yield f"{len(lent)} tensors stored as {', '.join(ways)}, and lent to the reference"
+    for each in tensors:
+        if each.name not in lent:
             why = each.explanation or "no hypothesis holds"
             yield (
                 f"{each.name}: rel-L2 {each.relative_l2:.1e}, {each.num_differing} of "

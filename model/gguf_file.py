@@ -91,6 +91,12 @@ class GgufFile:
         self.size_bytes = size_bytes
         self._data = data
 
+    def place(self, name: str) -> tuple[int, int]:
+        """Say where in the file the bytes of one tensor begin, and how many they are."""
+        tensor = self.tensors[name]
+        start_bytes = self.size_bytes - len(self._data)
+        return start_bytes + tensor.offset_bytes, tensor.size_bytes
+
     def content(self, name: str) -> NDArray[np.uint8]:
         """Map the bytes of one tensor; writing to them changes this process's view alone."""
         tensor = self.tensors[name]

@@ -1,9 +1,5 @@
 """Watch and change a GGUF file inside llama.cpp, node by node of its graph, through `cb_eval`.
 
-A name is reported once for every node that bears it: queries and keys when they are projected, as
-a view of heads, and when they are rotated. What is written into the first or the last is what
-llama.cpp goes on with.
-
 Shapes: B rows, T positions, C channels.
 """
 
@@ -20,53 +16,28 @@ import torch
 from torch import Tensor
 
 from model.architecture import LLAMA, family
-from model.errors import DifferentProgramsError
+from model.errors import UnsupportedFeatureError
 from model.gguf_file import open_gguf
 from model.gguf_layout import TensorType
 from model.gguf_model import read_gguf_model
 from model.gguf_names import interleave, split_halves
 from model.llama import LlamaSettings
+from model.llama_cpp_nodes import Names, read, write
 from model.sides import Declaration, Rounding, Visit, declare, kind_of, require_equal
 
-SINGLE = {"embd": "embed", "result_norm": "final_norm", "result_output": "logits"}
-# Of a name and how often it was reported before.
-LAYERED = {
-    ("attn_norm", 0): "attn_norm",
-    ("Qcur", 0): "q",
-    ("Kcur", 0): "k",
-    ("Vcur", 0): "v",
-    ("Qcur", 2): "q_rope",
-    ("Kcur", 2): "k_rope",
-    ("kqv_out", 0): "attn_mix",
-    ("attn_out", 0): "attn_out",
-    ("ffn_inp", 0): "ffn_inp",
-    ("ffn_norm", 0): "ffn_norm",
-    ("ffn_gate", 0): "ffn_gate",
-    ("ffn_up", 0): "ffn_up",
-    ("ffn_swiglu", 0): "ffn_swigl",
-    ("ffn_out", 0): "ffn_out",
-    ("l_out", 0): "output",
-}
-WANTED = {*SINGLE, *(name for name, _ in LAYERED)}
 INPUT_BLOCKS = {TensorType.Q8_0: 32, TensorType.Q4_K: 256, TensorType.Q6_K: 256}
 """Values that share a step when an input is rounded for a matrix of this type."""
-SIZES_AT = 16
-"""Bytes before the sizes in `struct ggml_tensor`, after a type and a pointer."""
 FLOAT32 = 0
 
 
 class LlamaCppSide:
-    """A Llama in a GGUF file, in llama.cpp on one thread of the CPU, with a float32 cache.
-
-    Raises: DifferentProgramsError for Qwen2, whose biases llama.cpp adds where no site is.
-    """
+    """A Llama or Qwen2 in a GGUF file, in llama.cpp on one thread of the CPU, cached in float32."""
 
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
         self.path = path
         self.settings, self._weights = read_gguf_model(path)
-        self.round_inputs = _rounding(path)
-        require_equal("family in llama.cpp", LLAMA, family(self.settings))
+        self.round_inputs = input_rounding(path)
         self.declarations = _declarations(self.settings)
 
     def weights(self) -> Mapping[str, Tensor]:
@@ -77,16 +48,12 @@ class LlamaCppSide:
         """Make one forward pass and show every declared site, in the order of execution."""
         require_equal("rows in llama.cpp", 1, len(ids_BT))
         watch = _Watch(self.settings, visit)
-        with _context(self.path, ids_BT.shape[1], watch.callback) as context:
-            batch = lib.llama_batch_init(ids_BT.shape[1], 0, 1)
+        with open_context(self.path, ids_BT.shape[1], watch.callback) as context:
             try:
-                _fill(batch, [int(token) for token in ids_BT[0]])
-                status = lib.llama_decode(context, batch)
+                decode(context, [int(token) for token in ids_BT[0]])
             finally:
-                lib.llama_batch_free(batch)
-        if watch.error:
-            raise watch.error
-        assert status == 0, "llama.cpp computes what it has loaded"
+                if watch.error:
+                    raise watch.error
 
 
 class _Watch:
@@ -95,42 +62,40 @@ class _Watch:
     def __init__(self, settings: LlamaSettings, visit: Visit) -> None:
         self._settings = settings
         self._visit = visit
-        self._seen: Counter[str] = Counter()
+        self._names = Names(has_biases=settings.attention_bias)
+        self._site: str | None = None
         self.error: BaseException | None = None
         self.callback = lib.ggml_backend_sched_eval_callback(self._call)
 
     def _call(self, node: int, is_question: bool, _user: object) -> bool:  # noqa: FBT001  # C's
-        name = _base().ggml_get_name(node).decode()
-        if is_question:
-            return name.rpartition("-")[0] in WANTED or name in SINGLE
         try:
-            self._show(node, name)
+            if is_question:
+                self._site = self._names.site(node)
+                return self._site is not None
+            self._show(node)
         except BaseException as error:  # noqa: BLE001  # cannot pass through C
             self.error = error
             return False
         return True
 
-    def _show(self, node: int, name: str) -> None:
-        site = _site(name, self._seen[name])
-        self._seen[name] += 1
-        if site is None:
-            return
-        own_TC = _read(node)
-        replacement = self._visit(site, self._mapped(site, own_TC, split_halves)[None])
+    def _show(self, node: int) -> None:
+        site = self._site
+        assert site is not None, "llama.cpp shows what it was asked for"
+        replacement = self._visit(site, self._mapped(site, read(node), split_halves)[None])
         if replacement is not None:
-            _write(node, self._mapped(site, replacement[0], interleave))
+            write(node, self._mapped(site, replacement[0], interleave))
 
     def _mapped(self, site: str, value_TC: Tensor, order: Any) -> Tensor:
-        """Bring the channels of queries and keys into our order, or back."""
+        """Bring the channels of a Llama's queries and keys into our order, or back."""
         kind = kind_of(site)
-        if kind not in ("q", "k", "q_rope", "k_rope"):
+        if kind not in ("q", "k", "q_rope", "k_rope") or family(self._settings) != LLAMA:
             return value_TC
         heads = self._settings.num_heads if kind[0] == "q" else self._settings.num_kv_heads
         turned: Tensor = order(value_TC.T, heads).T
         return turned
 
 
-def _rounding(path: Path) -> Rounding | None:
+def input_rounding(path: Path) -> Rounding | None:
     """Say how llama.cpp rounds activations before it multiplies them with a file's matrices."""
     types = Counter(t.type for t in open_gguf(path).tensors.values() if len(t.shape) == 2)
     usual = types.most_common(1)[0][0]
@@ -150,14 +115,6 @@ def _in_blocks(block: int, value_BTC: Tensor) -> Tensor:
     return ((blocks / step).round() * step).reshape(value_BTC.shape)
 
 
-def _site(name: str, num_before: int) -> str | None:
-    if name in SINGLE:
-        return None if num_before else SINGLE[name]
-    stem, _, layer = name.rpartition("-")
-    kind = LAYERED.get((stem, num_before))
-    return kind and f"layers.{layer}.{kind}"
-
-
 def _declarations(settings: LlamaSettings) -> dict[str, Declaration]:
     """Declare all sites but the opened gate, which llama.cpp multiplies in the same node."""
     declared = declare(settings.num_layers, torch.float32)
@@ -165,7 +122,11 @@ def _declarations(settings: LlamaSettings) -> dict[str, Declaration]:
 
 
 @contextmanager
-def _context(path: Path, num_tokens: int, callback: Any) -> Iterator[Any]:
+def open_context(path: Path, num_tokens: int, callback: Any = None) -> Iterator[Any]:
+    """Load a file into llama.cpp.
+
+    Raises: UnsupportedFeatureError.
+    """
     _silence()
     wanted = lib.llama_model_default_params()
     wanted.n_gpu_layers = 0
@@ -173,16 +134,30 @@ def _context(path: Path, num_tokens: int, callback: Any) -> Iterator[Any]:
     wanted.use_extra_bufts = False
     with ExitStack() as stack:
         model = lib.llama_model_load_from_file(bytes(path), wanted)
+        if not model:
+            raise UnsupportedFeatureError(path, "refused by llama.cpp", "a file that it loads")
         stack.callback(lib.llama_model_free, model)
         asked = lib.llama_context_default_params()
         asked.n_ctx = asked.n_batch = asked.n_ubatch = max(num_tokens, 32)
         asked.n_threads = asked.n_threads_batch = 1
         asked.type_k = asked.type_v = FLOAT32
         asked.flash_attn_type = 0
-        asked.cb_eval = callback
+        if callback:
+            asked.cb_eval = callback
         context = lib.llama_init_from_model(model, asked)
         stack.callback(lib.llama_free, context)
         yield context
+
+
+def decode(context: Any, ids: list[int]) -> None:
+    """Make one forward pass."""
+    batch = lib.llama_batch_init(len(ids), 0, 1)
+    try:
+        _fill(batch, ids)
+        status = lib.llama_decode(context, batch)
+    finally:
+        lib.llama_batch_free(batch)
+    assert status == 0, "llama.cpp computes what it has loaded"
 
 
 def _fill(batch: Any, ids: list[int]) -> None:
@@ -194,43 +169,6 @@ def _fill(batch: Any, ids: list[int]) -> None:
         batch.n_seq_id[position] = 1
         batch.seq_id[position][0] = 0
         batch.logits[position] = 1
-
-
-def _read(node: int) -> Tensor:
-    sizes = (ctypes.c_int64 * 4).from_address(node + SIZES_AT)
-    num_bytes = _base().ggml_nbytes(node)
-    raw = bytearray(num_bytes)
-    _base().ggml_backend_tensor_get(
-        node, (ctypes.c_char * num_bytes).from_buffer(raw), 0, num_bytes
-    )
-    value = torch.frombuffer(raw, dtype=torch.float32)
-    # Heads lie in a dimension of their own; positions come last of all.
-    return value.reshape(sizes[2] if sizes[2] > 1 else sizes[1], -1)
-
-
-def _write(node: int, value_TC: Tensor) -> None:
-    raw = value_TC.to("cpu", torch.float32).contiguous().numpy().tobytes()
-    if len(raw) != _base().ggml_nbytes(node):
-        raise DifferentProgramsError(
-            "bytes of a node", str(_base().ggml_nbytes(node)), str(len(raw))
-        )
-    _base().ggml_backend_tensor_set(node, raw, 0, len(raw))
-
-
-@cache
-def _base() -> Any:
-    directory = Path(lib.__file__).parent / "lib"
-    base = ctypes.CDLL(str(next(directory.glob("libggml-base.*"))))
-    base.ggml_get_name.restype, base.ggml_get_name.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
-    base.ggml_nbytes.restype, base.ggml_nbytes.argtypes = ctypes.c_size_t, [ctypes.c_void_p]
-    for name in ("ggml_backend_tensor_get", "ggml_backend_tensor_set"):
-        getattr(base, name).argtypes = (
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-            ctypes.c_size_t,
-            ctypes.c_size_t,
-        )
-    return base
 
 
 @cache

@@ -38,14 +38,11 @@ class MassiveActivation:
 def find_massive(values: Mapping[str, Tensor]) -> list[MassiveActivation]:
     """Report the largest massive activation of every site that has one, first layer first."""
     found = []
-    for site, value_BTC in values.items():
+    for site in values:
         layer = layer_of(site)
-        if (
-            layer is not None
-            and site.endswith(PLACES)
-            and (one := _largest(site, layer, value_BTC))
-        ):
-            found.append(one)
+        if layer is not None and site.endswith(PLACES):
+            one = _largest(site, layer, values[site])
+            found += [one] if one else []
     return found
 
 

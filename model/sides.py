@@ -23,6 +23,11 @@ Visit = Callable[[str, Tensor], Tensor | None]
 
 Rounding = Callable[[Tensor], Tensor]
 
+SHAPE = (
+    *("num_layers", "num_heads", "num_kv_heads", "hidden_size", "intermediate_size"),
+    "vocab_size",
+)
+"""Settings that say which sites there are, and of how many channels."""
 ALL_TOKENS = "every token"
 CHANNELS = "channels"
 HALF_SPLIT = "heads side by side, channel i of a head turns with i + H/2"
@@ -98,6 +103,18 @@ class PrecisionSide(Side, Protocol):
         """Make one forward pass with the inputs of all matrix products rounded."""
 
 
+def num_channels(settings: LlamaSettings, site: str) -> int:
+    """Count the channels that a site has at every position."""
+    kind = kind_of(site)
+    if kind == LOGITS:
+        return settings.vocab_size
+    if kind in ("ffn_gate", "ffn_up", "ffn_silu", "ffn_swigl"):
+        return settings.intermediate_size
+    if kind in ("k", "v", "k_rope"):
+        return settings.num_kv_heads * settings.head_size
+    return settings.hidden_size
+
+
 def kind_of(site: str) -> str:
     """Name what a site computes, whatever its layer.
 
@@ -142,16 +159,22 @@ def common_sites(reference: Side, candidate: Side) -> list[str]:
 
     Raises: DifferentProgramsError if both show one differently, or the architectures differ.
     """
-    for field in ("num_layers", "num_heads", "num_kv_heads", "hidden_size", "intermediate_size"):
-        left, right = (getattr(side.settings, field) for side in (reference, candidate))
-        require_equal(field, left, right)
-    require_equal("vocab_size", reference.settings.vocab_size, candidate.settings.vocab_size)
+    require_same_shape(reference.settings, candidate.settings)
     shared = [site for site in reference.declarations if site in candidate.declarations]
     for site in shared:
         left, right = reference.declarations[site], candidate.declarations[site]
         for aspect in ("capture", "layout", "tokens"):
             require_equal(f"{site} ({aspect})", getattr(left, aspect), getattr(right, aspect))
     return shared
+
+
+def require_same_shape(left: LlamaSettings, right: LlamaSettings) -> None:
+    """Refuse two architectures whose sites are not each other's.
+
+    Raises: DifferentProgramsError.
+    """
+    for field in SHAPE:
+        require_equal(field, getattr(left, field), getattr(right, field))
 
 
 def require_equal(what: str, left: object, right: object) -> None:

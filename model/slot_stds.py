@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from model.sides import Side
+from model.sides import Side, kind_of
 from model.taps import Statistics, statistics
 from model.trace_text import SLOTS, pooled
 
@@ -27,7 +27,12 @@ class SlotStds:
 def slot_stds(side: Side, ids_BT: Tensor) -> SlotStds:
     """Run a side freely and summarise every slot that it shows, over all tokens."""
     found: dict[str, Statistics] = {}
-    side.run(ids_BT, lambda site, value: found.update({site: statistics(value)}))
+
+    def summarise(site: str, value: Tensor) -> None:
+        if kind_of(site) in (*SLOTS, *"qkv"):
+            found[site] = statistics(value)
+
+    side.run(ids_BT, summarise)
     shown = [slot for slot in SLOTS if slot == "qkv" or f"layers.0.{slot}" in found]
     layers = [
         {slot: _slot(found, layer, slot) for slot in shown}

@@ -6,7 +6,7 @@ overwritten with the reference's before anything reads it: what remains is each 
 Shapes: B rows, T positions, C channels, V vocabulary.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,11 +27,15 @@ from model.taps import EMBED, LOGITS
 Values = Mapping[str, Tensor]
 Bars = Mapping[str, float]
 Run = Callable[[Tensor, Visit], None]
+Keep = Callable[[], MutableMapping[str, Tensor]]
+"""Begins a mapping that values are kept in: in memory, or in a file where they are too many."""
 
 
-def capture(side: Side, ids_BT: Tensor, sites: Collection[str]) -> dict[str, Tensor]:
+def capture(
+    side: Side, ids_BT: Tensor, sites: Collection[str], keep_in: Keep = dict
+) -> MutableMapping[str, Tensor]:
     """Run freely and keep the values of some sites."""
-    values: dict[str, Tensor] = {}
+    values = keep_in()
 
     def keep(site: str, value: Tensor) -> None:
         if site in sites:
@@ -39,7 +43,7 @@ def capture(side: Side, ids_BT: Tensor, sites: Collection[str]) -> dict[str, Ten
             values[site] = value.clone()
 
     side.run(ids_BT, keep)
-    require_equal("sites shown", set(values), set(sites))
+    _require_shown(values, sites)
     return values
 
 
@@ -51,7 +55,8 @@ class Comparison:
     """In the order of the candidate's execution."""
     beyond: Mapping[str, Tensor]
     """The candidate's own values where one is beyond the bar; of a forced pass alone."""
-    logits_BTV: Tensor
+    logits: LogitsDistance | None
+    """Of a free pass alone."""
 
 
 def compare_free(candidate: Side, ids_BT: Tensor, reference: Values, bars: Bars) -> Comparison:
@@ -59,9 +64,11 @@ def compare_free(candidate: Side, ids_BT: Tensor, reference: Values, bars: Bars)
     return _compare(candidate.run, ids_BT, reference, bars, force=False)
 
 
-def compare_forced(candidate: Side, ids_BT: Tensor, reference: Values, bars: Bars) -> Comparison:
+def compare_forced(
+    candidate: Side, ids_BT: Tensor, reference: Values, bars: Bars, keep_in: Keep = dict
+) -> Comparison:
     """Compare every site of a pass whose every input is the reference's."""
-    return _compare(candidate.run, ids_BT, reference, bars, force=True)
+    return _compare(candidate.run, ids_BT, reference, bars, force=True, keep_in=keep_in)
 
 
 def run_patched(
@@ -77,7 +84,7 @@ def run_patched(
     def patch(site: str, value: Tensor) -> Tensor | None:
         replacement = patches[site].to(value.device) if site in chosen else None
         if site == LOGITS:
-            logits.append((value if replacement is None else replacement).clone())
+            logits.append(value if replacement is None else replacement)
         return replacement
 
     side.run(ids_BT, patch)
@@ -107,13 +114,15 @@ def measure_floor(
 ) -> NoiseFloor:
     """Measure what rounding does to the reference itself, on the same tokens.
 
-    Twice: each operation alone, and all in a row; in float64, then as the candidate rounds.
+    Twice: each operation alone, and all in a row; in float64, then as the side rounds that rounds
+    more.
     """
+    dtype = coarser(dtype, values[LOGITS].dtype)
     local = _float64_floor(reference, ids_BT, values, dtype)
     for kind in ("q_rope", "k_rope"):
         # Both precisions turn by the same float32 angles; another engine has its own.
         local[kind] = max(local[kind], angle_error(reference.settings, ids_BT.shape[1]))
-    wide_BTV = _free_logits(partial(reference.run_in, torch.float64), ids_BT)
+    wide_BTV = free_logits(partial(reference.run_in, torch.float64), ids_BT)
     run: Run = partial(reference.run_in, dtype)
     if rounding:
         run = partial(reference.run_rounded, rounding)
@@ -121,7 +130,7 @@ def measure_floor(
         return NoiseFloor(local=local, logits=logits_distance(wide_BTV, values[LOGITS]))
     for site, error in _compare(run, ids_BT, values, {}, force=True).errors.items():
         local[kind_of(site)] = max(error.max_relative_l2, local[kind_of(site)])
-    return NoiseFloor(local=local, logits=logits_distance(wide_BTV, _free_logits(run, ids_BT)))
+    return NoiseFloor(local=local, logits=logits_distance(wide_BTV, free_logits(run, ids_BT)))
 
 
 def _float64_floor(
@@ -133,8 +142,7 @@ def _float64_floor(
         if site not in values:
             return None
         own, kind = values[site], kind_of(site)
-        rounded = own.to(dtype).to(torch.float64)
-        worst = float(relative_l2(value.to(torch.float64), rounded).max())
+        worst = float(relative_l2(value, own.to(dtype)).max())
         # A result that is computed is rounded once at least, even where here it happened to fit.
         once = 0.0 if site == EMBED else torch.finfo(dtype).eps / 2
         local[kind] = max(worst, once, local.get(kind, 0.0))
@@ -142,6 +150,11 @@ def _float64_floor(
 
     reference.run_in(torch.float64, ids_BT, compare)
     return local
+
+
+def coarser(left: torch.dtype, right: torch.dtype) -> torch.dtype:
+    """Return the dtype that rounds more."""
+    return left if torch.finfo(left).eps > torch.finfo(right).eps else right
 
 
 def angle_error(settings: LlamaSettings, num_positions: int) -> float:
@@ -154,21 +167,33 @@ def angle_error(settings: LlamaSettings, num_positions: int) -> float:
     return max(float(each.abs().max()) for each in off)
 
 
-def _free_logits(run: Run, ids_BT: Tensor) -> Tensor:
+def free_logits(run: Run, ids_BT: Tensor) -> Tensor:
+    """Run freely and return the logits.
+
+    Shapes: (B, T) -> (B, T, V).
+    """
     logits: list[Tensor] = []
 
     def keep(site: str, value: Tensor) -> None:
         if site == LOGITS:
-            logits.append(value.clone())
+            logits.append(value)
 
     run(ids_BT, keep)
     return logits[0]
 
 
-def _compare(run: Run, ids_BT: Tensor, reference: Values, bars: Bars, *, force: bool) -> Comparison:
+def _compare(
+    run: Run,
+    ids_BT: Tensor,
+    reference: Values,
+    bars: Bars,
+    *,
+    force: bool,
+    keep_in: Keep = dict,
+) -> Comparison:
     errors: dict[str, SiteError] = {}
-    beyond: dict[str, Tensor] = {}
-    logits: list[Tensor] = []
+    beyond = keep_in()
+    logits: list[LogitsDistance] = []
 
     def compare(site: str, value: Tensor) -> Tensor | None:
         if site not in reference:
@@ -178,10 +203,16 @@ def _compare(run: Run, ids_BT: Tensor, reference: Values, bars: Bars, *, force: 
         error = errors[site] = site_error(site, own, value, bar=bars.get(site, 0.0))
         if force and error.num_positions_beyond:
             beyond[site] = value.clone()
-        if site == LOGITS:
-            logits.append(value.clone())
+        if site == LOGITS and not force:
+            logits.append(logits_distance(own, value))
         return own if force else None
 
     run(ids_BT, compare)
-    require_equal("sites shown", set(reference), set(errors))
-    return Comparison(errors, beyond, logits[0])
+    _require_shown(errors, reference)
+    return Comparison(errors, beyond, logits[0] if logits else None)
+
+
+def _require_shown(shown: Collection[str], declared: Collection[str]) -> None:
+    """Refuse a side that does not show what it declares."""
+    missing = sorted(set(declared) - set(shown))
+    require_equal("sites that were not shown", "none", ", ".join(missing) or "none")

@@ -105,11 +105,13 @@ def measure_files(directory: Path, lossless: list[str]) -> dict[str, int | float
     record = first_forward.read_record(directory)
     settings, reference = read_model(directory / APR, scan=True)
     first_forward.require_ids(directory, record, settings.vocab_size)
+    model = first_forward.forward_of(settings, reference, record["ids"])
     unlike, other_settings, differing = 0, 0, set[str]()
     for name, kept in record["files"].items():
         found_settings, found = read_weights(directory / name)
         forward = first_forward.forward_of(found_settings, found, record["ids"])
-        unlike += not first_forward.is_reproduced(forward, kept)
+        distance = forward.relative_l2(model)
+        unlike += not first_forward.is_reproduced(forward, kept, distance)
         other_settings += found_settings != settings
         differing.update(differing_tensors(reference, found) if name in lossless else ())
     return {

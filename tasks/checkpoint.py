@@ -31,7 +31,7 @@ from tasks.store import Artefact, Store, open_store
 from tasks.thresholds import Thresholds
 from tasks.train_measure import SETTINGS
 
-VERSION = 4
+VERSION = 5
 
 
 def measure(artefact: Artefact) -> Measurements:
@@ -125,7 +125,8 @@ def checkpoint_task(
         rows = open_rows(shards.directory, shards.read_index(ShardsIndex), "val")
         ids = probe_ids(rows).tolist()
         epoch = int(scored.index["content"]["epoch"])
-        evaluated = Evaluated(scored.ref, epoch, evaluate.measure(scored))
+        head = run.plan()["chain_head"]
+        evaluated = Evaluated(scored.ref, epoch, evaluate.measure(scored), head)
         return write_bundle(training, evaluated, shards, settings, ids, out)
 
     done = perform(

@@ -64,7 +64,7 @@ def _do_without_compiler() -> bool:
 
 
 def num_ranks(runtime: RuntimeSettings) -> int:
-    """Return how many processes train together.
+    """Return how many processes of this machine train together.
 
     Raises: WrongSettingError if a GPU is asked for each and there are fewer.
     """
@@ -76,6 +76,14 @@ def num_ranks(runtime: RuntimeSettings) -> int:
     if runtime.num_ranks > found:
         raise WrongSettingError("runtime.num_ranks", runtime.num_ranks, f"at most {found} GPUs")
     return runtime.num_ranks or found
+
+
+def world_size(runtime: RuntimeSettings) -> int:
+    """Return how many processes train together on all machines.
+
+    Raises: WrongSettingError.
+    """
+    return num_ranks(runtime) * runtime.num_nodes
 
 
 def num_threads(runtime: RuntimeSettings) -> int:

@@ -25,7 +25,7 @@ TaskError
 +-- SandboxError           the sandbox itself failed, whatever the code in it did
 +-- UnitDiedError          processes that make units died without a word, and again
 +-- UnitFailedError        a unit raised something that cannot be handed on
-+-- those of `train_errors` and `evaluate_errors`
++-- those of `train_errors`, `evaluate_errors` and `ledger_errors`
 """
 
 import copyreg

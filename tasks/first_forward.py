@@ -5,6 +5,7 @@ what is read back from each of them.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ ALIGNMENT_BYTES = 64
 "Of the memory that torch allocates."
 REPRODUCED = 1e-3
 "Relative difference of a loss that another processor's order of adding explains."
+
+DISTANCE_REPRODUCED = 0.05
+"Relative difference of a rounded file's distance that it explains; no distance stays none."
 
 
 class Kept(TypedDict):
@@ -160,11 +164,13 @@ def require_ids(directory: Path, record: Record, vocab_size: int) -> None:
             raise ModelFormatError(directory / FORWARD, f"id {each}", f"ids below {vocab_size}")
 
 
-def is_reproduced(forward: Forward, kept: Mapping[str, Any]) -> bool:
-    """Tell whether a forward pass is the one that was kept of a file.
+def is_reproduced(forward: Forward, kept: Mapping[str, Any], relative_l2: float) -> bool:
+    """Tell whether a forward pass, and its distance to the model's, are what was kept of a file.
 
     Bits are compared while sealing; another processor adds in another order.
     """
+    if not math.isclose(relative_l2, kept["relative_l2"], rel_tol=DISTANCE_REPRODUCED):
+        return False
     if forward.sha256 == kept["logits_sha256"]:
         return True
     found = torch.tensor(forward.losses_nats, dtype=torch.float64)

@@ -1,10 +1,12 @@
-"""The process that starts the ranks of a training, and ends them all as soon as one fails.
+"""The process that starts the ranks of one node, and ends them all as soon as one fails.
 
 A single rank needs none: it is started directly, which takes seconds less.
 """
 
 import json
+import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -12,38 +14,58 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from tasks.processes import die_with_parent
+from tasks.pulse import HOST
 from tasks.rank import statuses_file
+from tasks.train_job import Job, read_job
 
 LOOK_SECONDS = 0.1
 
 
 def main() -> int:
-    """Start as many ranks as are named, and wait for them."""
+    """Start the ranks of this node of a job, and wait for them."""
     die_with_parent(signal.SIGKILL)
-    control, num_ranks, start_seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    control = Path(sys.argv[1])
     # Who asks a training to stop may ask all its processes; the ranks answer for themselves.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=num_ranks,
-        run_id=control.name,
+    launch = elastic_launch(_config(read_job(control), control.name), sys.executable)
+    try:
+        launch("-m", "tasks.train_worker", str(control))
+    except ChildFailedError as error:
+        statuses = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        path = statuses_file(control, f"{HOST}-{os.getpid()}")
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(statuses))
+        partial.replace(path)
+        return 1
+    return 0
+
+
+def _config(job: Job, run_id: str) -> LaunchConfig:
+    return LaunchConfig(
+        min_nodes=job.num_nodes,
+        max_nodes=job.num_nodes,
+        nproc_per_node=job.num_ranks // job.num_nodes,
+        run_id=run_id,
         rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        rdzv_configs={"timeout": int(start_seconds) + 1},
+        rdzv_endpoint=job.rendezvous or "localhost:0",
+        rdzv_configs={"join_timeout": int(job.start_timeout_seconds) + 1},
         max_restarts=0,
         monitor_interval=LOOK_SECONDS,
         signals_to_handle="SIGHUP",
-        local_addr="localhost",
+        local_addr=_own_address(job.rendezvous) if job.rendezvous else "localhost",
     )
-    try:
-        elastic_launch(config, sys.executable)("-m", "tasks.train_worker", str(control))
-    except ChildFailedError as error:
-        statuses = {rank: failure.exitcode for rank, failure in error.failures.items()}
-        statuses_file(control).write_text(json.dumps(statuses))
-        return 1
-    return 0
+
+
+def _own_address(rendezvous: str) -> str:
+    """Return the address by which this machine reaches the rendezvous: others reach it there, too.
+
+    A host name may be known here alone.
+    """
+    host, _, port = rendezvous.rpartition(":")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, int(port)))
+        return str(probe.getsockname()[0])
 
 
 if __name__ == "__main__":

@@ -20,9 +20,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from evidence.chain import read_chain
 from evidence.records import RUN_RECORD
 from evidence.refs import parse_ref
 from tasks import places
+from tasks.ledger import LOCK
 from tasks.live import training_directory
 from tasks.mirror_log import (
     Point,
@@ -200,6 +202,12 @@ class Mirror:
 
     def _finish(self, record: Mapping[str, Any]) -> None:
         tags = {"assay.outcome": record["outcome"], "assay.record_sha256": record["record_sha256"]}
+        # A head noted elsewhere is what shows that the whole chain was written anew.
+        directory = self.run.directory.parent
+        # Whoever ends a run holds the lock from its record to its line.
+        with locked(directory / LOCK, what="the chain", wait=True):
+            line = read_chain(directory).line_of(record["record_sha256"])
+        tags |= {"assay.chain_head": str(line.head)} if line else {}
         self._log(self.sent.run_id, tags=tags)
         for pattern in RUN_FILES:
             for path in sorted(self.run.directory.glob(pattern)):

@@ -11,9 +11,13 @@ from evidence.canonical import finite, pretty
 from evidence.records import write_record
 from model.bisection import Bisection, bisect
 from model.bisection_text import bisection_text, fault_rows, heat
+from model.branch_search import BranchSearch, search_branches
+from model.branch_text import branch_text
 from model.causal_proof import CausalProof
+from model.logits_sides import LogitsSide
 from model.sides import Side
 from model.slot_stds import slot_csv, slot_stds
+from tasks.forward_values import keeping
 from tasks.heat_map import draw_heat_map
 from tasks.recording import recording_the_end
 from tasks.run_record import Run, start_run
@@ -28,13 +32,21 @@ PLOT = "bisection.png"
 
 
 def bisect_models(
-    name: str, candidate: str, reference: str, prompt: str | None, tokens: str | None, device: str
-) -> tuple[Run, Bisection]:
+    name: str,
+    candidate: str,
+    reference: str,
+    prompt: str | None,
+    tokens: str | None,
+    device: str,
+    precision: str | None = None,
+) -> tuple[Run, Bisection | BranchSearch]:
     """Compare two models on the same tokens, and record the run.
+
+    Where a candidate gives logits alone, branches are searched instead of sites.
 
     Raises: DifferentProgramsError, and those of `open_side` and `choose_ids`.
     """
-    held_to, held = open_side(reference, device), open_candidate(candidate, device)
+    held_to, held = open_side(reference, device), open_candidate(candidate, device, precision)
     ids_BT = choose_ids((reference, candidate), held_to.settings.vocab_size, prompt, tokens)
     request = {
         "flow": "bisect two models",
@@ -43,10 +55,16 @@ def bisect_models(
         "prompt": prompt,
         "ids": ids_BT.tolist(),
         "device": device,
+        "precision": precision,
     }
     run = start_run(name, {}, request)
     with recording_the_end(run):
-        found = bisect(held_to, held, ids_BT)
+        if isinstance(held, LogitsSide):
+            searched = search_branches(held_to, held, ids_BT)
+            _write_search(run.directory, searched, ids_BT.tolist())
+            return run, searched
+        with keeping(held_to, ids_BT.numel()) as keep_in:
+            found = bisect(held_to, held, ids_BT, keep_in)
         sides = {"reference": held_to, "candidate": held}
         write_bisection(run.directory, found, sides, ids_BT)
     return run, found
@@ -69,6 +87,12 @@ def write_bisection(
     kinds, ratios = heat(found)
     label = "local error over noise floor"
     draw_heat_map(directory / PLOT, kinds, ratios, title=found.verdict, label=label)
+
+
+def _write_search(directory: Path, found: BranchSearch, ids: list[list[int]]) -> None:
+    result = {"verdict": found.verdict, "ids": ids, **asdict(found)}
+    (directory / RESULT).write_bytes(pretty(finite(result)))
+    (directory / TEXT).write_text(branch_text(found))
 
 
 def causal_record(found: Bisection) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Signs of life: each rank says in a file of its own where it is and when; its watcher reads them.
 
-Times are those of the monotonic clock, which all processes of a machine share.
+Times are those of the monotonic clock, which all processes of a machine share, but no two machines.
 """
 
 import json
 import os
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-WIDTH = 192
+HOST = platform.node()
+"This machine; process numbers and times mean something there alone."
+WIDTH = 256
 "A pulse is written over the one before, so all have one length."
 
 Doing = Literal["starting", "training", "validating", "saving", "waiting for other ranks"]
@@ -27,6 +30,7 @@ class Pulse:
     step: int
     doing: Doing
     seconds: float
+    host: str = HOST
 
 
 class Heart:

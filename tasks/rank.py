@@ -73,9 +73,16 @@ def said_file(control: Path, rank: int) -> Path:
     return control / f"rank-{rank}.said"
 
 
-def statuses_file(control: Path) -> Path:
-    """Name the file in which the launcher leaves the exit statuses of ranks that failed."""
-    return control / "statuses.json"
+def statuses_file(control: Path, node: str = "0") -> Path:
+    """Name the file in which a node's launcher leaves the exit statuses of ranks that failed."""
+    return control / f"statuses-{node}.json"
+
+
+def read_statuses(control: Path) -> dict[int, int]:
+    """Read the exit statuses that the launchers of all nodes have left, by rank."""
+    paths = sorted(control.glob(statuses_file(control, "*").name))
+    found = [json.loads(path.read_text()) for path in paths]
+    return {int(rank): status for each in found for rank, status in each.items()}
 
 
 def read_words(control: Path, rank: int) -> Words | None:

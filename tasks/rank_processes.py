@@ -11,8 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tasks import places
+from tasks.meeting import call_nodes, meeting
 from tasks.rank_watch import RankWatch
 from tasks.telemetry import sampling
+from tasks.train_errors import NodesMissingError, WorkerHungError
 from tasks.train_job import Job, write_job
 
 LOOK_SECONDS = 0.2
@@ -27,15 +29,17 @@ def run_ranks(job: Job, look: Callable[[], None]) -> None:
         WorkerHungError, StoppedError.
     """
     with (
-        tempfile.TemporaryDirectory(prefix="assay-train-") as control,
+        _control(job) as control,
         tempfile.TemporaryFile("w+") as said,
         _asked_to_stop() as is_asked_to_stop,
     ):
-        watch = RankWatch(Path(control), job)
-        write_job(job, watch.control)
+        watch = RankWatch(control, job)
+        write_job(job, control)
+        if job.rendezvous:
+            call_nodes(job.rendezvous, control)
         with (
             subprocess.Popen(
-                _command(job, control), stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                _command(job, str(control)), stdin=subprocess.DEVNULL, stdout=said, stderr=said,
                 cwd=places.PROJECT,
             ) as process,
             sampling(Path(job.directory), process.pid),
@@ -44,6 +48,10 @@ def run_ranks(job: Job, look: Callable[[], None]) -> None:
                 culprit = _watch(process, watch, look, is_asked_to_stop)
                 watch.end()
                 _let_end(process)
+            except WorkerHungError as error:
+                if job.num_nodes > 1 and not watch.pulses():
+                    raise _missing(job) from error
+                raise
             finally:
                 watch.end()
                 process.kill()
@@ -58,8 +66,22 @@ def run_ranks(job: Job, look: Callable[[], None]) -> None:
 def _command(job: Job, control: str) -> list[str]:
     if job.num_ranks == 1:
         return [sys.executable, "-m", "tasks.train_worker", control]
-    options = (control, str(job.num_ranks), str(job.start_timeout_seconds))
-    return [sys.executable, "-m", "tasks.launcher", *options]
+    return [sys.executable, "-m", "tasks.launcher", control]
+
+
+@contextmanager
+def _control(job: Job) -> Iterator[Path]:
+    """Yield a directory that all ranks see: of this machine, or of all where they meet."""
+    if job.rendezvous:
+        with meeting(job) as control:
+            yield control
+    else:
+        with tempfile.TemporaryDirectory(prefix="assay-train-") as directory:
+            yield Path(directory)
+
+
+def _missing(job: Job) -> NodesMissingError:
+    return NodesMissingError(job.rendezvous, job.num_nodes, job.start_timeout_seconds)
 
 
 def _watch(
@@ -69,10 +91,12 @@ def _watch(
     is_asked_to_stop: Callable[[], bool],
 ) -> int | None:
     """Return when all is over, with the rank that ended it if it was one."""
+    over: float | None = None
     while True:
-        is_over = process.poll() is not None
+        if process.poll() is not None:
+            over = over or time.monotonic()
         culprit = watch.look()
-        if is_over or culprit is not None:
+        if culprit is not None or (over and watch.has_heard_all(over)):
             return culprit
         if is_asked_to_stop():
             watch.ask_to_stop()

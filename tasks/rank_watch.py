@@ -1,23 +1,24 @@
 """Watch the ranks of a training from outside: who is gone, who is silent, what they said last."""
 
-import json
 import signal
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 
 from tasks.errors import TaskError
-from tasks.pulse import Pulse, read_pulse
-from tasks.rank import Words, read_words, statuses_file
+from tasks.pulse import HOST, Pulse, read_pulse
+from tasks.rank import Words, read_statuses, read_words
 from tasks.train_errors import StoppedError, WorkerDiedError, WorkerFailedError, WorkerHungError
 from tasks.train_job import Job
 
 GONE = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 GONE_SECONDS = 0.01
 "How often it is looked whether a rank that was ended is gone."
+TELL_SECONDS = 5.0
+"Within which other nodes tell why a rank of theirs is gone."
 
 
 @dataclass(slots=True)
@@ -29,6 +30,9 @@ class RankWatch:
     begin: float = field(default_factory=time.monotonic)
     _asked: set[int] = field(default_factory=set)
     _suspect: int | None = None
+    _seen: dict[int, tuple[Pulse, float]] = field(default_factory=dict)
+    "Of ranks of other nodes: what each said last, and when that was first seen here."
+    _crash: float | None = None
 
     @property
     def ranks(self) -> range:
@@ -38,7 +42,7 @@ class RankWatch:
     def pulses(self) -> dict[int, Pulse]:
         """Read the last sign of life of every rank that has given one."""
         found = {rank: read_pulse(self.control, rank) for rank in self.ranks}
-        return {rank: pulse for rank, pulse in found.items() if pulse is not None}
+        return {rank: self._timed(pulse) for rank, pulse in found.items() if pulse is not None}
 
     def words(self) -> dict[int, Words]:
         """Read the last words of every rank that has said any."""
@@ -54,7 +58,8 @@ class RankWatch:
         Raises: WorkerHungError.
         """
         pulses = self.pulses()
-        dead = [rank for rank, pulse in pulses.items() if not _lives(pulse.pid)]
+        dead = [rank for rank, pulse in pulses.items() if is_here(pulse) and not _lives(pulse.pid)]
+        dead += [rank for rank in read_statuses(self.control) if rank not in dead]
         # Read after that: who is dead by now has left its words before.
         words = self.words()
         failed = [rank for rank in words if words[rank].kind == "failed"]
@@ -62,20 +67,31 @@ class RankWatch:
         crashed = [rank for rank in words if words[rank].kind == "crashed"]
         crashed.sort(key=lambda rank: words[rank].seconds)
         if culprits := (*failed, *gone, *crashed):
+            if self._must_wait(culprits[0] in crashed):
+                return None
             return culprits[0]
         self._require_signs({rank: pulses.get(rank) for rank in self.ranks if rank not in words})
         return None
 
+    def has_heard_all(self, over: float) -> bool:
+        """Say whether nothing more is to be heard since the launcher here has ended.
+
+        What other machines write takes a while to be seen.
+        """
+        if self.job.num_nodes == 1 or len(self.words()) == self.job.num_ranks:
+            return True
+        return time.monotonic() - over > TELL_SECONDS + 1
+
     def ask_to_stop(self) -> None:
-        """Ask every rank that can be asked by now, once."""
+        """Ask every rank of this machine that can be asked by now, once; they tell the others."""
         for rank, pulse in self.pulses().items():
-            if rank not in self._asked:
+            if is_here(pulse) and rank not in self._asked:
                 _send(pulse.pid, signal.SIGTERM)
                 self._asked.add(rank)
 
     def end(self) -> None:
-        """End every rank that still runs, at once, and wait until it is gone."""
-        for pulse in self.pulses().values():
+        """End every rank that still runs here, at once, and wait until it is gone."""
+        for pulse in filter(is_here, self.pulses().values()):
             _send(pulse.pid, signal.SIGKILL)
             while _lives(pulse.pid):
                 time.sleep(GONE_SECONDS)
@@ -90,7 +106,7 @@ class RankWatch:
             return WorkerFailedError(words.error, words.message, words.hint, words.outcome)
         if words is not None and words.kind == "stopped":
             return StoppedError(words.step, self.job.train.num_steps)
-        pulse = read_pulse(self.control, rank or 0)
+        pulse = self.pulses().get(rank or 0)
         if words is not None:
             output = words.message
         elif pulse is not None and self.job.num_ranks > 1:
@@ -100,14 +116,28 @@ class RankWatch:
             num_ranks=self.job.num_ranks,
             step=pulse.step if pulse else 0,
             silent_seconds=time.monotonic() - pulse.seconds if pulse else None,
-            status=status if self.job.num_ranks == 1 else self._statuses().get(str(rank)),
+            status=status
+            if self.job.num_ranks == 1
+            else read_statuses(self.control).get(rank or 0),
             output=output,
         )
 
-    def _statuses(self) -> dict[str, int]:
-        path = statuses_file(self.control)
-        found: dict[str, int] = json.loads(path.read_text()) if path.is_file() else {}
-        return found
+    def _timed(self, pulse: Pulse) -> Pulse:
+        """Return a pulse with its time by the clock of this machine."""
+        if is_here(pulse):
+            return pulse
+        last, seconds = self._seen.get(pulse.rank, (None, 0.0))
+        if last != pulse:
+            seconds = time.monotonic()
+            self._seen[pulse.rank] = pulse, seconds
+        return replace(pulse, seconds=seconds)
+
+    def _must_wait(self, is_crash: bool) -> bool:  # noqa: FBT001
+        """Say whether a crash here may follow from one elsewhere that is not told of yet."""
+        if not is_crash or self.job.num_nodes == 1:
+            return False
+        self._crash = self._crash or time.monotonic()
+        return time.monotonic() - self._crash < TELL_SECONDS
 
     def _require_signs(self, pulses: dict[int, Pulse | None]) -> None:
         late = [rank for rank, pulse in pulses.items() if self._overdue(pulse) > 0]
@@ -143,11 +173,17 @@ class RankWatch:
         )
 
 
+def is_here(pulse: Pulse) -> bool:
+    """Return whether a rank is a process of this machine."""
+    return pulse.host == HOST
+
+
 def _most_suspect(pulse: Pulse | None) -> tuple[bool, bool, float]:
     """Order by suspicion: stopped by somebody, then not waiting for others, then longest silent."""
     if pulse is None:
         return False, False, 0.0
-    return not _stopped(pulse.pid), pulse.doing == "waiting for other ranks", pulse.seconds
+    stopped = is_here(pulse) and _stopped(pulse.pid)
+    return not stopped, pulse.doing == "waiting for other ranks", pulse.seconds
 
 
 def _send(pid: int, number: signal.Signals) -> None:

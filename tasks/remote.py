@@ -4,8 +4,8 @@ A directory's files are uploaded first and its index last, so it exists if and o
 does. Nothing here is remembered from call to call: others write to the same place.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,27 @@ class Remote:
                 [str(directory / each) for each in files], [f"{target}/{each}" for each in files]
             )
             system.put_file(str(directory / index), f"{target}/{index}")
+
+    def put(self, paths: Mapping[str, Path]) -> None:
+        """Write files under names, one after the other in their order.
+
+        Raises: StoreRefusedError, StoreUnreachableError.
+        """
+        with self._asking():
+            system, root = self._system()
+            _make_parents(system, [f"{root}/{name}" for name in paths])
+            for name, path in paths.items():
+                system.put_file(str(path), f"{root}/{name}")
+
+    def remove_tree(self, name: str) -> None:
+        """Remove a directory with all that it holds, if it exists.
+
+        Raises: StoreRefusedError, StoreUnreachableError.
+        """
+        with self._asking():
+            system, root = self._system()
+            with suppress(FileNotFoundError):
+                system.rm(f"{root}/{name}", recursive=True)
 
     def download(self, name: str, files: Sequence[str], directory: Path) -> None:
         """Download files of a directory into a local one.

@@ -5,25 +5,40 @@ showing. `metadata.json` lists the sha256 of every other file and names its pred
 """
 
 import datetime
-import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from evidence.canonical import digest, file_sha256
-from evidence.records import RUN_RECORD, RUN_SCHEMA, STAGES, read_record, stage_file, write_record
+from evidence.chain import append, read_chain
+from evidence.records import (
+    RUN_RECORD,
+    RUN_SCHEMA,
+    SEAL,
+    STAGES,
+    read_record,
+    stage_file,
+    write_record,
+)
+from evidence.statement import STATEMENTS, statements
 from tasks import places
 from tasks.errors import NotFoundError, StorageError, WrongNameError
+from tasks.ledger import writing
 from tasks.provenance import provenance
-from tasks.store import locked
 
 PLAN = "plan.json"
+PREREGISTRATION = "preregistration.json"
+"A copy of the plan that was registered before the run, if one was."
 PLAN_SCHEMA = "assay.plan/1"
-CHAIN = "CHAIN.jsonl"
+CLOCK_SECONDS = 1.0
+"By which the kernel's and Python's clock may differ."
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -47,6 +62,18 @@ class Run:
         path = self.directory / RUN_RECORD
         return read_record(path) if path.is_file() else None
 
+    def goes_on(self) -> bool:
+        """Tell whether the process that wrote the plan is still there."""
+        plan = self.plan()
+        started = datetime.datetime.fromisoformat(plan["started"]).timestamp()
+        try:
+            process = psutil.Process(plan["process"])
+            # A process that is younger than the plan only has the number of the one that wrote it.
+            is_it = process.create_time() <= started + CLOCK_SECONDS
+            return is_it and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
     def stage_records(self) -> dict[str, dict[str, Any]]:
         """Read the records of the stages done so far, in pipeline order."""
         paths = {stage: self.directory / stage_file(stage) for stage in STAGES}
@@ -61,14 +88,21 @@ class Run:
         ]
 
 
-def start_run(name: str, settings: Mapping[str, Any], request: Mapping[str, Any]) -> Run:
-    """Make a run's directory and write its plan.
+def start_run(
+    name: str,
+    settings: Mapping[str, Any],
+    request: Mapping[str, Any],
+    preregistration: Path | None = None,
+) -> Run:
+    """Make a run's directory and write its plan, beside the one that it was registered by.
 
-    Raises: WrongNameError, StorageError.
+    Raises: WrongNameError, StorageError, BrokenChainError: a run that could not be entered later.
     """
     check_name(name)
+    chain = read_chain(places.evidence())
+    chain.require_sound()
     run = Run(_new_directory(name))
-    plan = {
+    plan: dict[str, Any] = {
         "schema": PLAN_SCHEMA,
         "run": run.name,
         "request": dict(request),
@@ -76,8 +110,12 @@ def start_run(name: str, settings: Mapping[str, Any], request: Mapping[str, Any]
         "settings_sha256": digest(settings),
         "started": now(),
         "process": os.getpid(),
+        "chain_head": str(chain.head) if chain.head else None,
         "provenance": provenance(),
     }
+    if preregistration is not None:
+        plan["preregistration"] = read_record(preregistration)[SEAL]
+        shutil.copyfile(preregistration, run.directory / PREREGISTRATION)
     write_record(run.directory / PLAN, plan)
     return run
 
@@ -92,9 +130,14 @@ def check_name(name: str) -> None:
 
 
 def finish_run(run: Run, outcome: str, error: str | None) -> dict[str, Any]:
-    """Write the run's record, last, and enter it in the chain."""
+    """Write the run's record, last, and enter it in the chain.
+
+    Raises: BrokenChainError after the record is written.
+    """
     plan, stages = run.plan(), run.stage_records()
-    with locked(run.directory.parent / "CHAIN.lock", what="the chain", wait=True):
+    write_statements(run)
+    with writing(run.directory.parent) as chain:
+        recorded = chain.recorded
         record = {
             "schema": RUN_SCHEMA,
             "run": run.name,
@@ -108,11 +151,17 @@ def finish_run(run: Run, outcome: str, error: str | None) -> dict[str, Any]:
             "gates": run.gates(),
             "provenance": plan["provenance"],
             "files": {path.name: file_sha256(path) for path in _files(run)},
-            "parent": _chain_head(run.directory.parent),
+            "parent": recorded[-1].record_sha256 if recorded else None,
         }
         sealed = write_record(run.directory / RUN_RECORD, record)
-        _append(run.directory.parent / CHAIN, run, str(sealed["record_sha256"]))
+        append(chain, "recorded", run.name, str(sealed[SEAL]), str(record["finished"]))
     return sealed
+
+
+def write_statements(run: Run) -> None:
+    """Write what the stages' records say in the form that other tools read, if there are any."""
+    if stages := run.stage_records():
+        (run.directory / STATEMENTS).write_bytes(statements(run.name, stages))
 
 
 def find_run(text: str) -> Run:
@@ -168,16 +217,3 @@ def _files(run: Run) -> list[Path]:
         for path in run.directory.iterdir()
         if path.is_file() and path.name != RUN_RECORD and not path.name.startswith(".")
     )
-
-
-def _chain_head(directory: Path) -> str | None:
-    path = directory / CHAIN
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return str(json.loads(lines[-1])["record_sha256"]) if lines else None
-
-
-def _append(path: Path, run: Run, record_sha256: str) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps({"run": run.name, "record_sha256": record_sha256}) + "\n")
-        file.flush()
-        os.fsync(file.fileno())

@@ -10,6 +10,7 @@ from model.ranks import Parallelism
 from tasks import places
 
 DEVICE = re.compile(r"cpu|cuda(:([0-9]|1[0-5]))?|auto")
+ENDPOINT = re.compile(r"(?P<host>[A-Za-z0-9._-]+):(?P<port>[1-9][0-9]{0,4})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +22,11 @@ class RuntimeSettings:
     device: str
     "`cpu`, `cuda`, `cuda:N` or `auto`, which alone takes the CPU where there is no GPU."
     num_ranks: int
-    "Processes that train together, on a GPU each or all on the CPU; 0 takes every GPU."
+    "Processes of a machine that train together, on a GPU each or on the CPU; 0 takes every GPU."
+    num_nodes: int
+    "Machines that train together, each with as many ranks; they share a file system."
+    rendezvous: str
+    "HOST:PORT on the first of several machines, where they meet; empty for one."
     parallelism: Parallelism
     "What ranks hold: `ddp` all of the model each, `fsdp` a part of it each."
     deterministic: bool
@@ -57,8 +62,10 @@ class RuntimeSettings:
             raise WrongSettingError("runtime.device", self.device, expected)
         for name in ("num_threads", "num_ranks", "num_workers", "fetch_retries"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
-        for name in ("state_digest_steps", "fetch_requests"):
+        for name in ("state_digest_steps", "num_nodes", "fetch_requests"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
+        expected = "HOST:PORT where runtime.num_nodes is above 1, else empty"
+        self._require("rendezvous", self._has_place_to_meet, expected)
         for name in ("start_timeout_seconds", "step_timeout_seconds", "fetch_patience_seconds"):
             self._require(name, getattr(self, name) > 0, "above 0")
         has_cluster = self.task_runner in ("dask", "ray")
@@ -68,6 +75,12 @@ class RuntimeSettings:
     def _require(self, name: str, holds: bool, expected: str) -> None:  # noqa: FBT001
         if not holds:
             raise WrongSettingError(f"runtime.{name}", getattr(self, name), expected)
+
+    @property
+    def _has_place_to_meet(self) -> bool:
+        if self.num_nodes == 1:
+            return not self.rendezvous
+        return bool(ENDPOINT.fullmatch(self.rendezvous))
 
     @property
     def fetching(self) -> Fetching:

@@ -2,9 +2,10 @@
 
 `transformers:DIRECTORY` is run by transformers, `llama.cpp:FILE.gguf` by llama.cpp, everything else
 by this project's own model: a checkpoint's ref or directory, a Hugging Face directory, an `.apr` or
-a `.gguf` file.
+a `.gguf` file. With `logits:` before any of these, nothing but the logits is looked at.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,20 +15,23 @@ from torch import Tensor
 
 from evidence.canonical import file_sha256
 from evidence.refs import CheckpointRef
-from model.architecture import require_tensors
 from model.errors import DifferentProgramsError, WrongSettingError
 from model.gguf_model import read_gguf_model
-from model.hugging_face import TOKENIZER_FILE, WEIGHTS_FILE
+from model.hugging_face import TOKENIZER_FILE, WEIGHTS_FILE, read_directory
 from model.hugging_face_config import CONFIG_FILE
 from model.llama import Llama
+from model.logits_sides import LogitsSide, TorchLogits
 from model.sides import Side
 from model.torch_side import TorchSide, llama_side
+from tasks.device import available_device
 from tasks.errors import FeatureError, NotFoundError
 from tasks.models import APR, load_apr, load_directory
 from tasks.store import open_store
 
 TRANSFORMERS = "transformers:"
 LLAMA_CPP = "llama.cpp:"
+LOGITS_ALONE = "logits:"
+PRECISIONS = ("float32", "bfloat16", "float16", "float64")
 NUM_DRAWN = 64
 DRAW_SEED = 0
 
@@ -37,6 +41,7 @@ def place_of(text: str) -> Path:
 
     Raises: NotFoundError, AmbiguousError, WrongRefError, ArtefactDamagedError.
     """
+    text = text.removeprefix(LOGITS_ALONE)
     if text.startswith(f"{CheckpointRef.kind}:"):
         store = open_store()
         return store.open(store.resolve(text)).directory
@@ -46,32 +51,44 @@ def place_of(text: str) -> Path:
     return path
 
 
-def open_candidate(text: str, device: str) -> Side:
-    """Read a model and make a side of it, in any engine.
+def open_candidate(text: str, device: str, precision: str | None = None) -> Side | LogitsSide:
+    """Read a model and make a side of it, in any engine; llama.cpp without hooks gives logits.
 
-    Raises: FeatureError, and those of `open_side`.
+    Raises: FeatureError, WrongSettingError, and those of `open_side`.
     """
-    if not text.startswith(LLAMA_CPP):
-        return open_side(text, device)
+    plain = text.removeprefix(LOGITS_ALONE)
+    if not plain.startswith(LLAMA_CPP):
+        side = open_side(plain, device, precision)
+        return side if plain == text else TorchLogits(side)
+    if precision:
+        expected = "left out: llama.cpp computes in float32"
+        raise WrongSettingError("--precision", precision, expected)
     path = place_of(text)
     try:
+        from model.llama_cpp_logits import LlamaCppLogits
+        from model.llama_cpp_nodes import can_watch
         from model.llama_cpp_side import LlamaCppSide
     except ImportError as error:
         raise FeatureError("a side", text, "llama-cpp-python") from error
-    return LlamaCppSide(text, path)
+    return LlamaCppSide(text, path) if plain == text and can_watch() else LlamaCppLogits(text, path)
 
 
-def open_side(text: str, device: str) -> TorchSide:
+def open_side(text: str, device: str, precision: str | None = None) -> TorchSide:
     """Read a model and make a side of it, in an engine that can compute in float64 as well.
 
-    Raises: FeatureError, ModelFormatError, WrongTensorsError, and those of `place_of`.
+    Without a precision transformers keeps that of the directory, and this project's model float32.
+
+    Raises: FeatureError, DeviceUnavailableError, ModelFormatError, WrongSettingError,
+    WrongTensorsError, and those of `place_of`.
     """
-    if text.startswith(LLAMA_CPP):
-        raise WrongSettingError("--reference", text, "a model in torch; llama.cpp has no float64")
+    if text.startswith((LLAMA_CPP, LOGITS_ALONE)):
+        expected = "a model in torch, which shows every site and computes in float64"
+        raise WrongSettingError("--reference", text, expected)
+    dtype, device = _dtype(precision), _device(device)
     path = place_of(text)
     if text.startswith(TRANSFORMERS):
-        return _transformers_side(text, path, device)
-    return llama_side(text, _load(path, device))
+        return _transformers_side(text, path, device, dtype)
+    return llama_side(text, _load(path, device).to(dtype))
 
 
 def digests(text: str) -> dict[str, str]:
@@ -117,18 +134,33 @@ def _load(path: Path, device: str) -> Llama:
     return load_apr(apr, device) if apr.is_file() else load_directory(path, device)
 
 
-def _transformers_side(text: str, path: Path, device: str) -> TorchSide:
+def _dtype(precision: str | None) -> torch.dtype | None:
+    if precision is None:
+        return None
+    if precision not in PRECISIONS:
+        raise WrongSettingError("--precision", precision, f"one of {', '.join(PRECISIONS)}")
+    found: torch.dtype = getattr(torch, precision)
+    return found
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", name):
+        raise WrongSettingError("--device", name, "auto, cpu, cuda or cuda:N")
+    return available_device(name)
+
+
+def _transformers_side(text: str, path: Path, device: str, dtype: torch.dtype | None) -> TorchSide:
     try:
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
-        from model.transformers_side import settings_of, transformers_side
+        from model.transformers_side import transformers_side
     except ImportError as error:
         raise FeatureError("a side", text, "transformers") from error
+    # Whatever transformers cannot open it tells in many ways, and it would open pickles.
+    read_directory(path)
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(path, dtype="auto", local_files_only=True)
-    weights = {name: weight.shape for name, weight in model.named_parameters()}
-    require_tensors(text, settings_of(model.config), weights)
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype or "auto", local_files_only=True)
     return transformers_side(text, model.to(device))
 
 

@@ -3,13 +3,11 @@
 From the process that watches a training, never from the one that trains.
 """
 
-from pathlib import Path
-
 from prefect.context import TaskRunContext
 from prefect.events import emit_event
 
 from tasks.run_record import Run
-from tasks.snapshots import complete_snapshots
+from tasks.shared_snapshots import SharedSnapshots
 
 EVENT = "assay.snapshot"
 "The event; its payload names the run and the snapshot."
@@ -21,15 +19,15 @@ class SnapshotEvents:
     One that an earlier process left is told of again: whoever evaluated it finds what was made.
     """
 
-    def __init__(self, run: Run, training: Path) -> None:
-        self._run, self._training = run, training
+    def __init__(self, run: Run, shared: SharedSnapshots) -> None:
+        self._run, self._shared = run, shared
         self._told: set[str] = set()
 
     def look(self) -> None:
         """Tell of what is new; only a task has a server to tell."""
         if TaskRunContext.get() is None:
             return
-        for snapshot in complete_snapshots(self._training):
+        for snapshot in self._shared.ready():
             if snapshot.name not in self._told:
                 self._told.add(snapshot.name)
                 self._tell(snapshot.name)

@@ -16,7 +16,7 @@ from evidence.records import SEAL
 from evidence.refs import ShardsRef, TrainingRef
 from model.llama import LlamaSettings
 from model.train import TrainSettings
-from tasks.device import choose_device, is_compiled, num_ranks, num_threads
+from tasks.device import choose_device, is_compiled, num_threads, world_size
 from tasks.live import announce
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.preflight import check_fits
@@ -24,6 +24,7 @@ from tasks.progress import ProgressArtifact, progress_bars
 from tasks.rank_processes import run_ranks
 from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
+from tasks.shared_snapshots import SharedSnapshots, fetch_unfinished
 from tasks.snapshot_events import SnapshotEvents
 from tasks.snapshots import best_record, complete_snapshots
 from tasks.stage import perform
@@ -50,16 +51,17 @@ def train_task(
     def build(directory: Path) -> dict[str, Any]:
         artefact = open_store().open(shards)
         index = artefact.read_index(ShardsIndex)
-        check_fits(index, model, settings, num_ranks(runtime))
+        check_fits(index, model, settings, world_size(runtime))
         announce(run, directory)
         made_with = {"shards": str(shards), "context_length": index.context_length}
         (directory / SETTINGS).write_bytes(pretty({**recipe_settings, **made_with}))
         job = _job(directory, artefact, model, settings, thresholds, runtime)
-        events = SnapshotEvents(run, directory)
-        with progress_bars() as bars:
-            progress = _Progress(directory, settings.num_steps, bars, events)
+        fetch_unfinished(directory)
+        with progress_bars() as bars, SharedSnapshots(run, directory) as shared:
+            progress = _Progress(directory, settings.num_steps, bars, shared, run)
             run_ranks(job, progress.show)
             progress.show()
+        progress.tell()
         return _index(directory, settings)
 
     done = perform(
@@ -96,7 +98,9 @@ def _job(
         thresholds=thresholds,
         num_threads=num_threads(runtime),
         device=choose_device(runtime),
-        num_ranks=num_ranks(runtime),
+        num_ranks=world_size(runtime),
+        num_nodes=runtime.num_nodes,
+        rendezvous=runtime.rendezvous,
         parallelism=runtime.parallelism,
         deterministic=runtime.deterministic,
         compiled=is_compiled(runtime),
@@ -114,11 +118,13 @@ class _Progress:
         directory: Path,
         num_steps: int,
         bars: Callable[[str, int, int], None],
-        events: SnapshotEvents,
+        shared: SharedSnapshots,
+        run: Run,
     ) -> None:
         self._tail = LogTail(directory / TRAIN_LOG)
         self._num_steps = num_steps
-        self._bars, self._events = bars, events
+        self._bars, self._shared = bars, shared
+        self._events = SnapshotEvents(run, shared)
         self._artifact = ProgressArtifact("train-progress", f"training steps of {num_steps}")
 
     def show(self) -> None:
@@ -126,6 +132,11 @@ class _Progress:
         for row in self._tail.rows():
             self._bars(f"train, loss {row['train_loss']:.3f}", row["step"], self._num_steps)
             self._artifact.show(row["step"], self._num_steps)
+        self._shared.look()
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell of the snapshots that every machine can read by now."""
         self._events.look()
 
 

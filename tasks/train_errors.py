@@ -4,6 +4,7 @@ TaskError
 +-- WorkerFailedError      a rank of the training stopped and said why
 +-- WorkerDiedError        a rank of the training died without a word; may be retried
 +-- WorkerHungError        a rank of the training gave no sign of life
++-- NodesMissingError      machines that should train together did not meet
 +-- StoppedError           training stopped where it was asked to, with a snapshot
 +-- SnapshotDamagedError   a snapshot's bytes are not what its record says
 +-- MemoryFullError        rows at a time need more memory than there is
@@ -83,6 +84,26 @@ class WorkerHungError(TaskError):
             f"run the same command again: training goes on from its last snapshot; "
             f"raise {self.setting} if it was only slow"
         )
+
+
+@dataclass(eq=False)
+class NodesMissingError(TaskError):
+    """Machines that should train together did not meet."""
+
+    rendezvous: str
+    num_nodes: int
+    limit_seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"runtime.rendezvous: fewer than {self.num_nodes} nodes came to {self.rendezvous}, "
+            f"should be all within {self.limit_seconds:g} s"
+        )
+
+    @property
+    def hint(self) -> str:  # type: ignore[override]  # names the rendezvous
+        """Name what the other machines run."""
+        return f"on every machine but the first, run python -m tasks.node {self.rendezvous}"
 
 
 def _silence(seconds: float | None) -> str:

@@ -30,6 +30,10 @@ class Job:
     "Of one rank."
     device: str
     num_ranks: int
+    "Of all nodes."
+    num_nodes: int
+    rendezvous: str
+    "HOST:PORT where the nodes meet; empty for one."
     parallelism: Parallelism
     deterministic: bool
     compiled: bool

@@ -4,31 +4,27 @@ Nothing is believed because it is written: a record must agree with its seal, th
 files, the artefact that it names, and the numbers that this artefact gives again.
 """
 
-import json
-import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from evidence.canonical import digest, file_sha256
 from evidence.errors import EvidenceError
 from evidence.gates import gate_of, verdict_record
-from evidence.records import RUN_RECORD, STAGES, epoch_fields, flatten, read_record, stage_file
+from evidence.records import RUN_RECORD, STAGES, flatten, read_record, stage_file
 from evidence.refs import Ref, parse_ref
-from model.train_settings import TrainSettings
+from evidence.statement import STATEMENTS, statements
 from tasks import bisection, checkpoint, evaluate, pretokenize, shard, train_measure
-from tasks.epoch_end import COMPARED
 from tasks.errors import NotFoundError
 from tasks.known_errors import KNOWN_ERRORS
+from tasks.preregistration import departures, order_faults, registered
 from tasks.run_record import PLAN, Run
-from tasks.snapshots import FILES, Snapshot, complete_snapshots
+from tasks.schemas import schema_fault
 from tasks.stage import Stage, judge_all
 from tasks.store import Artefact, damages, open_store
-from tasks.train_judge import watch_epochs
-from tasks.training_log import TRAIN_LOG, read_rows
-from tasks.val_losses import ValLosses
+from tasks.verify_chain import check_place
+from tasks.verify_epochs import check_epochs
+from tasks.verify_report import Report, same
 
 STAGE_OF: dict[str, Stage] = {
     stage.name: stage
@@ -44,34 +40,24 @@ STAGE_OF: dict[str, Stage] = {
 assert tuple(STAGE_OF) == STAGES
 
 
-@dataclass(slots=True)
-class Report:
-    """What was checked and what does not hold."""
-
-    subject: str
-    num_checks: int
-    failures: list[str]
-
-    def check(self, *, holds: bool, failure: str) -> None:
-        """Count a check and keep its failure."""
-        self.num_checks += 1
-        if not holds:
-            self.failures.append(failure)
-
-
 def verify_run(run: Run) -> Report:
     """Check everything that a run's evidence says."""
     report = Report(run.name, 0, [])
-    record = _read(report, run.directory / RUN_RECORD)
     plan = _read(report, run.directory / PLAN)
+    record = _read_end(report, run)
     if record is None or plan is None:
         return report
-    with _surviving(report, RUN_RECORD):
+    with report.surviving(RUN_RECORD):
         _check_files(report, run, record)
         _check_plan(report, plan, record)
         _check_outcome(report, run, record)
+        check_place(report, run, plan, record)
+        _check_registration(report, run)
+        _check_statements(report, run)
+        for name, each in (("plan", plan), ("run", record)):
+            _check_schema(report, name, each, PLAN if name == "plan" else RUN_RECORD)
     for stage in STAGES:
-        with _surviving(report, stage_file(stage)):
+        with report.surviving(stage_file(stage)):
             if stage in record["refs"] or (run.directory / stage_file(stage)).is_file():
                 _check_stage(report, run, stage, record)
     return report
@@ -84,26 +70,12 @@ def verify_ref(ref: Ref) -> Report:
     return report
 
 
-@contextmanager
-def _surviving(report: Report, name: str) -> Iterator[None]:
-    """Keep as a failure whatever a sealed record that is no record makes of the checks."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001  # somebody's evidence may hold anything
-        known = isinstance(error, EvidenceError)
-        kind = f"{name}: cannot be checked: {type(error).__name__}: "
-        said = str(error) if known else f"{kind}{error}"
-        if said not in report.failures:
-            report.check(holds=False, failure=said)
-
-
 def _read(report: Report, path: Path) -> dict[str, Any] | None:
     """Read a record and check its seal."""
     try:
         record = read_record(path)
     except FileNotFoundError:
-        why = "; the run goes on, or was killed before its end" if path.name == RUN_RECORD else ""
-        report.check(holds=False, failure=f"{path.name}: missing{why}")
+        report.check(holds=False, failure=f"{path.name}: missing")
         return None
     except EvidenceError as error:
         report.check(holds=False, failure=str(error))
@@ -112,9 +84,22 @@ def _read(report: Report, path: Path) -> dict[str, Any] | None:
     return record
 
 
+def _read_end(report: Report, run: Run) -> dict[str, Any] | None:
+    """Read the run's record, or say why there is none."""
+    if (run.directory / RUN_RECORD).is_file():
+        return _read(report, run.directory / RUN_RECORD)
+    report.state = "goes on" if run.goes_on() else "killed"
+    why = "the run goes on" if report.state == "goes on" else "the run was killed before its end"
+    report.check(holds=False, failure=f"{RUN_RECORD}: missing: {why}")
+    return None
+
+
 def _check_files(report: Report, run: Run, record: Mapping[str, Any]) -> None:
     """Check that the directory holds exactly the listed files, byte for byte."""
     listed: Mapping[str, str] = record["files"]
+    for name in [name for name in listed if Path(name).name != name or name.startswith(".")]:
+        report.check(holds=False, failure=f"{name}: leads out of the run's directory")
+        return
     present = {
         path.name
         for path in run.directory.iterdir()
@@ -125,6 +110,7 @@ def _check_files(report: Report, run: Run, record: Mapping[str, Any]) -> None:
     for name, sha256 in listed.items():
         path = run.directory / name
         found = file_sha256(path) if path.is_file() else "missing"
+        found = "a link" if path.is_symlink() else found
         report.check(
             holds=found == sha256,
             failure=f"{name}: sha256 is {found[:12]}, {RUN_RECORD} says {sha256[:12]}",
@@ -138,6 +124,34 @@ def _check_plan(report: Report, plan: Mapping[str, Any], record: Mapping[str, An
             holds=said["settings_sha256"] == found,
             failure=f"{name}: settings_sha256 is not the digest of the planned settings",
         )
+
+
+def _check_registration(report: Report, run: Run) -> None:
+    """Check that a run by a registered plan did what that plan says, and began after it."""
+    registration = registered(run)
+    report.num_checks += 1
+    report.failures += order_faults(run)
+    if registration is not None:
+        for each in departures(registration, run):
+            report.check(
+                holds=False,
+                failure=f"{PLAN}: {each.key} is {each.after}, was registered as {each.before}",
+            )
+
+
+def _check_statements(report: Report, run: Run) -> None:
+    """Check that the statements are those that the stages' records make."""
+    stages, path = run.stage_records(), run.directory / STATEMENTS
+    found = path.read_bytes() if path.is_file() else b""
+    report.check(
+        holds=found == statements(run.name, stages),
+        failure=f"{STATEMENTS}: not what the records of the stages say",
+    )
+
+
+def _check_schema(report: Report, kind: str, record: Mapping[str, Any], name: str) -> None:
+    fault = schema_fault(kind, record)
+    report.check(holds=fault is None, failure=f"{name}: {fault}")
 
 
 def _check_outcome(report: Report, run: Run, record: Mapping[str, Any]) -> None:
@@ -189,6 +203,7 @@ def _check_stage(report: Report, run: Run, stage: str, run_record: Mapping[str, 
     if record is None:
         return
     plan = run.plan()
+    _check_schema(report, "stage", record, name)
     _check_recipe(report, plan, record, run_record)
     report.check(
         holds=run_record["refs"].get(stage) == record["output"],
@@ -204,7 +219,7 @@ def _check_stage(report: Report, run: Run, stage: str, run_record: Mapping[str, 
     if artefact is not None:
         _check_numbers(report, name, STAGE_OF[stage], record, artefact)
         if stage == "train":
-            _check_epochs(report, run, artefact)
+            check_epochs(report, run, record, artefact)
     own = [gate for gate in run_record["gates"] if gate["stage"] == stage]
     report.check(
         holds=own == [{"stage": stage, **gate} for gate in record["gates"]],
@@ -242,65 +257,9 @@ def _check_numbers(
     for key in sorted(measured.keys() | recorded.keys()):
         found, said = measured.get(key), recorded.get(key)
         report.check(
-            holds=_same(found, said), failure=f"{name}: {key} is {found}, record says {said}"
+            holds=same(found, said), failure=f"{name}: {key} is {found}, record says {said}"
         )
     verdicts = judge_all(stage.gates, measured, record["thresholds"])
     for verdict, said_gate in zip(verdicts, record["gates"], strict=True):
-        same = verdict_record(verdict) == said_gate and gate_of(said_gate) == verdict.gate
-        report.check(holds=same, failure=f"{name}: gate {verdict.gate.id} is {verdict.word} now")
-
-
-def _check_epochs(report: Report, run: Run, artefact: Artefact) -> None:
-    """Recompute what every epoch's record says from the step log and the files."""
-    rows = read_rows(artefact.directory / TRAIN_LOG)
-    settings = json.loads((artefact.directory / train_measure.SETTINGS).read_text())
-    _, compared = watch_epochs(artefact.directory, TrainSettings(**settings["train"]))
-    previous = 0
-    for snapshot, judged in zip(complete_snapshots(artefact.directory), compared, strict=True):
-        name, said = snapshot.record.name, snapshot.read()
-        own = [row for row in rows if previous < row["step"] <= said["step"]]
-        tokens_seen = sum(row["tokens"] for row in rows if row["step"] <= said["step"])
-        found = _recomputed(snapshot, own, tokens_seen) | {key: judged.get(key) for key in COMPARED}
-        for key, value in found.items():
-            report.check(
-                holds=_same(value, said.get(key)),
-                failure=f"{name}: {key} is {value}, says {said.get(key)}",
-            )
-        copy = run.directory / name
-        report.check(
-            holds=copy.is_file() and copy.read_bytes() == snapshot.record.read_bytes(),
-            failure=f"{name}: not the record that the training left",
-        )
-        previous = said["step"]
-
-
-def _recomputed(
-    snapshot: Snapshot, rows: list[dict[str, Any]], tokens_seen: int
-) -> dict[str, object]:
-    val = ValLosses.read(snapshot.state).statistics()
-    fields = epoch_fields(
-        epoch=snapshot.epoch,
-        train_losses=[row["train_loss"] for row in rows],
-        val_loss=val.mean_nats,
-        optimizer_state_sha=file_sha256(snapshot.state / "optimizer.safetensors"),
-        wall_seconds=sum(row["wall_seconds"] for row in rows),
-        tokens_seen=tokens_seen,
-        grad_norms=[row["grad_norm"] for row in rows],
-    )
-    return {
-        **fields,
-        "val_loss_standard_error": val.standard_error_nats,
-        "val_tokens": val.num_tokens,
-        "val_documents": val.num_documents,
-        "learning_rate": rows[-1]["learning_rate"],
-        "tokens_per_second": sum(row["tokens"] for row in rows)
-        / sum(row["wall_seconds"] for row in rows),
-        FILES: snapshot.digests(),
-    }
-
-
-def _same(found: object, said: object) -> bool:
-    """Compare numbers up to the rounding of a sum in another order, everything else exactly."""
-    if isinstance(found, float) and isinstance(said, float | int):
-        return math.isclose(found, said, rel_tol=1e-12, abs_tol=1e-15)
-    return found == said
+        is_same = verdict_record(verdict) == said_gate and gate_of(said_gate) == verdict.gate
+        report.check(holds=is_same, failure=f"{name}: gate {verdict.gate.id} is {verdict.word} now")

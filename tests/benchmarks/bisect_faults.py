@@ -22,6 +22,7 @@ from model.gguf_names import interleave
 from model.k_quants import BlockKind, decode, encode
 from model.llama import Llama, LlamaSettings, initialise
 from model.local_error import SiteError
+from model.sides import Side
 from model.taps import LAYER_SITES, Trace, trace
 from model.torch_side import llama_side
 from model.transformers_side import transformers_side
@@ -42,6 +43,9 @@ SETTINGS = LlamaSettings(
     tie_embeddings=False,
 )
 NUM_TOKENS = 32
+SPIKE_CHANNEL = 17
+SPIKE_OPENING = 48.0
+"""Of gate and up each; the activation is nearly its square."""
 FREE_FLOOR = 2e-6
 """Of a free pass, measured on these models: what the simplest rule that works has to know."""
 Weights = dict[str, Tensor]
@@ -255,12 +259,17 @@ class Outcome:
     found: Bisection
 
 
-def judge(model: Llama, fault: Planted, ids_BT: Tensor, kind: str = "float32") -> Outcome:
+def judge(
+    model: Llama,
+    fault: Planted,
+    ids_BT: Tensor,
+    kind: str = "float32",
+    engine: Callable[[str, Llama], Side] = llama_side,
+) -> Outcome:
     """Bisect one planted fault, and ask the other rules too."""
     candidate = stored_as(faulty(model, fault), kind)
-    found = bisect(
-        transformers_side("transformers", theirs(model)), llama_side("ours", candidate), ids_BT
-    )
+    reference = transformers_side("transformers", theirs(model))
+    found = bisect(reference, engine("candidate", candidate), ids_BT)
     traced = [trace(each, ids_BT, keep_tensors=False) for each in (model, candidate)]
     free_bar = 10 * FREE_FLOOR
     return Outcome(
@@ -317,6 +326,27 @@ def right(fault: Planted, outcome: Outcome) -> dict[str, bool]:
     }
 
 
+def header() -> str:
+    """Head the columns of `lines`."""
+    rules = ("neighbours", "std ratio", "cosine", "free-run")
+    return f"{'fault':<30}{'KL':>9}{''.join(f'{rule:>13}' for rule in rules)}  forced set"
+
+
+@torch.no_grad()
+def with_spike(model: Llama, ids_BT: Tensor) -> Llama:
+    """Open one channel of layer 3 for the first token alone, as trained models do by themselves."""
+    copy = faulty(model, Planted("none", (), lambda _: None))
+    values: dict[str, Tensor] = {}
+    llama_side("", copy).run(ids_BT, lambda site, value: values.update({site: value.clone()}))
+    first, others = values["layers.3.ffn_norm"][0].tensor_split([1])
+    span = torch.linalg.qr(others.T).Q
+    towards = first[0] - span @ (span.T @ first[0])
+    for name in ("gate_proj", "up_proj"):
+        weight = copy.get_parameter(f"model.layers.3.mlp.{name}.weight")
+        weight[SPIKE_CHANNEL] = SPIKE_OPENING * towards / towards.square().sum()
+    return copy
+
+
 def lines(fault: Planted, outcome: Outcome) -> Iterator[str]:
     """Show one fault as a row of the table."""
     found, proof = outcome.found, outcome.found.proof
@@ -339,8 +369,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--stored-as", choices=("float32", "bfloat16", "Q8_0"), default="float32")
     options = parser.parse_args(arguments)
     totals: Counter[str] = Counter()
-    head = ("KL", "neighbours", "std ratio", "cosine", "free-run")
-    print(f"{'fault':<30}{head[0]:>9}{''.join(f'{cell:>13}' for cell in head[1:])}  forced set")
+    print(header())
     for seed in range(options.seeds):
         model = trained_model(seed) if options.trained else random_model(seed)
         ids_BT = program()[1000 * seed :][:NUM_TOKENS][None]

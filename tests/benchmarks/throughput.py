@@ -240,6 +240,8 @@ def worker(shards: Path) -> dict[str, Any]:
             num_threads=8,
             device=DEVICE,
             num_ranks=1,
+            num_nodes=1,
+            rendezvous="",
             parallelism="ddp",
             deterministic=False,
             compiled=True,

@@ -4,6 +4,7 @@ import pytest
 
 from evidence import errors
 from evidence.errors import (
+    BrokenChainError,
     BrokenSealError,
     EvidenceError,
     GateFailedError,
@@ -11,6 +12,7 @@ from evidence.errors import (
     MalformedJsonError,
     NoEvidenceError,
     NotPlainError,
+    WrongHeadError,
     WrongRefError,
 )
 
@@ -32,6 +34,14 @@ EXAMPLES = [
     (
         BrokenSealError("x/record.json", "aa", "bb"),
         "x/record.json: its fields have the digest bb, should be aa",
+    ),
+    (
+        BrokenChainError("x/CHAIN.jsonl", ("HEAD: names line 3", "line 2")),
+        "x/CHAIN.jsonl: was edited, should only grow\n  HEAD: names line 3\n  line 2",
+    ),
+    (
+        WrongHeadError("newest"),
+        "'newest' names no head of a chain, should be SEQ:SHA256",
     ),
     (
         WrongRefError("corpus:1", "64 lower-case hex digits"),

@@ -60,6 +60,32 @@ def test_every_format_of_a_model_computes_the_same(
     assert "4 tokens, 35 sites" in out
 
 
+def test_a_fault_is_searched_where_only_logits_can_be_had(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["--candidate", f"logits:{models / 'wrong.apr'}", "--reference"]
+    assert run(["bisect", *line, f"transformers:{models / 'directory'}", "--name", "blind"]) == 5
+
+    out = capsys.readouterr().out
+    evidence = Path(out.splitlines()[-1].split()[-1])
+    assert ", logits alone, 64 tokens, " in out.splitlines()[0]
+    assert "layer 1 feed-forward: speaking alone, logits rel-L2 " in out
+    assert "; its weights explain it; model.layers.1.mlp.down_proj.weight: row 0 is zero" in out
+    assert "which operation within them is wrong, logits do not tell" in out
+    found = json.loads((evidence / "bisection.json").read_text())
+    assert (found["verdict"], found["faults"][0]["place"]) == ("fault", "layer 1 feed-forward")
+    assert (evidence / "bisection.txt").read_text() in out
+    assert run(["verify", "blind"]) == 0
+
+
+def test_a_candidate_may_compute_in_fewer_bits(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bisect(models, "directory", "--precision", "bfloat16") == 0
+
+    assert capsys.readouterr().out.startswith("no fault: ")
+
+
 def test_a_quantised_file_is_held_to_what_it_stores(
     models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,6 +173,11 @@ def test_models_of_two_shapes_have_an_exit_code_of_their_own(
         ("--candidate {0} --reference {0} --tokens 1,264", 2, "ids below 264"),
         ("--candidate {0} --reference {0} --tokens 1 --prompt x", 2, "should be one of the two"),
         ("--candidate {0} --reference {0} --prompt=", 2, "--prompt is empty"),
+        ("--candidate {0} --reference logits:{0}", 2, "should be a model in torch, which shows"),
+        ("--candidate {0} --reference {0} --device tpu", 2, "should be auto, cpu, cuda or cuda:N"),
+        ("--candidate {0} --reference {0} --device cuda:99", 9, "GPUs here"),
+        ("--candidate transformers:{0}/.. --reference {0}", 4, "config.json: missing"),
+        ("--candidate {0} --reference {0} --precision int8", 2, "should be one of float32, bfl"),
     ],
 )
 def test_a_mistake_is_a_sentence(

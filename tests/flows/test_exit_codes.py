@@ -12,7 +12,7 @@ from flows import errors as flow_errors
 from flows.exit_codes import EXIT_CODES, UNEXPECTED, exit_code
 from model import errors as model_errors
 from tasks import errors as task_errors
-from tasks import evaluate_errors, train_errors
+from tasks import evaluate_errors, ledger_errors, train_errors
 from tasks.evaluate import STAGE as EVALUATE
 from tasks.train_errors import WorkerFailedError
 
@@ -25,6 +25,7 @@ MODULES: tuple[ModuleType, ...] = (
     task_errors,
     train_errors,
     evaluate_errors,
+    ledger_errors,
 )
 LEAVES = [
     kind

@@ -1,5 +1,6 @@
 """The whole pipeline, tiny, through Prefect: what a run leaves, what a second run re-uses."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,14 @@ TINY = (
     "train.warmup_steps=2",
     "thresholds.max_loss_to_unigram=2.0",
 )
+CANARIES = {
+    name: f"canary-{name.lower()}-7d1f9c"
+    for name in (
+        *("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "PGPASSWORD"),
+        *("MLFLOW_FLASK_SERVER_SECRET_KEY", "PREFECT_API_AUTH_STRING"),
+    )
+}
+"Secrets as a user's environment holds them."
 STAGES = ["pretokenize", "shard", "train", "evaluate", "checkpoint", "bisect"]
 
 
@@ -25,6 +34,7 @@ STAGES = ["pretokenize", "shard", "train", "evaluate", "checkpoint", "bisect"]
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The pipeline flow, on a Prefect server of its own and in directories of its own."""
     with places_in(tmp_path_factory.mktemp("walk")):
+        os.environ.update(CANARIES)
         prepare()
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
         from prefect.testing.utilities import prefect_test_harness
@@ -248,3 +258,16 @@ def test_a_flipped_byte_makes_verify_exit_five_and_name_the_file(
         path.write_bytes(original)
     assert "epoch-000.metadata.json" in said
     assert "hint:" in said
+
+
+def test_no_secret_of_the_environment_is_in_anything_that_runs_leave(first: Run) -> None:
+    from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
+
+    root = first.directory.parents[1]
+    assert (root / "home" / "mlflow" / "mlflow.db").is_file()
+    database = Path(str(PREFECT_SERVER_DATABASE_CONNECTION_URL.value()).partition(":///")[2])
+    assert first.name.encode() in database.read_bytes()
+    files = [database, *(path for path in root.rglob("*") if path.is_file())]
+    assert len(files) > 100
+    words = [word.encode() for word in CANARIES.values()]
+    assert [path for path in files if any(word in path.read_bytes() for word in words)] == []

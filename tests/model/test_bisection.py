@@ -1,20 +1,16 @@
 """The proof in small: eighteen planted faults, a healthy spike, and what must be refused."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from functools import cache
 
 import pytest
 import torch
-from torch import Tensor
 
 from model.bisection import FAULT, NO_FAULT, UNSEEN, Bisection, bisect
 from model.bisection_text import bisection_text
 from model.errors import DifferentProgramsError
 from model.k_quants import BlockKind, decode, encode
 from model.llama import Llama
-from model.sides import Declaration, Visit
-from model.torch_side import TorchSide, llama_side
+from model.torch_side import llama_side
 from model.transformers_side import transformers_side
 from tests.benchmarks.bisect_faults import (
     FAULTS,
@@ -25,7 +21,10 @@ from tests.benchmarks.bisect_faults import (
     program,
     random_model,
     right,
+    trained_model,
+    with_spike,
 )
+from tests.benchmarks.bisect_trained import has_expected_spike_alone, is_refused, traps
 from tests.model.oracle import theirs
 
 # A first token that does not come again, as at the beginning of a text.
@@ -90,23 +89,8 @@ def test_a_site_hidden_by_what_reads_it_is_tried_alone() -> None:
     assert all(found.proof.is_necessary(site) for site in named(found))
 
 
-@torch.no_grad()
-def with_spike() -> Llama:
-    """Open one channel of layer 3 for the first token alone, as trained models do."""
-    model = faulty(healthy(), HEALTHY)
-    values: dict[str, Tensor] = {}
-    llama_side("", model).run(IDS, lambda site, value: values.update({site: value.clone()}))
-    first, others = values["layers.3.ffn_norm"][0].tensor_split([1])
-    span = torch.linalg.qr(others.T).Q
-    towards = first[0] - span @ (span.T @ first[0])
-    for name in ("gate_proj", "up_proj"):
-        weight = model.get_parameter(f"model.layers.3.mlp.{name}.weight")
-        weight[17] = 4 * towards / towards.norm()
-    return model
-
-
 def test_a_massive_activation_of_a_healthy_model_is_expected_and_no_fault() -> None:
-    spiked = with_spike()
+    spiked = with_spike(healthy(), IDS)
     found = against_transformers(spiked, spiked)
 
     assert found.verdict == NO_FAULT
@@ -122,7 +106,7 @@ def test_a_massive_activation_of_a_healthy_model_is_expected_and_no_fault() -> N
 
 
 def test_a_fault_beside_a_massive_activation_is_found_all_the_same() -> None:
-    spiked = with_spike()
+    spiked = with_spike(healthy(), IDS)
     candidate = faulty(spiked, HEALTHY)
     with torch.no_grad():
         candidate.get_parameter("model.layers.3.mlp.down_proj.weight")[:, 5] *= 1.5
@@ -190,42 +174,46 @@ def test_a_wrong_row_that_no_token_reads_is_reported_and_no_fault() -> None:
     assert found.tensors[0].explanation == "row " + str(unread) + " is zero"
 
 
-@dataclass
-class LastRow:
-    """An engine that computes only the last token in the last layer, as llama.cpp may."""
-
-    side: TorchSide
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.side, name)
-
-    def run(self, ids_BT: Tensor, visit: Visit) -> None:
-        def cut(site: str, value: Tensor) -> Tensor | None:
-            visit(site, value[:, -1:] if site == "layers.5.ffn_swigl" else value)
-            return None
-
-        self.side.run(ids_BT, cut)
+CANDIDATES = dict(traps(random_model(0)))
+WHAT = {
+    "one row in the last layer": "layers.5.ffn_swigl (shape)",
+    "captured before the bias": "layers.2.q (capture)",
+    "captured after the rotation": "layers.2.k (capture)",
+    "heads in another order": "layers.0.q_rope (layout)",
+    "only the last token declared": "final_norm (tokens)",
+}
 
 
-def declaring(site: str, **changes: str) -> TorchSide:
-    side = llama_side("candidate", healthy())
-    declared: Mapping[str, Declaration] = side.declarations
-    return replace(side, declarations={**declared, site: replace(declared[site], **changes)})
+@pytest.mark.parametrize("name", WHAT)
+def test_sites_that_are_not_the_same_are_not_comparable(name: str) -> None:
+    with pytest.raises(DifferentProgramsError) as caught:
+        bisect(llama_side("reference", healthy()), CANDIDATES[name], IDS)
+
+    assert caught.value.site == WHAT[name]
+
+
+@cache
+def trained() -> Llama:
+    return trained_model(0, num_steps=40)
 
 
 @pytest.mark.parametrize(
-    ("candidate", "what"),
+    "name",
     [
-        (LastRow(llama_side("candidate", random_model(0))), "layers.5.ffn_swigl (shape)"),
-        (declaring("layers.2.q", capture="projected, without the bias"), "layers.2.q (capture)"),
-        (declaring("layers.2.k", capture="rotated"), "layers.2.k (capture)"),
-        (declaring("layers.0.q_rope", layout="pairs of neighbours"), "layers.0.q_rope (layout)"),
-        (declaring("final_norm", tokens="the last token"), "final_norm (tokens)"),
+        "gate and up swapped, layer 3",
+        "ffn_norm x 1.001, layer 2",
+        "one exponent bit of v, layer 4",
+        "two faults, layers 1 and 4",
     ],
-    ids=["rows", "bias", "rotation", "layout", "tokens"],
 )
-def test_sites_that_are_not_the_same_are_not_comparable(candidate: TorchSide, what: str) -> None:
-    with pytest.raises(DifferentProgramsError) as caught:
-        bisect(llama_side("reference", healthy()), candidate, IDS)
+def test_exactly_the_planted_sites_of_a_trained_model_are_named_and_proved(name: str) -> None:
+    found = right(BY_NAME[name], judge(trained(), BY_NAME[name], IDS))
 
-    assert caught.value.site == what
+    ours = ("first site", "exact set", "recovered", "controlled")
+    assert all(found[rule] for rule in ours)
+    assert not found["neighbour std > 10x"]
+
+
+def test_the_spike_and_the_traps_of_a_trained_model_are_no_faults() -> None:
+    assert has_expected_spike_alone(trained(), IDS)
+    assert all(is_refused(trained(), side, IDS) for _, side in traps(trained()))

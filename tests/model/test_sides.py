@@ -1,3 +1,5 @@
+from collections.abc import Mapping
+
 import pytest
 import torch
 from torch import Tensor
@@ -19,7 +21,7 @@ def both(name: str, dtype: torch.dtype = torch.float32) -> tuple[TorchSide, Torc
     return llama_side("ours", model), transformers_side("theirs", theirs(model))
 
 
-def values(side: TorchSide) -> dict[str, Tensor]:
+def values(side: TorchSide) -> Mapping[str, Tensor]:
     return capture(side, IDS, list(sites(2)))
 
 

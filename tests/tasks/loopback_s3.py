@@ -10,9 +10,9 @@ import pytest
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-DENIED = (
-    b'<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>'
-)
+DENIED = "403 Forbidden", "AccessDenied", "Access Denied"
+EXPIRED = "400 Bad Request", "ExpiredToken", "The provided token has expired."
+"As S3 answers to credentials that were good until a moment ago."
 
 
 @dataclass
@@ -21,6 +21,8 @@ class LoopbackS3:
     asked: list[tuple[str, str]] = field(default_factory=list)
     "Method and path of every request."
     refused: Callable[[str, str], bool] = lambda method, path: False
+    refusal: tuple[str, str, str] = DENIED
+    "Status, code and message of what is refused."
     stalled: Callable[[str, str], bool] = lambda method, path: False
     stalling: threading.Event = field(default_factory=threading.Event)
     "Set when a request is stalled."
@@ -28,6 +30,7 @@ class LoopbackS3:
     def clear(self) -> None:
         """Answer everything again."""
         self.refused = self.stalled = lambda method, path: False
+        self.refusal = DENIED
         self.stalling.clear()
         self.asked.clear()
 
@@ -55,9 +58,12 @@ def serve() -> Iterator[LoopbackS3]:
             threading.Event().wait(30)
         if s3.refused(method, path):
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-            headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(DENIED)))]
-            start_response("403 Forbidden", headers)
-            return [DENIED]
+            status, code, message = s3.refusal
+            error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+            body = f'<?xml version="1.0"?>{error}'.encode()
+            headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
+            start_response(status, headers)
+            return [] if method == "HEAD" else [body]
         return application(environ, start_response)
 
     server = make_server("127.0.0.1", 0, answer, threaded=True)

@@ -1,15 +1,18 @@
 """What somebody could do to a run's evidence who knows how it is sealed."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from evidence.canonical import digest, file_sha256
+from evidence.chain import append, read_chain
 from evidence.records import write_record
 from evidence.refs import Ref
-from tasks.run_record import Run
+from tasks.run_record import Run, write_statements
 from tasks.store import Store
 from tests.tasks.tiny import Finished
 
@@ -42,6 +45,8 @@ def reseal_run(run: Run, edit: Edit = lambda _: None) -> None:
 
     def renew(record: dict[str, Any]) -> None:
         stages = run.stage_records()
+        with contextlib.suppress(KeyError, AttributeError):  # as far as there is a record
+            write_statements(run)
         record["recipes"] = {stage: each["recipe_sha256"] for stage, each in stages.items()}
         record["refs"] = {stage: each["output"] for stage, each in stages.items()}
         record["gates"] = run.gates()
@@ -49,6 +54,21 @@ def reseal_run(run: Run, edit: Edit = lambda _: None) -> None:
         edit(record)
 
     reseal(run.directory / "metadata.json", renew)
+    rechain(run.directory.parent)
+
+
+def rechain(directory: Path) -> None:
+    """Write the whole chain anew from the records as they are now: only a pin can show it."""
+    runs = [line.run for line in read_chain(directory).recorded]
+    (directory / "CHAIN.jsonl").unlink()
+    (directory / "HEAD").unlink()
+    chain = read_chain(directory)
+    for run in runs:
+        parent = chain.recorded[-1].record_sha256 if chain.recorded else None
+        path = directory / run / "metadata.json"
+        reseal(path, partial(dict.update, parent=parent))
+        record = json.loads(path.read_text())
+        chain = append(chain, "recorded", run, record["record_sha256"], record["finished"])
 
 
 def forge(finished: Finished, ref: Ref, edit: Callable[[Path], object]) -> None:

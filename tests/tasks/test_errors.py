@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from tasks import errors, evaluate_errors, train_errors
+from tasks import errors, evaluate_errors, ledger_errors, train_errors
 from tasks.errors import (
     AmbiguousError,
     ArtefactDamagedError,
@@ -43,8 +43,10 @@ from tasks.evaluate_errors import (
     OutdatedEvaluationError,
     UnknownModelError,
 )
+from tasks.ledger_errors import OtherVersionError, SignatureError, WithdrawnError
 from tasks.train_errors import (
     MemoryFullError,
+    NodesMissingError,
     SnapshotDamagedError,
     StoppedError,
     WorkerDiedError,
@@ -55,6 +57,18 @@ from tests.model.small_llama import small_tokenizer
 from tests.tasks.full_disk import full_disk
 
 EXAMPLES: list[tuple[TaskError, str]] = [
+    (
+        WithdrawnError("demo", 4, "other tokens"),
+        "demo: withdrawn in line 4 (other tokens), should be a claim still",
+    ),
+    (
+        OtherVersionError("x.plan.json", "train", 3, 4),
+        "x.plan.json: train has version 3, should have 4",
+    ),
+    (
+        SignatureError("demo", "signature verification failed"),
+        "demo: signature verification failed, should be signed with this key",
+    ),
     (NotFoundError("run x", "/evidence"), "/evidence: no run x, should exist"),
     (NoRunsError("/evidence"), "/evidence: no runs yet, should be one at least"),
     (
@@ -163,6 +177,10 @@ EXAMPLES: list[tuple[TaskError, str]] = [
         ),
     ),
     (
+        NodesMissingError("a:29400", 2, 60.0),
+        "runtime.rendezvous: fewer than 2 nodes came to a:29400, should be all within 60 s",
+    ),
+    (
         StoppedError(7, 9),
         "training: stopped after step 7 as asked, with a snapshot, should reach step 9",
     ),
@@ -240,6 +258,7 @@ def test_every_error_of_the_package_is_shown_here_and_in_the_tree() -> None:
     assert {type(error) for error, _ in EXAMPLES} == classes
     for each in classes:
         drawn = f"{errors.__doc__}{train_errors.__doc__}{evaluate_errors.__doc__}"
+        drawn += str(ledger_errors.__doc__)
         assert each.__name__ in drawn
 
 

@@ -3,12 +3,13 @@
 import json
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
+from evidence.chain import Line, read_chain
 from evidence.records import STAGES, flatten
 from evidence.refs import TokensRef
 from tasks import mirroring, mlflow_mirror, places
@@ -16,9 +17,11 @@ from tasks.errors import MirrorError
 from tasks.mirror_state import Sent
 from tasks.mirroring import mirror_now, mirrored
 from tasks.mlflow_mirror import mirror
+from tasks.mlflow_pins import pinned_heads
 from tasks.run_record import Run, finish_run
 from tasks.training_log import read_rows
-from tests.tasks.tiny import STEPS, Finished, at_home, begin, tiny_settings
+from tasks.verify_chain import verify_chain
+from tests.tasks.tiny import STEPS, Finished, at_home, begin, point_to, tiny_settings
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -311,3 +314,19 @@ def test_a_dataset_ref_is_whole_in_its_source(sent: Mirrored) -> None:
     source = sent.run("shard").inputs.dataset_inputs[0].dataset.source
     ref: TokensRef = sent.finished.refs.tokens
     assert json.loads(source) == {"ref": str(ref)}
+
+
+def test_mlflow_keeps_the_head_of_the_chain_and_contradicts_a_rewritten_one(
+    sent: Mirrored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point_to(monkeypatch, sent.finished.home)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    directory = sent.finished.run.directory.parent
+    chain = read_chain(directory)
+    pins = pinned_heads(directory)
+    assert list(pins.values()) == [chain.lines[0].head]
+    assert verify_chain(directory, pins).failures == []
+    assert pinned_heads(directory / "elsewhere") == {}
+    rewritten = chain.lines[0].encoded().replace(b"2026", b"2027")
+    forged = replace(chain, lines=(Line(**json.loads(rewritten)),))
+    assert forged.contradiction(*pins.values()) is not None

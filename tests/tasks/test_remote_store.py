@@ -183,6 +183,24 @@ def test_a_denied_bucket_is_refused_before_any_work(here: Store, s3: LoopbackS3)
         assert "\n" not in str(caught.value)
 
 
+def test_credentials_that_expire_are_named_and_what_is_made_is_kept(
+    here: Store, there: Store, s3: LoopbackS3
+) -> None:
+    s3.refusal = loopback_s3.EXPIRED
+    s3.refused = lambda method, path: method == "PUT" and path.endswith("b.bin")
+    with pytest.raises(StoreRefusedError) as caught:
+        shared(here, recipe())
+    assert exit_code(caught.value) == 7
+    assert "The provided token has expired" in caught.value.reason
+    assert "what is finished is kept here" in caught.value.hint
+    # With new credentials.
+    s3.clear()
+    made = here.find(recipe())
+    assert made is not None
+    here.share(recipe(), made.ref)
+    assert there.open(made.ref).ref == made.ref
+
+
 def put_and_share(store: Store) -> None:
     shared(store, recipe())
 

@@ -1,5 +1,4 @@
 import hashlib
-import json
 import os
 import time
 from pathlib import Path
@@ -7,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from evidence.canonical import digest
+from evidence.chain import read_chain
 from evidence.records import read_record, write_record
 from tasks.errors import NotFoundError, StorageError, WrongNameError
 from tasks.run_record import all_runs, find_run, finish_run, now, start_run
@@ -35,8 +35,28 @@ def test_the_plan_is_written_before_any_work(home: Path) -> None:
 
 def test_the_record_comes_last_and_lists_every_other_file(home: Path) -> None:
     run = start_run("demo", SETTINGS, {})
-    gate = {"id": "shard.known", "verdict": "pass"}
-    stage = {"recipe_sha256": "ab", "output": "shards:cd", "gates": [gate]}
+    gate = {
+        "id": "shard.known",
+        "sentence": "known",
+        "value": 0,
+        "operator": "==",
+        "threshold_value": 0,
+        "verdict": "pass",
+    }
+    recipe = {"stage": "shard", "version": 1, "settings": {}, "inputs": {}}
+    stage = {
+        "stage": "shard",
+        "recipe": recipe,
+        "recipe_sha256": "ab",
+        "output": "shards:cd",
+        "provenance": {},
+        "thresholds": {},
+        "started": "then",
+        "wall_seconds": 1.0,
+        "outcome": "produced",
+        "measurements": {},
+        "gates": [gate],
+    }
     write_record(run.directory / "shard.metadata.json", stage)
     (run.directory / "trace.txt").write_bytes(b"hello")
     (run.directory / ".x.partial").write_bytes(b"left over")
@@ -63,7 +83,12 @@ def test_the_record_comes_last_and_lists_every_other_file(home: Path) -> None:
     assert record["recipes"] == {"shard": "ab"}
     assert record["refs"] == {"shard": "shards:cd"}
     assert record["gates"] == [{"stage": "shard", **gate}]
-    assert sorted(record["files"]) == ["plan.json", "shard.metadata.json", "trace.txt"]
+    assert sorted(record["files"]) == [
+        "plan.json",
+        "run.intoto.jsonl",
+        "shard.metadata.json",
+        "trace.txt",
+    ]
     assert record["files"]["trace.txt"] == hashlib.sha256(b"hello").hexdigest()
     assert record["started"] == run.plan()["started"] <= record["finished"]
 
@@ -83,10 +108,19 @@ def test_every_record_names_the_one_before(home: Path) -> None:
         records[0]["record_sha256"],
         records[1]["record_sha256"],
     ]
-    lines = (home / "evidence" / "CHAIN.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == [
-        {"run": record["run"], "record_sha256": record["record_sha256"]} for record in records
+    chain = read_chain(home / "evidence")
+    assert [(line.run, line.record_sha256, line.time) for line in chain.lines] == [
+        (record["run"], record["record_sha256"], record["finished"]) for record in records
     ]
+    assert (chain.faults, chain.unfinished) == ((), ())
+
+
+def test_a_plan_names_the_head_of_the_chain_when_it_was_made(home: Path) -> None:
+    first = start_run("demo", SETTINGS, {})
+    assert first.plan()["chain_head"] is None
+    finish_run(first, "completed", None)
+    head = read_chain(home / "evidence").head
+    assert start_run("demo", SETTINGS, {}).plan()["chain_head"] == str(head)
 
 
 def test_the_same_name_on_the_same_day_gets_a_number(home: Path) -> None:

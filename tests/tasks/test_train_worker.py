@@ -42,6 +42,8 @@ def job_of(finished: Finished, directory: Path, **changes: Any) -> Job:
         num_threads=1,
         device="cpu",
         num_ranks=1,
+        num_nodes=1,
+        rendezvous="",
         parallelism="ddp",
         deterministic=False,
         compiled=False,

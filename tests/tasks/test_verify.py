@@ -1,17 +1,21 @@
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evidence.canonical import digest
+from evidence.canonical import digest, pretty
+from evidence.chain import Head, append, read_chain
 from evidence.records import STAGES
 from evidence.refs import TokensRef
-from tasks.run_record import Run, finish_run
+from tasks.run_record import Run, finish_run, now
 from tasks.verify import verify_ref, verify_run
-from tests.tasks.tampering import edit_rows, forge, reseal, reseal_run, set_at
+from tasks.verify_chain import verify_chain
+from tests.tasks.tampering import edit_rows, forge, rechain, reseal, reseal_run, set_at
 from tests.tasks.test_store import flip
 from tests.tasks.tiny import Finished, begin, tiny_settings
 
@@ -46,10 +50,36 @@ def test_a_run_that_failed_early_has_no_failures(home: Path) -> None:
     assert failures(run) == []
 
 
-def test_a_run_without_a_record_is_a_failure(home: Path) -> None:
-    assert failures(begin(tiny_settings(home))) == [
-        "metadata.json: missing; the run goes on, or was killed before its end"
-    ]
+def test_a_run_that_goes_on_is_not_called_broken(home: Path) -> None:
+    report = verify_run(begin(tiny_settings(home)))
+    assert report.failures == ["metadata.json: missing: the run goes on"]
+    assert report.state == "goes on"
+
+
+def test_a_run_whose_process_is_gone_was_killed(home: Path) -> None:
+    run = begin(tiny_settings(home))
+    other = subprocess.Popen(["true"])
+    other.wait()
+    reseal(run.directory / "plan.json", set_at("process", to=other.pid))
+    report = verify_run(run)
+    assert report.failures == ["metadata.json: missing: the run was killed before its end"]
+    assert report.state == "killed"
+
+
+def test_a_killed_process_that_nobody_has_collected_is_gone(home: Path) -> None:
+    run = begin(tiny_settings(home))
+    other = subprocess.Popen(["true"])
+    reseal(run.directory / "plan.json", set_at("process", to=other.pid))
+    reseal(run.directory / "plan.json", set_at("started", to=now()))
+    os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+    assert verify_run(run).state == "killed"
+    other.wait()
+
+
+def test_a_process_that_only_has_the_same_number_is_not_the_run(home: Path) -> None:
+    run = begin(tiny_settings(home))
+    reseal(run.directory / "plan.json", set_at("started", to="2026-01-02T00:00:00.000+00:00"))
+    assert verify_run(run).state == "killed"
 
 
 def artefact_files(finished: Finished) -> Iterator[Path]:
@@ -301,6 +331,10 @@ def test_a_run_forged_without_a_lie_has_no_failures(copied: Finished) -> None:
         ("train_loss_at_end", 1.0),
         ("improvement_nats", 3.0),
         ("improvement_error_nats", 0.0),
+        ("val_bits_per_byte", 0.5),
+        ("corpus_passes", 9.0),
+        ("cursor_rows", 8),
+        ("shards", "shards:" + "0" * 64),
         ("files", {"epoch-000.apr": "0" * 64}),
     ],
 )
@@ -368,3 +402,120 @@ def test_a_forged_step_log_is_found_out(copied: Finished, edit: Any, expected: s
     forge(copied, copied.refs.training, edit_rows(edit))
     found = failures(copied.run)
     assert any(failure.startswith(expected) for failure in found), found
+
+
+def test_epochs_of_shards_that_were_removed_on_purpose_are_verified_as_far_as_it_goes(
+    copied: Finished,
+) -> None:
+    """What the shards alone can tell is then left to the digests, and that is said."""
+    shutil.rmtree(copied.home / "store" / "shards")
+    report = verify_run(copied.run)
+    assert report.failures == [
+        f"{copied.home}/store: no artefact {copied.refs.shards.short}, should exist"
+    ]
+    assert report.notes == [
+        f"{copied.refs.shards.short} is gone: an epoch's bits per byte and passes stay as said"
+    ]
+
+
+def test_a_forged_distance_of_a_rounded_file_is_measured_again(copied: Finished) -> None:
+    def edit(directory: Path) -> None:
+        path = directory / "forward.json"
+        forward = json.loads(path.read_text())
+        name = next(name for name, kept in forward["files"].items() if kept["relative_l2"] > 0)
+        forward["files"][name]["relative_l2"] /= 2
+        path.write_bytes(pretty(forward))
+
+    forge(copied, copied.refs.checkpoint, edit)
+    found = failures(copied.run)
+    assert any("files_unlike_forward is 1, record says 0" in failure for failure in found), found
+
+
+def another(copied: Finished) -> Run:
+    run = begin(tiny_settings(copied.home))
+    finish_run(run, "failed", "the reason")
+    return run
+
+
+def test_a_record_that_was_replaced_is_not_the_one_in_the_chain(copied: Finished) -> None:
+    reseal(copied.run.directory / "metadata.json", set_at("error", to="nothing"))
+    assert failures(copied.run) == [
+        f"CHAIN.jsonl: has no line for {copied.run.name}'s metadata.json"
+    ]
+
+
+def test_a_parent_that_the_chain_does_not_give_is_named(copied: Finished) -> None:
+    run = another(copied)
+    path = run.directory / "metadata.json"
+    reseal(path, set_at("parent", to="0" * 64))
+    seal = json.loads(path.read_text())["record_sha256"]
+    first = read_chain(run.directory.parent).lines[0]
+    for name in ("CHAIN.jsonl", "HEAD"):
+        (run.directory.parent / name).unlink()
+    chain = read_chain(run.directory.parent)
+    for name, sha256 in ((first.run, first.record_sha256), (run.name, seal)):
+        chain = append(chain, "recorded", name, sha256, first.time)
+    found = failures(run)
+    assert f"metadata.json: parent is {first.record_sha256}, says {'0' * 64}" in found
+
+
+def test_a_chain_edited_anywhere_fails_every_run(copied: Finished) -> None:
+    run = another(copied)
+    path = run.directory.parent / "CHAIN.jsonl"
+    path.write_text(path.read_text().replace(copied.run.name, "other", 1))
+    for each in (copied.run, run):
+        assert any("CHAIN.jsonl: line 2 names" in failure for failure in failures(each))
+
+
+def test_a_rewritten_chain_contradicts_the_plans_that_noted_its_head(copied: Finished) -> None:
+    """E6, and what it takes: without forging the later plans too, it shows without any pin."""
+    run = another(copied)
+    reseal(copied.run.directory / "metadata.json", set_at("error", to="nothing"))
+    rechain(run.directory.parent)
+    assert failures(copied.run) == []
+    assert any("a pin says" in failure and "plan.json" in failure for failure in failures(run))
+
+
+def test_a_run_apart_from_its_chain_is_verified_and_that_is_said(copied: Finished) -> None:
+    apart = shutil.copytree(copied.run.directory, copied.home / "apart" / copied.run.name)
+    report = verify_run(Run(Path(apart)))
+    assert report.failures == []
+    assert report.notes == ["no CHAIN.jsonl beside the run: its place is not checked"]
+
+
+def test_a_removed_chain_is_a_failure_in_its_own_directory(copied: Finished) -> None:
+    for name in ("CHAIN.jsonl", "HEAD"):
+        (copied.run.directory.parent / name).unlink()
+    assert failures(copied.run) == [
+        f"CHAIN.jsonl: has no line for {copied.run.name}'s metadata.json"
+    ]
+
+
+def test_a_link_is_no_file_of_a_run(copied: Finished) -> None:
+    path = copied.run.directory / "trace.txt"
+    path.rename(copied.home / "trace.txt")
+    path.symlink_to(copied.home / "trace.txt")
+    assert any("trace.txt: sha256 is a link" in failure for failure in failures(copied.run))
+
+
+def test_a_listed_name_that_leads_out_of_the_run_is_named(copied: Finished) -> None:
+    (copied.run.directory.parent / "out.txt").write_text("x")
+
+    def edit(record: dict[str, Any]) -> None:
+        record["files"]["../out.txt"] = record["files"].pop("trace.txt")
+
+    reseal_run(copied.run, edit)
+    assert "../out.txt: leads out of the run's directory" in failures(copied.run)
+
+
+def test_the_whole_chain_is_verified_with_every_record_and_every_pin(copied: Finished) -> None:
+    run = another(copied)
+    directory = run.directory.parent
+    chain = read_chain(directory)
+    pins = {"here": chain.lines[0].head, "there": Head(2, "0" * 64)}
+    found = verify_chain(directory, pins).failures
+    assert found == [f"{chain.contradiction(pins['there'])} (there)"]
+    shutil.rmtree(copied.run.directory)
+    assert verify_chain(directory, {}).failures == [
+        f"{copied.run.name}: the record of line 1 is missing or was edited"
+    ]

@@ -1,0 +1,64 @@
+"""What other machines need of a run where the store is a URL: its records, its training's place.
+
+They are views: no record depends on them, and a run goes on if they cannot be sent.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tasks import places
+from tasks.errors import StoreRefusedError, StoreUnreachableError
+from tasks.remote import Remote
+from tasks.run_record import PLAN, Run, find_run
+from tasks.store import open_store
+
+RUNS = "runs"
+TRAINING = "training"
+"Names the directory of the training, as it is called while it is unfinished."
+
+
+def share_run(run: Run) -> None:
+    """Copy the records that a run has so far to where the store is, if that is elsewhere."""
+    if (remote := open_store().remote) is None:
+        return
+    files = [path for path in run.directory.iterdir() if path.is_file()]
+    with excused(f"the records of {run.name}"):
+        remote.put({f"{RUNS}/{run.name}/{path.name}": path for path in files})
+
+
+def share_place(remote: Remote, run: Run, training: Path) -> None:
+    """Say what a run's training is called."""
+    remote.write(f"{RUNS}/{run.name}/{TRAINING}", training.name.encode())
+
+
+def read_place(remote: Remote, run: Run) -> str | None:
+    """Return what a run's training is called, if it was said."""
+    found = remote.read(f"{RUNS}/{run.name}/{TRAINING}")
+    return found.decode() if found else None
+
+
+def find_shared_run(name: str) -> Run:
+    """Return the run of this name here, or a copy of the records that another machine has sent.
+
+    The copy is apart from this machine's evidence, whose chain it is no part of.
+
+    Raises: NotFoundError, StoreRefusedError, StoreUnreachableError.
+    """
+    remote, is_here = open_store().remote, (places.evidence() / name / PLAN).is_file()
+    if remote is None or is_here or not remote.has(f"{RUNS}/{name}/{PLAN}"):
+        return find_run(name)
+    run = Run(places.home() / RUNS / name)
+    files = [each for each in remote.names(f"{RUNS}/{name}") if each != TRAINING]
+    remote.download(f"{RUNS}/{name}", files, run.directory)
+    return run
+
+
+@contextmanager
+def excused(what: str) -> Iterator[None]:
+    """Say what could not be sent, and go on: the run itself does not need it."""
+    try:
+        yield
+    except (StoreRefusedError, StoreUnreachableError) as error:
+        sys.stderr.write(f"warning: {what} could not be sent for other machines: {error}\n")
