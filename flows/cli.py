@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows import bisect_command, look_commands, run_commands, use_commands
+from flows import bisect_command, keep_commands, look_commands, run_commands, use_commands
 from flows.errors import FlowError
 from flows.exit_codes import INTERRUPTED, UNEXPECTED, exit_code
 from flows.screen import complain, err, out
@@ -34,7 +34,7 @@ def version(
         raise typer.Exit
 
 
-for commands in (run_commands, bisect_command, look_commands, use_commands):
+for commands in (run_commands, bisect_command, look_commands, keep_commands, use_commands):
     commands.add_to(app)
 
 

@@ -8,6 +8,7 @@ FlowError
 |   +-- WrongUseError      options that do not go together
 +-- PortBusyError          another program listens where a service should
 +-- ServiceFailedError     a service did not come up
++-- NotApprovedError       nobody agreed to what waits for a person
 +-- VerificationError      evidence that does not hold; lists what fails
     +-- InvalidModelError  a model whose content, or whose bundle, fails checks
 """
@@ -115,6 +116,17 @@ class ServiceFailedError(FlowError):
     def hint(self) -> str:  # type: ignore[override]  # names the log
         """Name the log."""
         return f"read {self.log}"
+
+
+@dataclass(eq=False)
+class NotApprovedError(FlowError):
+    """Nobody agreed in time to a run that waits for a person."""
+
+    seconds: float
+    hint = "resume the paused run in the Prefect UI, or start it without ask_first"
+
+    def __str__(self) -> str:
+        return f"approval: nobody resumed the run in {self.seconds:.0f} s, should be one person"
 
 
 @dataclass(eq=False)

@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from flows.approval import wait_for_approval
 from flows.run import Finished, recorded
 from flows.settings import PipelineSettings, load_settings, possible_here
 from tasks.bisection import bisect_task
@@ -17,15 +18,23 @@ from tasks.train import train_task
 
 
 @flow(name="pipeline", flow_run_name="{name}: {preset}", persist_result=False)
-def pipeline(name: str = "demo", preset: str = "demo", overrides: tuple[str, ...] = ()) -> Finished:
+def pipeline(
+    name: str = "demo",
+    preset: str = "demo",
+    overrides: tuple[str, ...] = (),
+    ask_first: bool = False,  # noqa: FBT001, FBT002  # a field of the form
+) -> Finished:
     """Take source code to a sealed, evaluated and traced model.
 
     Args:
         name: The first part of the run's name; the day is added.
         preset: A preset that comes with assay, or the path of a TOML file.
         overrides: Settings that differ from the preset, each as `section.key=value`.
+        ask_first: Wait until somebody resumes the run before it begins.
     """
     settings = possible_here(load_settings(preset, overrides))
+    if ask_first:
+        wait_for_approval(settings)
     request = {"flow": "pipeline", "preset": preset, "overrides": list(overrides)}
     return recorded(name, settings, request, lambda run: _stages(run, settings))
 

@@ -13,6 +13,7 @@ from prefect.states import Failed
 from flows.environment import service_addresses
 from flows.settings import PipelineSettings
 from tasks import places
+from tasks.alive import live
 from tasks.known_errors import KNOWN_ERRORS
 from tasks.mirror_state import Sent
 from tasks.mirroring import mirrored
@@ -43,6 +44,7 @@ def recorded(
     """
     request = {**request, "runtime": asdict(settings.runtime), "prefect_flow_run_id": flow_run.id}
     run = start_run(name, settings.as_record(), request)
+    live(run)
     output, failure = None, None
     with mirrored(run) as mirror:
         try:

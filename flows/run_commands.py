@@ -162,6 +162,10 @@ def _flow(
         from flows.settings import load_settings
 
         settings = load_settings(preset, overrides)
+        from prefect import tags
+
+        from flows.automations import TAG
+
         flow = getattr(importlib.import_module(module), flow_name)
         err.print(f"{flow.name}, preset {preset}; Prefect is starting")
         if flow.name in TRAINING_FLOWS:
@@ -170,7 +174,8 @@ def _flow(
             length = settings.shard.context_length
             err.print(f"planned {budget_sentence(settings.model, settings.train, length)}")
         server.wait()
-        state = flow(preset=preset, overrides=overrides, **arguments, return_state=True)
+        with tags(TAG):
+            state = flow(preset=preset, overrides=overrides, **arguments, return_state=True)
         result = state.result(raise_on_failure=False)
     if isinstance(result, Exception):
         raise result

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from tasks.processes import die_with_parent
+from tasks.processes import die_with_owner
 from tasks.rank import statuses_file
 
 LOOK_SECONDS = 0.1
@@ -19,8 +19,8 @@ LOOK_SECONDS = 0.1
 
 def main() -> int:
     """Start as many ranks as are named, and wait for them."""
-    die_with_parent(signal.SIGKILL)
     control, num_ranks, start_seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    die_with_owner(control)
     # Who asks a training to stop may ask all its processes; the ranks answer for themselves.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

@@ -44,6 +44,8 @@ BATCH_METRICS = 900
 DIGEST_LENGTH = 36
 "MLflow's limit for a dataset digest."
 TRAIN = "train"
+STATUS = {"completed": "FINISHED", "failed": "FAILED"}
+"What MLflow calls the end of a run; any other is KILLED."
 
 
 class Mirror:
@@ -200,8 +202,12 @@ class Mirror:
         self._log(self.sent.run_id, tags=tags)
         for name in ("plan.json", "metadata.json"):
             self.client.log_artifact(self.sent.run_id, str(self.run.directory / name))
-        status = "FINISHED" if record["outcome"] == "completed" else "FAILED"
-        self.client.set_terminated(self.sent.run_id, status, milliseconds(record["finished"]))
+        status, end_ms = STATUS.get(record["outcome"], "KILLED"), milliseconds(record["finished"])
+        for stage, run_id in self.sent.stage_run_ids.items():
+            # A stage that was cut off has no record of its own.
+            if stage not in self.sent.finished_stages:
+                self.client.set_terminated(run_id, status, end_ms)
+        self.client.set_terminated(self.sent.run_id, status, end_ms)
         self.sent.complete = True
 
     def _log(

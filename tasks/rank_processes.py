@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tasks import places
+from tasks.processes import write_owner
 from tasks.rank_watch import RankWatch
 from tasks.telemetry import sampling
 from tasks.train_job import Job, write_job
@@ -33,6 +34,7 @@ def run_ranks(job: Job, look: Callable[[], None]) -> None:
     ):
         watch = RankWatch(Path(control), job)
         write_job(job, watch.control)
+        write_owner(watch.control)
         with (
             subprocess.Popen(
                 _command(job, control), stdin=subprocess.DEVNULL, stdout=said, stderr=said,

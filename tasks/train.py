@@ -12,11 +12,12 @@ from typing import Any
 
 from data.shard import ShardsIndex
 from evidence.canonical import pretty
-from evidence.records import SEAL
+from evidence.records import SEAL, Recipe
 from evidence.refs import ShardsRef, TrainingRef
 from model.llama import LlamaSettings
 from model.train import TrainSettings
 from tasks.device import choose_device, is_compiled, num_ranks, num_threads
+from tasks.gpu_slots import gpu_names, gpu_slots
 from tasks.live import announce
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.preflight import check_fits
@@ -35,6 +36,16 @@ from tasks.train_outcome import success
 from tasks.training_log import TRAIN_LOG, LogTail
 
 
+def recipe(shards: str, model: LlamaSettings, settings: TrainSettings) -> Recipe:
+    """Name all that decides the result."""
+    return Recipe(
+        stage=STAGE.name,
+        version=STAGE.version,
+        settings={"model": asdict(model), "train": asdict(settings)},
+        inputs={"shards": shards},
+    )
+
+
 @stage_task("train", "train {model.num_layers}x{model.hidden_size} for {settings.num_steps} steps")
 def train_task(
     run: Run,
@@ -45,7 +56,7 @@ def train_task(
     runtime: RuntimeSettings,
 ) -> TrainingRef:
     """Train a model on shards, going on from its last snapshot if there is one."""
-    recipe_settings = {"model": asdict(model), "train": asdict(settings)}
+    wanted = recipe(str(shards), model, settings)
 
     def build(directory: Path) -> dict[str, Any]:
         artefact = open_store().open(shards)
@@ -53,10 +64,11 @@ def train_task(
         check_fits(index, model, settings, num_ranks(runtime))
         announce(run, directory)
         made_with = {"shards": str(shards), "context_length": index.context_length}
-        (directory / SETTINGS).write_bytes(pretty({**recipe_settings, **made_with}))
+        (directory / SETTINGS).write_bytes(pretty({**wanted.settings, **made_with}))
         job = _job(directory, artefact, model, settings, thresholds, runtime)
         events = SnapshotEvents(run, directory)
-        with progress_bars() as bars:
+        gpus = gpu_names(job.device, job.num_ranks)
+        with gpu_slots(gpus, run.name), progress_bars() as bars:
             progress = _Progress(directory, settings.num_steps, bars, events)
             run_ranks(job, progress.show)
             progress.show()
@@ -65,8 +77,7 @@ def train_task(
     done = perform(
         run,
         STAGE,
-        recipe_settings,
-        {"shards": str(shards)},
+        wanted,
         build,
         thresholds=asdict(thresholds),
         resumable=True,
