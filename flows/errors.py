@@ -8,6 +8,7 @@ FlowError
 |   +-- WrongUseError      options that do not go together
 +-- PortBusyError          another program listens where a service should
 +-- ServiceFailedError     a service did not come up
++-- PrefectUnreachableError  the server of PREFECT_API_URL does not answer
 +-- NotApprovedError       nobody agreed to what waits for a person
 +-- VerificationError      evidence that does not hold; lists what fails
     +-- InvalidModelError  a model whose content, or whose bundle, fails checks
@@ -116,6 +117,18 @@ class ServiceFailedError(FlowError):
     def hint(self) -> str:  # type: ignore[override]  # names the log
         """Name the log."""
         return f"read {self.log}"
+
+
+@dataclass(eq=False)
+class PrefectUnreachableError(FlowError):
+    """The server that the environment names does not answer."""
+
+    url: str
+    reason: str
+    hint = "start it, or unset PREFECT_API_URL: assay then starts a server of its own"
+
+    def __str__(self) -> str:
+        return f"PREFECT_API_URL is {self.url}: {self.reason}, should answer"
 
 
 @dataclass(eq=False)

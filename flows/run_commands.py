@@ -149,6 +149,10 @@ def run_recorded(
     from tasks.run_record import check_name
 
     check_name(name)
+    if refs:
+        from flows.refs import require
+
+        require(refs)
     _show(_flow(module, flow_name, preset, set_, name=name, **refs), json=json)
 
 

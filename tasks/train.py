@@ -5,7 +5,7 @@ and to the Prefect UI from here, and a worker that dies is started again from it
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,25 @@ from model.train import TrainSettings
 from tasks.device import choose_device, is_compiled, num_ranks, num_threads
 from tasks.gpu_slots import gpu_names, gpu_slots
 from tasks.live import announce
+from tasks.loss_plot import (
+    DESCRIPTION,
+    PLOT,
+    LiveLossPlot,
+    baselines_of,
+    draw,
+    read_baselines,
+)
+from tasks.plots import show_plot
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.preflight import check_fits
-from tasks.progress import ProgressArtifact, progress_bars
+from tasks.progress import progress_bars
 from tasks.rank_processes import run_ranks
 from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
 from tasks.snapshot_events import SnapshotEvents
 from tasks.snapshots import best_record, complete_snapshots
 from tasks.stage import perform
+from tasks.step_watch import SPIKE
 from tasks.store import Artefact, open_store
 from tasks.thresholds import Thresholds
 from tasks.train_job import Job
@@ -69,7 +79,8 @@ def train_task(
         events = SnapshotEvents(run, directory)
         gpus = gpu_names(job.device, job.num_ranks)
         with gpu_slots(gpus, run.name), progress_bars() as bars:
-            progress = _Progress(directory, settings.num_steps, bars, events)
+            plot = LiveLossPlot(directory, read_baselines(artefact.directory))
+            progress = _Progress(directory, settings.num_steps, bars, events, plot)
             run_ranks(job, progress.show)
             progress.show()
         return _index(directory, settings)
@@ -81,7 +92,7 @@ def train_task(
         build,
         thresholds=asdict(thresholds),
         resumable=True,
-        illustrate=lambda training: _copy_epoch_records(run, training),
+        illustrate=lambda training: _illustrate(run, training),
         tracking=tracking(),
     )
     announce(run, done.artefact.directory)
@@ -125,18 +136,26 @@ class _Progress:
         num_steps: int,
         bars: Callable[[str, int, int], None],
         events: SnapshotEvents,
+        plot: LiveLossPlot,
     ) -> None:
         self._tail = LogTail(directory / TRAIN_LOG)
         self._num_steps = num_steps
-        self._bars, self._events = bars, events
-        self._artifact = ProgressArtifact("train-progress", f"training steps of {num_steps}")
+        self._bars, self._events, self._plot = bars, events, plot
 
     def show(self) -> None:
         """Look, and show."""
         for row in self._tail.rows():
-            self._bars(f"train, loss {row['train_loss']:.3f}", row["step"], self._num_steps)
-            self._artifact.show(row["step"], self._num_steps)
+            if SPIKE not in row:
+                self._bars(_said(row), row["step"], self._num_steps)
         self._events.look()
+        self._plot.look()
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    return (
+        f"train, loss {row['train_loss']:.3f}, {row['tokens_seen']:,} tokens, "
+        f"{row['tokens_per_second']:,.0f} a second"
+    )
 
 
 def _index(directory: Path, settings: TrainSettings) -> dict[str, Any]:
@@ -156,6 +175,13 @@ def _index(directory: Path, settings: TrainSettings) -> dict[str, Any]:
         "best_val_loss": best["val_loss"],
         "best_record": best[SEAL],
     }
+
+
+def _illustrate(run: Run, training: Artefact) -> None:
+    _copy_epoch_records(run, training)
+    image = draw(training.directory, baselines_of(training.directory))
+    (run.directory / PLOT).write_bytes(image)
+    show_plot(run.directory / PLOT, "train-loss", DESCRIPTION)
 
 
 def _copy_epoch_records(run: Run, training: Artefact) -> None:

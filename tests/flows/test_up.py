@@ -61,8 +61,16 @@ def send(url: str, body: Any, method: str = "POST") -> bytes:
     request = urllib.request.Request(
         url, json.dumps(body).encode(), {"content-type": "application/json"}, method=method
     )
-    with urllib.request.urlopen(request, timeout=10) as reply:
-        return bytes(reply.read())
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                return bytes(reply.read())
+        except urllib.error.HTTPError as error:
+            # SQLite is busy: Prefect's own client tries again, too.
+            if error.code != 503:
+                raise
+            time.sleep(0.2)
+    pytest.fail(f"{url} is busy")
 
 
 @pytest.fixture(scope="module")
