@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from flows.errors import WrongUseError
-from flows.exit_codes import VALIDATION_FAILED
 from flows.run_commands import Json, Name, Preset, Set, run_recorded
 from flows.screen import out, show_json, show_table
 
@@ -71,6 +70,7 @@ def _models(
     json: bool,
 ) -> None:
     from flows.environment import prepare
+    from flows.exit_codes import VALIDATION_FAILED
 
     prepare()
     from evidence.canonical import finite, read_object
@@ -94,6 +94,7 @@ def _models(
 def _runs(left: str, right: str, *, json: bool) -> None:
     from dataclasses import asdict
 
+    from flows.exit_codes import VALIDATION_FAILED
     from tasks.parting import part_runs
 
     num_steps, found = part_runs(left, right)

@@ -1,8 +1,10 @@
 """The pipeline: six stages as one flow run, each a task that passes a ref to the next."""
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from flows.approval import wait_for_approval
+from flows.errors import FlowError
 from flows.run import Finished, recorded
 from flows.settings import PipelineSettings, load_settings, possible_here
 from tasks.bisection import bisect_task
@@ -10,6 +12,7 @@ from tasks.checkpoint import checkpoint_task
 from tasks.code_benchmark import check_ready
 from tasks.device import choose_device
 from tasks.evaluate import evaluate_task
+from tasks.known_errors import KNOWN_ERRORS
 from tasks.pretokenize import pretokenize_task
 from tasks.run_record import Run
 from tasks.scored_model import ScoredTraining
@@ -17,7 +20,18 @@ from tasks.shard import shard_task
 from tasks.train import train_task
 
 
-@flow(name="pipeline", flow_run_name="{name}: {preset}", persist_result=False)
+def _run_name() -> str:
+    """Say what runs and on which data; settings that cannot be read are refused later."""
+    asked = flow_run.parameters
+    name = f"{asked['name']}: {asked['preset']}"
+    try:
+        settings = load_settings(asked["preset"], asked["overrides"])
+    except (FlowError, *KNOWN_ERRORS):
+        return name
+    return f"{name} on {settings.source.kind}"
+
+
+@flow(name="pipeline", flow_run_name=_run_name, persist_result=False)
 def pipeline(
     name: str = "demo",
     preset: str = "demo",

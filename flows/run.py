@@ -14,6 +14,7 @@ from flows.environment import service_addresses
 from flows.settings import PipelineSettings
 from tasks import places
 from tasks.alive import live
+from tasks.gate_events import tell_of_gate
 from tasks.known_errors import KNOWN_ERRORS
 from tasks.mirror_state import Sent
 from tasks.mirroring import mirrored
@@ -52,6 +53,7 @@ def recorded(
                 output = body(run)
         except KNOWN_ERRORS as error:
             failure = error
+            tell_of_gate(run, str(request.get("flow")), error)
     # After the mirror has ended: before, it may not have begun, and there would be no link to it.
     publish_run(run)
     if failure:

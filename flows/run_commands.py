@@ -6,8 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.embedded import prefect_server
-from flows.environment import prepare
 from flows.errors import WrongValueError
 from flows.screen import err, out, show_json, show_table
 
@@ -160,6 +158,9 @@ def _flow(
     module: str, flow_name: str, preset: str, set_: Sequence[str] | None, **arguments: str
 ) -> Any:
     """Run a flow; return its result, or raise its failure as the error that it was."""
+    from flows.embedded import prefect_server
+    from flows.environment import prepare
+
     prepare()
     overrides = tuple(set_ or ())
     with prefect_server() as server:

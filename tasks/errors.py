@@ -310,10 +310,17 @@ class MirrorError(TaskError):
 
     uri: str
     reason: str
-    hint = "the record is safe; run `assay mirror` again when MLflow answers"
 
     def __str__(self) -> str:
         return f"{self.uri}: {self.reason}, should take the run"
+
+    @property
+    def hint(self) -> str:  # type: ignore[override]  # depends on the reason
+        """Say what helps against this reason; nothing of the run is lost by it."""
+        if any(word in self.reason for word in ("401", "403", "credential", "ermission")):
+            login = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            return f"set {login}, then run `assay mirror`: the record is safe"
+        return "the record is safe; run `assay mirror` again when MLflow answers"
 
 
 @dataclass(eq=False)

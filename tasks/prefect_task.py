@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 import prefect
+from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
@@ -84,6 +85,8 @@ def publish(run: Run, stage: Stage, record: Mapping[str, Any]) -> None:
     _REUSED.set(record["reused_from"] is not None)
     if TaskRunContext.get() is None:
         return
+    source = f" (reused from {record['reused_from']})" if record["reused_from"] else ""
+    get_run_logger().info("%s: %s%s", name, summary, source)
     create_markdown_artifact(
         _markdown(run, record, summary), key=f"{name}-summary", description=f"What {name} measured"
     )

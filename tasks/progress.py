@@ -28,6 +28,7 @@ from data.progress import Progress as OnProgress
 
 ARTIFACT_SECONDS = 5.0
 "Each update of the artifact is a request to the Prefect server."
+LASTING_SECONDS = 1.0
 LINE_SECONDS = 15.0
 "Where there is no terminal, a line as often as this is enough to see that all goes well."
 
@@ -54,7 +55,7 @@ def progress_bars() -> Iterator[OnProgress]:
         name = what.partition(",")[0]
         if name not in known:
             known[name] = bars.add_task(what, total=total)
-            work[name] = Work(name, done)
+            work[name] = Work(name)
         bars.update(known[name], description=what, completed=done, total=total)
         work[name].show(what, done, total, in_lines=not is_terminal)
 
@@ -67,20 +68,22 @@ class Work:
     """Something that is being done: when it began and who was told last."""
 
     name: str
-    first: int
-    begun: float = field(init=False)
     told: float = field(init=False)
     artifact: "ProgressArtifact" = field(init=False)
+    first: tuple[float, int] | None = None
+    "When the first of it was done, and how much that was: what came before is the start."
 
     def __post_init__(self) -> None:
         """Begin; the artifact's name is as Prefect wants it, lower case and dashes."""
-        self.begun = self.told = time.monotonic()
+        self.told = time.monotonic()
         key = re.sub("[^a-z0-9]+", "-", self.name.lower()).strip("-")
         self.artifact = ProgressArtifact(f"{key}-progress")
 
     def show(self, what: str, done: int, total: int, *, in_lines: bool) -> None:
         """Update the artifact, and say a line on stderr if one is due."""
         now = time.monotonic()
+        if self.first is None and done:
+            self.first = (now, done)
         said = f"{what}: {done:,} of {total:,}{self._left(now, done, total)}"
         self.artifact.show(done, total, said)
         if in_lines and done < total and now - self.told >= LINE_SECONDS:
@@ -90,9 +93,10 @@ class Work:
 
     def _left(self, now: float, done: int, total: int) -> str:
         """Say how long the rest takes at the pace so far; nothing before there is a pace."""
-        if done <= self.first or done >= total:
+        if self.first is None or done <= self.first[1] or done >= total:
             return ""
-        return f", {clock((now - self.begun) * (total - done) / (done - self.first))} left"
+        since, before = self.first
+        return f", {clock((now - since) * (total - done) / (done - before))} left"
 
 
 def clock(seconds: float) -> str:
@@ -116,11 +120,13 @@ class ProgressArtifact:
     def __init__(self, key: str) -> None:
         self._key = key
         self._id: UUID | None = None
-        self._last = float("-inf")
+        self._begun = time.monotonic()
+        self._last = self._begun
 
     def show(self, done: int, total: int, description: str) -> None:
-        """Update the artifact, at most every few seconds and at the end."""
-        finished = done >= total
+        """Update the artifact, every few seconds and at the end; what is done at once has none."""
+        lasted = time.monotonic() - self._begun >= LASTING_SECONDS
+        finished = done >= total and (lasted or self._id is not None)
         if TaskRunContext.get() is None or not (finished or self._is_due()):
             return
         self._last = time.monotonic()

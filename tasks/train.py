@@ -141,6 +141,7 @@ class _Progress:
         self._tail = LogTail(directory / TRAIN_LOG)
         self._num_steps = num_steps
         self._bars, self._events, self._plot = bars, events, plot
+        bars("train", 0, num_steps)
 
     def show(self) -> None:
         """Look, and show."""

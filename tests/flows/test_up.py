@@ -25,6 +25,7 @@ from mlflow import MlflowClient
 from model.train_settings import TrainSettings
 from tasks.run_record import Run
 from tasks.training_log import read_lines
+from tests.flows.browser import CHROMIUM, browser
 from tests.flows.conftest import USERS
 from tests.tasks.tampering import reseal
 from tests.tasks.tiny import OVERRIDES, Finished
@@ -412,6 +413,50 @@ def test_a_flow_that_fell_silent_is_crashed(server: Server) -> None:
     }
     send(f"{server.api}/events", [event])
     assert server.end_of(silent)["state_type"] == "CRASHED"
+
+
+def shown_run(server: Server, finished: Finished) -> str:
+    """A whole pipeline of what has been made, by the deployment for hands."""
+    overrides = [*OVERRIDES, f'source.path="{finished.home / "corpus"}"']
+    flow_run = server.start("manual", name="shown", preset="smoke", overrides=overrides)
+    ended = server.end_of(flow_run)
+    assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
+    assert ended["name"] == "shown: smoke on directory"
+    return flow_run
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_a_person_sees_runs_losses_and_models_in_a_browser_without_a_network(
+    up: tuple[subprocess.Popen[str], int, int], server: Server, places: Path, finished: Finished
+) -> None:
+    flow_run = shown_run(server, finished)
+    prefect, mlflow = (f"http://127.0.0.1:{port}" for port in up[1:])
+    (run,) = [Run(path.parent) for path in (places / "ev").glob("shown-*/plan.json")]
+    sent = json.loads((places / "home" / "mirror" / f"{run.name}.json").read_text())
+    wanted = {"flow_runs": {"id": {"any_": [flow_run]}}}
+    artifacts = post(f"{server.api}/artifacts/filter", wanted)
+    loss = next(each["id"] for each in artifacts if each["key"] == "train-loss")
+    gates = next(each["id"] for each in artifacts if each["key"] == "gates")
+    experiment = f"{mlflow}/#/experiments/{sent['experiment_id']}"
+    with browser() as page:
+        page.open(f"{prefect}/runs/flow-run/{flow_run}", "shown: smoke on directory", "6 Task runs",
+                  f"reused from {finished.run.name}")  # fmt: skip
+        page.screenshot("prefect-run")
+        page.open(f"{prefect}/artifacts/artifact/{loss}", "train 2x32 for 48 steps")
+        eventually(lambda: page.evaluate(
+            "[...document.images].some(image => image.naturalWidth > 500)"), 30)  # fmt: skip
+        page.screenshot("prefect-loss")
+        page.open(f"{prefect}/artifacts/artifact/{gates}", "shard.disjoint", "pass")
+        page.screenshot("prefect-gates")
+        page.open(f"{prefect}/deployments", *DEPLOYMENTS)
+        page.screenshot("prefect-deployments")
+        page.open(f"{experiment}/runs/{sent['run_id']}", run.name, "evaluate.val_loss")
+        page.screenshot("mlflow-run")
+        page.open(f"{experiment}/models", f"{run.name}-epoch-002", "assay-smoke")
+        page.screenshot("mlflow-models")
+        page.open(f"{mlflow}/#/models/assay-smoke", "champion", "candidate", run.name)
+        page.screenshot("mlflow-registry")
+        assert page.hosts == {"127.0.0.1"}
 
 
 def test_a_signal_stops_everything_and_frees_the_ports(

@@ -4,6 +4,8 @@ import json
 import shutil
 import time
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -289,6 +291,32 @@ def test_an_unreachable_mlflow_is_an_error_and_a_working_one_catches_up(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     known = mirror_now(ours.run)
     assert (known["complete"], known["last_step"]) == (True, STEPS)
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """An MLflow that wants another login."""
+
+    def do_GET(self) -> None:
+        self.send_response(401)
+        self.end_headers()
+
+    do_POST = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_an_mlflow_that_refuses_the_login_is_an_error_that_says_what_to_set(
+    ours: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(MirrorError) as caught:
+            mirror_now(ours.run)
+        server.shutdown()
+    assert "401" in caught.value.reason
+    assert caught.value.hint.startswith("set MLFLOW_TRACKING_USERNAME")
 
 
 def test_a_run_waits_for_an_unreachable_mlflow_only_so_long(
