@@ -276,6 +276,8 @@ def main() -> None:
     parser.add_argument("--part", choices=(*parts, "mlflow"), required=True)
     parser.add_argument("--postgres", help="Directory of PostgreSQL's programs.")
     options = parser.parse_args()
+    # Else a server that was started here would outlive this.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     part = options.part
     loads = [os.getloadavg()[0]]
     rows = mlflow(options.postgres) if part == "mlflow" else parts[part]()

@@ -392,29 +392,6 @@ def test_the_form_of_a_training_describes_its_settings(server: Server) -> None:
     assert all(field["description"] for field in fields.values())
 
 
-def test_a_flow_that_fell_silent_is_crashed(server: Server) -> None:
-    from flows.automations import silent_flows_have_crashed
-
-    found = post(f"{server.api}/automations/filter", {})
-    (ours,) = [each for each in found if each["name"] == "assay: silent flows have crashed"]
-    assert ours["trigger"]["within"] == 90.0
-    # The same automation, less patient: nothing else runs now.
-    body = silent_flows_have_crashed(10).model_dump(mode="json", exclude_unset=True)
-    send(f"{server.api}/automations/{ours['id']}", body, "PUT")
-    flow = post(f"{server.api}/flows/", {"name": "silent"})["id"]
-    state = {"type": "RUNNING", "name": "Running"}
-    silent = post(f"{server.api}/flow_runs/", {"flow_id": flow, "state": state})["id"]
-    event = {
-        "id": str(uuid.uuid4()),
-        "occurred": datetime.datetime.now(datetime.UTC).isoformat(),
-        "event": "prefect.flow-run.heartbeat",
-        "resource": {"prefect.resource.id": f"prefect.flow-run.{silent}"},
-        "related": [{"prefect.resource.id": "prefect.tag.assay", "prefect.resource.role": "tag"}],
-    }
-    send(f"{server.api}/events", [event])
-    assert server.end_of(silent)["state_type"] == "CRASHED"
-
-
 def shown_run(server: Server, finished: Finished) -> str:
     """A whole pipeline of what has been made, by the deployment for hands."""
     overrides = [*OVERRIDES, f'source.path="{finished.home / "corpus"}"']
@@ -457,6 +434,29 @@ def test_a_person_sees_runs_losses_and_models_in_a_browser_without_a_network(
         page.open(f"{mlflow}/#/models/assay-smoke", "champion", "candidate", run.name)
         page.screenshot("mlflow-registry")
         assert page.hosts == {"127.0.0.1"}
+
+
+def test_a_flow_that_fell_silent_is_crashed(server: Server) -> None:
+    from flows.automations import silent_flows_have_crashed
+
+    found = post(f"{server.api}/automations/filter", {})
+    (ours,) = [each for each in found if each["name"] == "assay: silent flows have crashed"]
+    assert ours["trigger"]["within"] == 90.0
+    # The same automation, less patient: nothing else runs now.
+    body = silent_flows_have_crashed(10).model_dump(mode="json", exclude_unset=True)
+    send(f"{server.api}/automations/{ours['id']}", body, "PUT")
+    flow = post(f"{server.api}/flows/", {"name": "silent"})["id"]
+    state = {"type": "RUNNING", "name": "Running"}
+    silent = post(f"{server.api}/flow_runs/", {"flow_id": flow, "state": state})["id"]
+    event = {
+        "id": str(uuid.uuid4()),
+        "occurred": datetime.datetime.now(datetime.UTC).isoformat(),
+        "event": "prefect.flow-run.heartbeat",
+        "resource": {"prefect.resource.id": f"prefect.flow-run.{silent}"},
+        "related": [{"prefect.resource.id": "prefect.tag.assay", "prefect.resource.role": "tag"}],
+    }
+    send(f"{server.api}/events", [event])
+    assert server.end_of(silent)["state_type"] == "CRASHED"
 
 
 def test_a_signal_stops_everything_and_frees_the_ports(
