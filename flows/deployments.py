@@ -22,7 +22,6 @@ def deployments(nightly: str, preset: str) -> list[Any]:  # runner deployments
     """Describe all of them; `nightly` is a cron schedule."""
     # One that would start while another still runs is cancelled, not run twice in a row.
     alone = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
-    queue = ConcurrencyLimitConfig(limit=1)
     return [
         pipeline.to_deployment(
             name="nightly",
@@ -52,20 +51,25 @@ def deployments(nightly: str, preset: str) -> list[Any]:  # runner deployments
             description="A training on shards, with a form for its settings.",
             tags=[TAG],
         ),
-        snapshot_flow.to_deployment(
-            name="epochs",
-            description="Evaluates every epoch's snapshot of every run, as it appears.",
-            tags=[TAG],
-            triggers=[
-                DeploymentEventTrigger(
-                    name="epochs",
-                    expect={EVENT},
-                    parameters={
-                        "run": "{{ event.payload.run }}",
-                        "snapshot": "{{ event.payload.snapshot }}",
-                    },
-                )
-            ],
-            concurrency_limit=queue,
-        ),
+        _epochs(),
     ]
+
+
+def _epochs() -> Any:  # a runner deployment
+    """Describe the one that training's own events start."""
+    return snapshot_flow.to_deployment(
+        name="epochs",
+        description="Evaluates every epoch's snapshot of every run, as it appears.",
+        tags=[TAG],
+        triggers=[
+            DeploymentEventTrigger(
+                name="epochs",
+                expect={EVENT},
+                parameters={
+                    "run": "{{ event.payload.run }}",
+                    "snapshot": "{{ event.payload.snapshot }}",
+                },
+            )
+        ],
+        concurrency_limit=1,
+    )
