@@ -123,8 +123,10 @@ def up(places: Path) -> Iterator[tuple[subprocess.Popen[str], int, int]]:
             break
     assert "served" in said[-1], said
     yield process, prefect, mlflow
-    process.kill()
-    process.communicate()
+    if process.poll() is None:
+        # Not killed: the deployments would wait for a server that is gone, too.
+        process.send_signal(signal.SIGINT)
+    process.communicate(timeout=90)
 
 
 def test_both_services_answer(up: tuple[subprocess.Popen[str], int, int]) -> None:
