@@ -1,6 +1,5 @@
 """Ways out of the sandbox, each with the words by which it ends."""
 
-import os
 import platform
 from collections.abc import Iterator
 from dataclasses import replace
@@ -177,7 +176,7 @@ def test_secrets_home_and_store_of_this_machine_are_not_there(
     secret.write_text(CANARY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", CANARY)
     monkeypatch.setenv("ASSAY_STORE", str(tmp_path))
-    looked = [str(secret), str(tmp_path), str(Path.home() / ".ssh"), "/etc/passwd", os.getcwd()]
+    looked = [str(secret), str(tmp_path), str(Path.home() / ".ssh"), "/etc/passwd", str(Path.cwd())]
     seeing = shows(f"([os.path.exists(each) for each in {looked}], 'AWS' in str(os.environ))")
 
     with Sandbox.opened(SETTINGS) as opened:
