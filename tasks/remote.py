@@ -14,7 +14,7 @@ import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.core import url_to_fs
 
-from tasks.directories import list_files
+from tasks.directories import list_files, require_inside
 from tasks.errors import StoreRefusedError, StoreUnreachableError, UnsupportedStoreError
 
 _UNREACHABLE = ("Connect", "Timeout", "HTTPClientError", "IncompleteRead", "SSLError")
@@ -127,10 +127,12 @@ class Remote:
                 system.rm(f"{root}/{name}", recursive=True)
 
     def download(self, name: str, files: Sequence[str], directory: Path) -> None:
-        """Download files of a directory into a local one.
+        """Download files of a directory into a local one, and into no other.
 
-        Raises: StoreRefusedError, StoreUnreachableError, FileNotFoundError.
+        Raises: ArtefactDamagedError for a name that leads out of it, StoreRefusedError,
+            StoreUnreachableError, FileNotFoundError.
         """
+        require_inside(directory, files)
         for parent in {(directory / each).parent for each in files}:
             parent.mkdir(parents=True, exist_ok=True)
         with self._asking():

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from evidence.canonical import digest, pretty, read_object
 from evidence.errors import WrongRefError
@@ -57,8 +57,17 @@ class Artefact:
     index: Mapping[str, Any]
 
     def read_index(self, index_type: type[IndexT]) -> IndexT:
-        """Return the index as the type that its stage wrote."""
-        return TypeAdapter(index_type).validate_python(self.index["content"])
+        """Return the index as the type that its stage wrote.
+
+        Raises: ArtefactDamagedError.
+        """
+        try:
+            return TypeAdapter(index_type).validate_python(self.index.get("content"))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, ("content", *first["loc"])))
+            expected = f"what {index_type.__name__} has there ({first['msg']})"
+            raise ArtefactDamagedError(self.directory / INDEX, place, expected) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,10 +243,7 @@ class Store:
             if not (final / index).is_file():
                 (directory / index).write_bytes(content)
                 listed = listed_files(read_object(directory / index), final / index)
-                files = [str(entry["path"]) for entry in listed]
-                if not all(map(_is_inside, files)):
-                    raise ArtefactDamagedError(final / index, "a path that leads out", "none")
-                self.remote.download(name, files, directory)
+                self.remote.download(name, [str(entry["path"]) for entry in listed], directory)
                 check(directory)
                 seen = lasting_stamp(directory)
                 if move_into_place(directory, final):
@@ -293,10 +299,6 @@ def _refuse(ref: Ref, directory: Path) -> None:
     """Raise the first damage of a directory that should be an artefact."""
     for damage in damages(directory, ref, read_object(directory / INDEX)):
         raise damage
-
-
-def _is_inside(name: str) -> bool:
-    return not name.startswith("/") and ".." not in name.split("/")
 
 
 def _artefact_name(ref: Ref) -> str:
