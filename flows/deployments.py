@@ -6,11 +6,13 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLi
 from prefect.events import DeploymentEventTrigger
 from prefect.schedules import Cron
 
+from flows.after_failure import bisect_failure_flow
 from flows.automations import TAG
 from flows.corpus import corpus_flow
 from flows.pipeline import pipeline
 from flows.snapshots import snapshot_flow
 from flows.train_form import train_form_flow
+from tasks.gate_events import GATE_EVENT
 from tasks.snapshot_events import EVENT
 
 TIMEZONE = "UTC"
@@ -52,6 +54,7 @@ def deployments(nightly: str, preset: str) -> list[Any]:  # runner deployments
             tags=[TAG],
         ),
         _epochs(),
+        _bisect(),
     ]
 
 
@@ -68,6 +71,28 @@ def _epochs() -> Any:  # a runner deployment
                 parameters={
                     "run": "{{ event.payload.run }}",
                     "snapshot": "{{ event.payload.snapshot }}",
+                },
+            )
+        ],
+        concurrency_limit=1,
+    )
+
+
+def _bisect() -> Any:  # a runner deployment
+    """Describe the one that a failed gate outside of the pipeline starts."""
+    return bisect_failure_flow.to_deployment(
+        name="bisect",
+        description="Looks for the faulty operation of a model that failed a gate.",
+        parameters={"device": "cpu"},
+        tags=[TAG],
+        triggers=[
+            DeploymentEventTrigger(
+                name="bisect",
+                expect={GATE_EVENT},
+                parameters={
+                    "failed": "{{ event.payload.run }}",
+                    "cause": "{{ event.payload.cause }}",
+                    "device": "cpu",
                 },
             )
         ],

@@ -12,14 +12,14 @@ from tasks.train_errors import WorkerFailedError
 
 GATE_EVENT = "assay.gate"
 "The event; its payload names the run and the gate."
-FLOWS = ("train", "evaluate")
-"Whose gates judge a model."
+STAGES = ("train", "evaluate")
+"Whose gates judge a model; and so are their flows called."
 
 
 def tell_of_gate(run: Run, flow: str, error: Exception) -> None:
     """Emit an event if a flow failed because a gate judged its model so."""
-    cause = _gate(error)
-    if cause is None or flow not in FLOWS or FlowRunContext.get() is None:
+    cause = failed_gate(error)
+    if cause is None or flow not in STAGES or FlowRunContext.get() is None:
         return
     emit_event(
         GATE_EVENT,
@@ -28,10 +28,13 @@ def tell_of_gate(run: Run, flow: str, error: Exception) -> None:
     )
 
 
-def _gate(error: Exception) -> str | None:
-    """Name the gate that an error tells of; a worker's gate comes as its sentence."""
+def failed_gate(error: Exception) -> str | None:
+    """Return the gate by which a model was judged to have failed; None of other failures.
+
+    A worker's gate comes as its sentence.
+    """
     if isinstance(error, GateFailedError):
-        return error.gate
+        return error.gate if error.gate.partition(".")[0] in STAGES else None
     if isinstance(error, WorkerFailedError) and error.error == GateFailedError.__name__:
         return f"train: {error.message}"
     return None

@@ -32,7 +32,7 @@ from tests.tasks.tiny import OVERRIDES, Finished
 from tests.test_architecture import PROJECT
 
 PATIENCE_SECONDS = 150.0
-DEPLOYMENTS = ["corpus", "epochs", "manual", "nightly", "train"]
+DEPLOYMENTS = ["bisect", "corpus", "epochs", "manual", "nightly", "train"]
 ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 LONG = ("train.num_steps=200000", "train.steps_per_epoch=400", "train.max_passes=100000",
         "train.early_stop_patience=100000")  # fmt: skip

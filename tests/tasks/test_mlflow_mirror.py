@@ -304,6 +304,7 @@ def test_what_a_run_that_is_no_stage_found_is_an_artifact_of_it(ours: Finished) 
     client = MlflowClient(places.mlflow_uri())
     assert sorted(each.path for each in client.list_artifacts(sent.run_id)) == [
         "after-failure.json",
+        f"{run.name}.html",
         *names[:4],
         "metadata.json",
         "plan.json",
