@@ -166,11 +166,12 @@ def _mlflow_pins() -> "dict[str, Head]":
 
     prepare()
     from tasks import places
+    from tasks.logins import without_login
     from tasks.mlflow_pins import pinned_heads
 
     found = pinned_heads(places.evidence())
     if not found:
-        raise NotFoundError("run with a tag assay.chain_head", places.mlflow_uri())
+        raise NotFoundError("run with a tag assay.chain_head", without_login(places.mlflow_uri()))
     return found
 
 

@@ -16,6 +16,7 @@ from fsspec.core import url_to_fs
 
 from tasks.directories import list_files, require_inside
 from tasks.errors import StoreRefusedError, StoreUnreachableError, UnsupportedStoreError
+from tasks.logins import has_login, without_login
 
 _UNREACHABLE = ("Connect", "Timeout", "HTTPClientError", "IncompleteRead", "SSLError")
 _REFUSED = ("NoCredentials", "PartialCredentials", "CredentialRetrieval", "ClientError")
@@ -29,10 +30,13 @@ class Remote:
     url: str
 
     def __post_init__(self) -> None:
-        """Refuse a URL that nothing here can open.
+        """Refuse a URL that nothing here can open, or that would put a login into messages.
 
         Raises: UnsupportedStoreError.
         """
+        if has_login(self.url):
+            reason = "it holds a login, which belongs into the environment"
+            raise UnsupportedStoreError(without_login(self.url), reason)
         with self._asking():
             self._system()
 
