@@ -87,7 +87,7 @@ def require_login() -> None:
         f"{url.rstrip('/')}/admin/version", headers={"Authorization": f"Basic {word}"}
     )
     try:
-        urllib.request.urlopen(request, timeout=LOGIN_SECONDS).close()  # noqa: S310
+        urllib.request.urlopen(request, timeout=LOGIN_SECONDS).close()  # noqa: S310  # the same
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             raise ServerRefusedError(without_login(url), error.code) from None

@@ -1,4 +1,4 @@
-"""Which addresses the processes below this one listen at, looked at all the while."""
+"""Which addresses processes listen at, looked at all the while."""
 
 import threading
 import time
@@ -12,14 +12,14 @@ LOOK_SECONDS = 0.02
 
 
 @contextmanager
-def listening_below(parent: psutil.Process) -> Iterator[set[str]]:
-    """Collect the addresses of all sockets that wait for others, for the length of a block."""
+def listening(parent: psutil.Process) -> Iterator[set[str]]:
+    """Collect the addresses of all sockets of a process and those below it that wait for others."""
     found: set[str] = set()
     is_over = threading.Event()
 
     def look() -> None:
         while not is_over.is_set():
-            for process in parent.children(recursive=True):
+            for process in (parent, *parent.children(recursive=True)):
                 found.update(_addresses(process))
             time.sleep(LOOK_SECONDS)
 
