@@ -79,6 +79,9 @@ def require_server(url: str) -> None:
         with urllib.request.urlopen(health, timeout=ANSWER_SECONDS):  # noqa: S310  # the user's own
             return
     except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            # It answers; what it says of our login is told with the login's hint.
+            return
         raise PrefectUnreachableError(
             without_login(url), f"answers with status {error.code}"
         ) from None
