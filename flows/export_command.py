@@ -52,7 +52,9 @@ def export(
 def _exported(run: "Run", format_: Format) -> str:
     from tasks.croissant import describe_corpus
     from tasks.openlineage import run_events
+    from tasks.schemas import require_shapes
 
+    require_shapes(run)
     if format_ is Format.CROISSANT:
         return printable_json(describe_corpus(run), indent=2) + "\n"
     return "".join(printable_json(event) + "\n" for event in run_events(run))

@@ -40,11 +40,13 @@ def recheck(
     from tasks.device import available_device
     from tasks.recheck import recheck as do_over
     from tasks.run_record import find_run
+    from tasks.schemas import require_shapes
 
     name, slash, stage = subject.rpartition("/")
     if not slash or stage not in STAGES:
         name, stage = subject, ""
     run = find_run(name)
+    require_shapes(run)
     rows = []
     for found in do_over(run, stage or None, available_device(device)):
         err.print(f"  {found.stage}: {len(found.results)} checks done over")
