@@ -82,9 +82,11 @@ def status(
     """Judge every gate of a run, and whether its model may be shipped."""
     from flows.report import acceptance_table, departure_rows, error, gate_table, outcome
     from tasks.acceptance import plan_faults
+    from tasks.schemas import require_shapes
     from tasks.withdrawal import reason_of
 
     found = find_or_last(run)
+    require_shapes(found)
     withdrawn = reason_of(found)
     rows, criteria, faults = gate_table(found), acceptance_table(found), plan_faults(found)
     departed, order = departure_rows(found, plan)

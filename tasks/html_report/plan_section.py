@@ -16,6 +16,7 @@ from tasks.html_report.facts import Facts, plan_name
 from tasks.html_report.figures import cited, digest, number, planned, source
 from tasks.html_report.markup import Child, Markup, table, tag
 from tasks.html_report.section import Section, section
+from tasks.schemas import require_shapes
 
 _TONES = {MET: "good", NOT_MEASURED: "open"}
 
@@ -25,6 +26,7 @@ def judged_plan(facts: Facts) -> list[Judged]:
     if "acceptance" not in facts.settings:
         return []
     try:
+        require_shapes(facts.run)
         judged = judge_criteria(facts.run, (*CRITERIA, *GATES))
     except EvidenceError:
         # A damaged record: the head of the page names it, and nothing is judged by the others.
