@@ -11,6 +11,7 @@ from flows import (
     audit_command,
     bisect_command,
     export_command,
+    gc_command,
     ledger_commands,
     look_commands,
     plan_command,
@@ -53,6 +54,7 @@ for commands in (
     ledger_commands,
     audit_command,
     export_command,
+    gc_command,
     use_commands,
 ):
     commands.add_to(app)

@@ -18,6 +18,7 @@ from evidence.refs import REF_TYPES, Ref, parse_ref
 from tasks.errors import storage_error
 from tasks.provenance import provenance
 from tasks.run_record import Run, now
+from tasks.shared_runs import share_run
 from tasks.store import Artefact, Store, open_store
 
 
@@ -90,6 +91,8 @@ def perform(
         if cause is error:
             raise
         raise cause from error
+    # What others may take away is what they know no use of.
+    share_run(run)
     require(verdicts)
     return Done(artefact, record)
 
