@@ -1,6 +1,5 @@
 """The `assay` command. It imports Prefect, MLflow and torch only in the commands that need them."""
 
-import importlib.metadata
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -12,6 +11,7 @@ from flows import (
     bisect_command,
     export_command,
     gc_command,
+    keep_commands,
     ledger_commands,
     look_commands,
     plan_command,
@@ -20,7 +20,6 @@ from flows import (
     use_commands,
 )
 from flows.errors import FlowError
-from flows.exit_codes import INTERRUPTED, UNEXPECTED, exit_code
 from flows.screen import complain, err, out
 from tasks.errors import storage_error
 from tasks.known_errors import KNOWN_ERRORS
@@ -41,6 +40,8 @@ def version(
 ) -> None:
     """Pretrain code models and prove what you say about them."""
     if show:
+        import importlib.metadata
+
         out.print(importlib.metadata.version("assay"))
         raise typer.Exit
 
@@ -53,6 +54,7 @@ for commands in (
     report_command,
     ledger_commands,
     audit_command,
+    keep_commands,
     export_command,
     gc_command,
     use_commands,
@@ -67,6 +69,8 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; return its exit code. A known error is a sentence, not a traceback."""
+    from flows.exit_codes import INTERRUPTED, UNEXPECTED, exit_code
+
     try:
         code = app(list(arguments), standalone_mode=True)
     except SystemExit as leaving:
