@@ -10,7 +10,7 @@ from pathlib import Path
 
 from evidence.refs import DIGEST, REF_TYPES
 from tasks.remote import Entry, Remote
-from tasks.shared_snapshots import UNFINISHED
+from tasks.shared_runs import UNFINISHED
 from tasks.store import INDEX
 from tasks.unit_cache import UNIT
 
