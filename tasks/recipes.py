@@ -9,6 +9,7 @@ from typing import Any
 from evidence.canonical import dumps, loads
 from evidence.records import Recipe
 from evidence.refs import REF_TYPES, Ref
+from tasks.in_use import sharing
 from tasks.remote import Remote
 
 
@@ -67,7 +68,8 @@ class Recipes:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
         partial.write_bytes(dumps({"recipe": recipe.as_record(), "ref": str(ref), "run": run}))
-        partial.replace(path)
+        with sharing(self.root):
+            partial.replace(path)
 
     def send(self, recipe: Recipe) -> None:
         """Let others have an entry that they do not have.

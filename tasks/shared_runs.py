@@ -15,6 +15,8 @@ from tasks.run_record import NAME, PLAN, Run, find_run
 from tasks.store import open_store
 
 RUNS = "runs"
+UNFINISHED = "unfinished"
+"What holds copies of trainings under way."
 TRAINING = "training"
 "Names the directory of the training, as it is called while it is unfinished."
 

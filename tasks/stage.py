@@ -19,6 +19,7 @@ from tasks.errors import storage_error
 from tasks.logins import without_login
 from tasks.provenance import provenance
 from tasks.run_record import Run, now
+from tasks.shared_runs import share_run
 from tasks.store import Artefact, Store, open_store
 
 
@@ -89,6 +90,8 @@ def perform(
         if cause is error:
             raise
         raise cause from error
+    # What others may take away is what they know no use of.
+    share_run(run)
     require(verdicts)
     return Done(artefact, record)
 
