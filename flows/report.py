@@ -87,15 +87,18 @@ def value(run: Run, stage: str, name: str) -> float | str | None:
 def comparison(names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """Put runs or evaluations side by side: settings that differ, results, and differences.
 
-    Raises: NotFoundError, AmbiguousError, WrongRefError, ArtefactDamagedError.
+    Raises: NotFoundError, AmbiguousError, WrongRefError, ArtefactDamagedError, WrongShapeError.
     """
     from tasks.evaluations import difference_rows, find_evaluation, look_for_evaluation
+    from tasks.schemas import require_shapes
 
     if any(name.partition(":")[0] in REF_TYPES for name in names):
         found = [find_evaluation(name) for name in names]
         results = _side_by_side({each.name: each.measurements() for each in found})
         return {"settings": [], "results": results, "differences": difference_rows(found)}
     runs = [find_run(name) for name in names]
+    for run in runs:
+        require_shapes(run)
     is_any_evaluated = any("evaluate" in _finished_stages(run) for run in runs)
     return {
         "settings": _changed_settings(runs),
