@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from model.branch_search import BranchSearch
     from tasks.run_record import Run
 
+Stats = Annotated[Path | None, typer.Option(help="Directory with tables of standard deviations.")]
+Runs = Annotated[
+    tuple[str, str] | None, typer.Option(help="Two runs: the first step at which they part.")
+]
 ONE_OF = "one of --checkpoint, --candidate, --stats, --runs and --run"
 
 
@@ -46,12 +50,8 @@ def bisect(
     precision: Annotated[
         str | None, typer.Option(help="What the candidate computes in: bfloat16, float64, ...")
     ] = None,
-    stats: Annotated[
-        Path | None, typer.Option(help="Directory with tables of standard deviations.")
-    ] = None,
-    runs: Annotated[
-        tuple[str, str] | None, typer.Option(help="Two runs: the first step at which they part.")
-    ] = None,
+    stats: Stats = None,
+    runs: Runs = None,
     replayed: Annotated[
         str | None,
         typer.Option("--run", help="A run: replay what stands out in its training, or --step."),
@@ -63,8 +63,7 @@ def bisect(
     json: Json = False,  # noqa: FBT002
 ) -> None:
     """Name the operations in which a model departs from a reference."""
-    if sum(each is not None for each in (checkpoint, candidate, stats, runs, replayed)) != 1:
-        raise WrongUseError("assay bisect", ONE_OF)
+    _require_one_of(checkpoint, candidate, stats, runs, replayed)
     if step is not None and replayed is None:
         raise WrongUseError("assay bisect", "--step together with --run")
     if (candidate is None) != (reference is None):
@@ -80,13 +79,16 @@ def bisect(
     elif replayed is not None:
         _replay(name or "replay", replayed, step, json=json)
     elif candidate is not None and reference is not None:
-        _models(
-            name or "bisect", candidate, reference, prompt, tokens, device, precision, json=json
-        )
+        _models(name, candidate, reference, prompt, tokens, device, precision, json=json)
+
+
+def _require_one_of(*subjects: object) -> None:
+    if sum(each is not None for each in subjects) != 1:
+        raise WrongUseError("assay bisect", ONE_OF)
 
 
 def _models(
-    name: str,
+    name: str | None,
     candidate: str,
     reference: str,
     prompt: str | None,
@@ -105,6 +107,7 @@ def _models(
     from model.bisection_text import fault_rows
     from tasks.model_bisection import RESULT, TEXT
 
+    name = name or "bisect"
     run, found = _bisecting()(name, candidate, reference, prompt, tokens, device, precision)
     if json:
         show_json(finite(read_object(run.directory / RESULT)))
