@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from flows.children import Children
-from flows.environment import answers, require_login
+from flows.environment import LOGIN_REFUSED, answers, require_login
 from flows.errors import PrefectUnreachableError
 from flows.exposure import LOOPBACK, own_login
 from flows.up import server_command
@@ -77,6 +77,8 @@ def require_server(url: str) -> None:
         with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=ANSWER_SECONDS):  # noqa: S310
             return
     except urllib.error.HTTPError as error:
+        if error.code in LOGIN_REFUSED:
+            return  # it is there; `require_login` asks it with our login
         raise PrefectUnreachableError(url, f"answers with status {error.code}") from None
     except (OSError, ValueError) as error:
         raise PrefectUnreachableError(url, str(getattr(error, "reason", error))) from None

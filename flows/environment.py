@@ -18,6 +18,7 @@ from tasks.errors import StorageError
 UP_FILE = "up.json"
 HEALTH_SECONDS = 1.0
 LOGIN_SECONDS = 10.0
+LOGIN_REFUSED = (401, 403)
 
 QUIET = {
     # Both tools report home unless told otherwise; MLflow wants the word `true`.
@@ -88,7 +89,7 @@ def require_login() -> None:
     try:
         urllib.request.urlopen(request, timeout=LOGIN_SECONDS).close()  # noqa: S310
     except urllib.error.HTTPError as error:
-        if error.code in (401, 403):
+        if error.code in LOGIN_REFUSED:
             raise ServerRefusedError(url, error.code) from None
     except (OSError, ValueError):
         return
