@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from flows.children import Children
-from flows.environment import answers, require_login
+from flows.environment import LOGIN_REFUSED, answers, require_login
 from flows.errors import PrefectUnreachableError
 from flows.exposure import LOOPBACK, own_login
 from flows.up import server_command
@@ -79,12 +79,10 @@ def require_server(url: str) -> None:
         with urllib.request.urlopen(health, timeout=ANSWER_SECONDS):  # noqa: S310  # the user's own
             return
     except urllib.error.HTTPError as error:
-        if error.code in (401, 403):
-            # It answers; what it says of our login is told with the login's hint.
-            return
-        raise PrefectUnreachableError(
-            without_login(url), f"answers with status {error.code}"
-        ) from None
+        if error.code in LOGIN_REFUSED:
+            return  # it is there; `require_login` asks it with our login
+        why = f"answers with status {error.code}"
+        raise PrefectUnreachableError(without_login(url), why) from None
     except (OSError, ValueError) as error:
         raise PrefectUnreachableError(
             without_login(url), str(getattr(error, "reason", error))

@@ -19,6 +19,7 @@ from tasks.logins import without_login
 UP_FILE = "up.json"
 HEALTH_SECONDS = 1.0
 LOGIN_SECONDS = 10.0
+LOGIN_REFUSED = (401, 403)
 
 QUIET = {
     # Both tools report home unless told otherwise; MLflow wants the word `true`.
@@ -89,7 +90,7 @@ def require_login() -> None:
     try:
         urllib.request.urlopen(request, timeout=LOGIN_SECONDS).close()  # noqa: S310  # the same
     except urllib.error.HTTPError as error:
-        if error.code in (401, 403):
+        if error.code in LOGIN_REFUSED:
             raise ServerRefusedError(without_login(url), error.code) from None
     except (OSError, ValueError):
         return

@@ -3,17 +3,26 @@
 import importlib.util
 import ipaddress
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
 
 from flows.errors import OpenServerError, WrongValueError
 from tasks import places
 from tasks.errors import FeatureError
 
 LOOPBACK = "127.0.0.1"
+ANY = "0.0.0.0"  # noqa: S104  # compared
 PREFECT_LOGIN = "PREFECT_SERVER_API_AUTH_STRING"
 MLFLOW_LOGIN = ("MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY")
+MLFLOW_ADMIN = "assay"
+"MLflow's first user, unless MLFLOW_AUTH_ADMIN_USERNAME is another; MLflow itself knows none."
 AUTH_CONFIG = "auth.ini"
+AUTH_CACHE_SECONDS = 60
+"A password is hashed on purpose slowly, and else would be for every request."
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +35,44 @@ class Exposure:
     @property
     def reachable(self) -> str:
         """Where this machine itself reaches them."""
-        return LOOPBACK if self.host == "0.0.0.0" else self.host  # noqa: S104  # compared
+        return LOOPBACK if self.host == ANY else self.host
+
+    @property
+    def prefect_api_path(self) -> str | None:
+        """Return the API's path where a browser must ask the address that it has the page from."""
+        return "/api" if self.host == ANY else None
 
     def mlflow_options(self) -> list[str]:
         """Return the options that have MLflow ask for a login."""
         return ["--app-name", "basic-auth"] if self.has_mlflow_login else []
 
     def mlflow_environment(self) -> dict[str, str]:
-        """Say where MLflow keeps its users: beside its database, not where it was started."""
-        if not self.has_mlflow_login or "MLFLOW_AUTH_CONFIG_PATH" in os.environ:
-            return {}
-        path = places.mlflow_directory() / AUTH_CONFIG
-        path.parent.mkdir(parents=True, exist_ok=True)
-        users = path.with_name("users.db")
-        function = "mlflow.server.auth:authenticate_request_basic_auth"
-        path.write_text(
-            f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{users}\n"
-            f"authorization_function = {function}\n"
-        )
-        return {"MLFLOW_AUTH_CONFIG_PATH": str(path)}
+        """Say where MLflow keeps its users, and by which names it may be asked.
+
+        What is set already stands. The users are beside its database, not where it was started.
+        """
+        given: dict[str, str] = {}
+        if not is_loopback(self.host):
+            names = own_names(self.host)
+            given["MLFLOW_SERVER_ALLOWED_HOSTS"] = ",".join(
+                pattern for name in names for pattern in (name, f"{name}:*")
+            )
+        if self.has_mlflow_login and "MLFLOW_AUTH_CONFIG_PATH" not in os.environ:
+            given["MLFLOW_AUTH_CONFIG_PATH"] = str(_write_auth_config())
+        return {name: value for name, value in given.items() if name not in os.environ}
+
+
+def _write_auth_config() -> Path:
+    path = places.mlflow_directory() / AUTH_CONFIG
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        "[mlflow]\ndefault_permission = READ\n"
+        f"admin_username = {MLFLOW_ADMIN}\n"
+        f"database_uri = sqlite:///{path.with_name('users.db')}\n"
+        f"auth_cache_ttl_seconds = {AUTH_CACHE_SECONDS}\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    return path
 
 
 def exposure(host: str, environment: Mapping[str, str]) -> Exposure:
@@ -77,3 +105,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def own_names(host: str) -> list[str]:
+    """Return under which names and addresses others ask for what listens at a host."""
+    if host != ANY:
+        return [host]
+    cards = psutil.net_if_addrs().values()
+    addresses = {each.address for card in cards for each in card if each.family == socket.AF_INET}
+    return sorted({"localhost", socket.gethostname(), *addresses})

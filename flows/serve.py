@@ -23,9 +23,9 @@ def main(cron: str, preset: str) -> None:
 
 
 async def _serve(*deployments: object) -> None:
-    from prefect.runner import Runner
+    from flows.deployment_runner import DeploymentRunner
 
-    runner = Runner(name="assay", pause_on_shutdown=True)
+    runner = DeploymentRunner(name="assay", pause_on_shutdown=True)
     for deployment in deployments:
         await runner.aadd_deployment(deployment)  # type: ignore[arg-type]  # a RunnerDeployment
     sys.stdout.write(f"{READY}\n")

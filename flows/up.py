@@ -53,7 +53,8 @@ class Services:
             f"http://{reachable}:{port}" for port in (self.prefect_port, self.mlflow_port)
         )
         os.environ["PREFECT_API_URL"] = f"{prefect}/api"
-        os.environ["PREFECT_SERVER_UI_API_URL"] = f"{prefect}/api"
+        ui_api = self.exposure.prefect_api_path or f"{prefect}/api"
+        os.environ.setdefault("PREFECT_SERVER_UI_API_URL", ui_api)
         os.environ.update(own_login(os.environ))
         children = self._children
         with ExitStack() as stack:

@@ -28,7 +28,7 @@ TRIES = 3
 TASKS = 100
 BATCH = 900
 BATCHES = 20
-RUNS, POINTS = 1000, 10_000
+RUNS = 1000
 Row = dict[str, Any]
 
 
@@ -205,11 +205,11 @@ def _postgres(programs: str, home: str) -> Iterator[str]:
         control(*server, "-m", "immediate", "stop")
 
 
-def many() -> list[Row]:
-    """Fill a database with runs and points, and ask what a page asks."""
+def many(points: int) -> list[Row]:
+    """Fill a database with runs of so many points, and ask what a page asks."""
     with tempfile.TemporaryDirectory() as home:
         uri = f"sqlite:///{home}/many.db"
-        experiment, run_ids = _fill(uri, f"{home}/many.db")
+        experiment, run_ids = _fill(uri, f"{home}/many.db", points)
         with _served(home, uri) as server:
             from mlflow import MlflowClient
 
@@ -219,7 +219,7 @@ def many() -> list[Row]:
                 "runs below a loss": lambda: client.search_runs(
                     [experiment], "metrics.train_loss < 1", max_results=100
                 ),
-                f"a curve of {POINTS:,} points": lambda: client.get_metric_history(
+                f"a curve of {points:,} points": lambda: client.get_metric_history(
                     run_ids[0], "train_loss"
                 ),
             }
@@ -237,7 +237,7 @@ def _median(ask: Callable[[], object]) -> Row:
     return {"s": round(statistics.median(seconds), 2)}
 
 
-def _fill(uri: str, path: str) -> tuple[str, list[str]]:
+def _fill(uri: str, path: str, points: int) -> tuple[str, list[str]]:
     """Make the runs by MLflow and their points by SQL, which is the same table only sooner."""
     from mlflow import MlflowClient
 
@@ -246,7 +246,7 @@ def _fill(uri: str, path: str) -> tuple[str, list[str]]:
     run_ids = []
     for number in range(RUNS):
         run_id = client.create_run(experiment, run_name=f"run-{number}").info.run_id
-        client.log_metric(run_id, "train_loss", 1.0 - number / RUNS, step=POINTS)
+        client.log_metric(run_id, "train_loss", 1.0 - number / RUNS, step=points)
         run_ids.append(str(run_id))
     with sqlite3.connect(path) as database:
         database.execute("PRAGMA synchronous = OFF")
@@ -254,7 +254,7 @@ def _fill(uri: str, path: str) -> tuple[str, list[str]]:
             database.executemany(
                 "INSERT INTO metrics (key, value, timestamp, run_uuid, step, is_nan)"
                 " VALUES ('train_loss', ?, ?, ?, ?, 0)",
-                ((10.0 / (step + 1), step, run_id, step) for step in range(POINTS)),
+                ((10.0 / (step + 1), step, run_id, step) for step in range(points)),
             )
     return experiment, run_ids
 
@@ -270,17 +270,19 @@ def _free_port() -> int:
 def main() -> None:
     """Measure one part and print it."""
     parts: dict[str, Callable[[], list[Row]]] = {
-        "start": start, "tasks": tasks, "pipeline": pipeline, "many": many
+        "start": start, "tasks": tasks, "pipeline": pipeline
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=(*parts, "mlflow"), required=True)
+    parser.add_argument("--part", choices=(*parts, "mlflow", "many"), required=True)
     parser.add_argument("--postgres", help="Directory of PostgreSQL's programs.")
+    parser.add_argument("--points", type=int, default=10_000, help="Of each run of `many`.")
     options = parser.parse_args()
     # Else a server that was started here would outlive this.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    part = options.part
+    parts["mlflow"] = lambda: mlflow(options.postgres)
+    parts["many"] = lambda: many(options.points)
     loads = [os.getloadavg()[0]]
-    rows = mlflow(options.postgres) if part == "mlflow" else parts[part]()
+    rows = parts[options.part]()
     loads.append(os.getloadavg()[0])
     print("| " + " | ".join(rows[0]) + " |")
     print("|" + "---|" * len(rows[0]))

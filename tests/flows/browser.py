@@ -32,8 +32,6 @@ FLAGS = (
     "--no-first-run",
     "--window-size=1500,1400",
     "--remote-debugging-port=0",
-    # As on a machine without a network.
-    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 )
 
 
@@ -86,12 +84,13 @@ class Page:
 
 
 @contextmanager
-def browser() -> Iterator[Page]:
-    """Start Chromium with one empty tab."""
+def browser(reach: str = "127.0.0.1") -> Iterator[Page]:
+    """Start Chromium with one empty tab, as on a machine with a network of one address."""
     assert CHROMIUM is not None
+    network = f"--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE {reach}"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
-            [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            [CHROMIUM, *FLAGS, network, f"--user-data-dir={profile}", "about:blank"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

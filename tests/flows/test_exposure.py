@@ -3,6 +3,7 @@
 import base64
 import importlib.util
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -56,6 +57,29 @@ def test_with_logins_mlflow_asks_for_one_and_keeps_its_users_at_home(home: Path)
     assert config.is_relative_to(home)
     assert f"sqlite:///{home}/mlflow/users.db" in config.read_text()
     assert "secret" not in config.read_text()
+    # Without a name for its first user MLflow does not start.
+    assert "\nadmin_username = assay\n" in config.read_text()
+
+
+def test_who_asks_by_a_name_of_this_machine_is_let_in(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable = "MLFLOW_SERVER_ALLOWED_HOSTS"
+    monkeypatch.delenv(variable, raising=False)
+    anywhere = exposure("0.0.0.0", LOGINS).mlflow_environment()[variable].split(",")
+    for name in ("127.0.0.1", "localhost", socket.gethostname()):
+        assert {name, f"{name}:*"} <= {*anywhere}
+    assert not any(name.startswith("*") for name in anywhere)
+    named = exposure("team.example.org", LOGINS).mlflow_environment()
+    assert named[variable] == "team.example.org,team.example.org:*"
+    assert variable not in exposure("127.0.0.1", LOGINS).mlflow_environment()
+    monkeypatch.setenv(variable, "proxy.example.org")
+    assert variable not in exposure("0.0.0.0", LOGINS).mlflow_environment()
+
+
+def test_a_page_asks_the_address_that_it_came_from() -> None:
+    assert exposure("0.0.0.0", LOGINS).prefect_api_path == "/api"
+    assert exposure("127.0.0.1", {}).prefect_api_path is None
 
 
 def test_without_logins_mlflow_is_started_as_ever() -> None:

@@ -75,10 +75,8 @@ def send(url: str, body: Any, method: str = "POST") -> bytes:
     pytest.fail(f"{url} is busy")
 
 
-@pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory, finished: Finished) -> Path:
-    """Directories in which a run has been made already."""
-    root = tmp_path_factory.mktemp("up")
+def prepared(root: Path, finished: Finished) -> Path:
+    """Make directories in which a run has been made already."""
     for name in ("store", "live"):
         shutil.copytree(finished.home / name, root / "home" / name)
     shutil.copytree(finished.home / "evidence", root / "ev")
@@ -91,27 +89,22 @@ def places(tmp_path_factory: pytest.TempPathFactory, finished: Finished) -> Path
     return root
 
 
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory, finished: Finished) -> Path:
+    return prepared(tmp_path_factory.mktemp("up"), finished)
+
+
 def env_of(root: Path) -> dict[str, str]:
     return {"ASSAY_HOME": str(root / "home"), "ASSAY_EVIDENCE": str(root / "ev")}
 
 
-@pytest.fixture(scope="module")
-def up(places: Path) -> Iterator[tuple[subprocess.Popen[str], int, int]]:
-    home = places
-    prefect, mlflow = free_port(), free_port()
+def start_up(root: Path, *options: str, **variables: str) -> subprocess.Popen[str]:
+    """Start `assay up`; return once it serves."""
     environment = {name: value for name, value in os.environ.items() if name not in USERS}
     command = [sys.executable, "-c", "from flows.cli import main; main()", "up"]
     process = subprocess.Popen(
-        [
-            *command,
-            "--preset",
-            "smoke",
-            "--prefect-port",
-            str(prefect),
-            "--mlflow-port",
-            str(mlflow),
-        ],
-        env={**environment, **env_of(home), "PREFECT_RUNNER_POLL_FREQUENCY": "2"},
+        [*command, "--preset", "smoke", *options],
+        env={**environment, **env_of(root), "PREFECT_RUNNER_POLL_FREQUENCY": "2", **variables},
         cwd=PROJECT,
         stdout=subprocess.PIPE,
         text=True,
@@ -121,11 +114,17 @@ def up(places: Path) -> Iterator[tuple[subprocess.Popen[str], int, int]]:
     for line in process.stdout:
         said.append(line)
         if "served" in line:
-            break
-    assert "served" in said[-1], said
+            return process
+    pytest.fail(f"assay up ended: {said}")
+
+
+@pytest.fixture(scope="module")
+def up(places: Path) -> Iterator[tuple[subprocess.Popen[str], int, int]]:
+    prefect, mlflow = free_port(), free_port()
+    ports = ("--prefect-port", str(prefect), "--mlflow-port", str(mlflow))
+    process = start_up(places, *ports)
     yield process, prefect, mlflow
     if process.poll() is None:
-        # Not killed: the deployments would wait for a server that is gone, too.
         process.send_signal(signal.SIGINT)
     process.communicate(timeout=90)
 
@@ -363,6 +362,7 @@ def reconcile(places: Path) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.topology
 def test_a_missed_run_is_made_up_for_and_one_that_overlaps_is_cancelled(
     server: Server, finished: Finished
 ) -> None:
@@ -415,6 +415,7 @@ def shown_run(server: Server, finished: Finished) -> str:
     return flow_run
 
 
+@pytest.mark.topology
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_a_person_sees_runs_losses_and_models_in_a_browser_without_a_network(
     up: tuple[subprocess.Popen[str], int, int], server: Server, places: Path, finished: Finished

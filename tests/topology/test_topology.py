@@ -264,7 +264,7 @@ def test_a_run_outlives_a_database_that_is_gone_for_a_moment(
 ) -> None:
     if not set(WORKERS) & set(deployed.processes):
         deployed.start("worker", WORKERS[0])
-    run_id = start_run(deployed, "outage", "train.seed=7", "train.num_steps=300")
+    run_id = start_run(deployed, "outage", "train.num_steps=160", "train.max_spikes=9")
     (shards,) = eventually(lambda: records(deployed, "outage", "shard"))
     assert shards
     deployed.postgres.kill()
