@@ -47,13 +47,9 @@ def lost_bytes(before: Acknowledged, home: Path, training: Path | None) -> int:
     """
     lost = 0
     for name, said in before.files.items():
-        if not (home / name).is_file() or _content(home / name) != said:
-            lost += said[0]
+        lost += _lost(home / name, said)
     for name, said in before.snapshots.items():
-        if training is None or not (training / name).is_file():
-            lost += said[0]
-        elif _content(training / name) != said:
-            lost += said[0]
+        lost += _lost(training / name, said) if training else said[0]
     if not (home / "evidence" / "CHAIN.jsonl").read_bytes().startswith(before.chain):
         lost += len(before.chain)
     return lost
@@ -79,6 +75,10 @@ def _snapshots(training: Path) -> Iterator[Path]:
         if record.name.startswith("epoch-"):
             yield record
             yield from (record.parent / name for name in json.loads(record.read_bytes())["files"])
+
+
+def _lost(path: Path, said: tuple[int, str]) -> int:
+    return 0 if path.is_file() and _content(path) == said else said[0]
 
 
 def _content(path: Path) -> tuple[int, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.store import UNSEEN, UNSEEN_SECONDS
-from tests.campaign.acknowledged import Acknowledged, acknowledged, lost_bytes
+from tests.campaign.acknowledged import acknowledged, lost_bytes
 from tests.campaign.bench import Bench, Ended
 from tests.campaign.result import result
 
@@ -85,9 +85,7 @@ def leftovers(home: Path) -> list[str]:
     """Name unfinished builds, and locks that somebody holds."""
     found = list[str]()
     for path in (home / "store" / "tmp").glob("*"):
-        if path.suffix != ".lock":
-            found.append(f"left over: {path.name}")
-        elif path.name.startswith("build-"):
+        if path.suffix != ".lock" or path.name.startswith("build-"):
             found.append(f"left over: {path.name}")
         elif not _is_free(path):
             found.append(f"still held: {path.name}")

@@ -134,6 +134,11 @@ class Bench:
             if json.loads(path.read_bytes())["recipe"]["stage"] == stage:
                 path.unlink()
 
+    def clear(self) -> None:
+        """Remove the homes and the runs; a finding is all that stays of them."""
+        for path in self.root.iterdir():
+            shutil.rmtree(path, ignore_errors=True)
+
     def start(self, home: Path, **asked: Any) -> "Running":
         """Start a run in a home."""
         self.number += 1

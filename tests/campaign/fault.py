@@ -11,6 +11,7 @@ DIED = 1
 "A worker that died is an unexpected end, and the hint says to run the same command again."
 FULL = 7
 STOPPED = 11
+Disturbance = Literal["killed", "slow", "500", "never there"]
 DAMAGED = 5
 MALFORMED = 4
 NETWORK = 10
@@ -124,7 +125,7 @@ class Service:
 
     number: str
     name: Literal["MLflow", "Prefect"]
-    how: Literal["killed", "slow", "500", "never there"]
+    how: Disturbance
     codes: tuple[int, ...]
 
     def __str__(self) -> str:

@@ -97,10 +97,10 @@ class _Injector:
 
     def wrap(self) -> None:
         """Take the place of what opens, writes, syncs and renames."""
-        builtins.open = io.open = self._opening(builtins.open)  # type: ignore[assignment]
-        os.write = self._on_descriptor("write", os.write)  # type: ignore[assignment]
+        builtins.open = io.open = self._opening(builtins.open)
+        os.write = self._on_descriptor("write", os.write)
         os.sendfile = self._on_descriptor("write", os.sendfile)
-        os.fsync = self._on_descriptor("fsync", os.fsync)  # type: ignore[assignment]
+        os.fsync = self._on_descriptor("fsync", os.fsync)
         for name in ("rename", "replace", "link"):
             setattr(os, name, self._onto(getattr(os, name)))
 
@@ -136,10 +136,10 @@ class _Injector:
             is_path = isinstance(file, str | os.PathLike)
             if not (is_path and set(mode) & set("wax+")) or "opener" in more:
                 return call(file, mode, buffering, *rest, **more)
-            name = os.fspath(file)
-            if not os.path.abspath(name).startswith(injector.injection.under):
+            name = os.path.abspath(file)  # noqa: PTH100  # pathlib itself is disturbed
+            if not name.startswith(injector.injection.under):
                 return call(file, mode, buffering, *rest, **more)
-            raw = CountedFile(os.path.abspath(name), mode.replace("b", "").replace("t", ""))
+            raw = CountedFile(name, mode.replace("b", "").replace("t", ""))
             if "b" in mode and buffering == 0:
                 return raw
             buffered = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
@@ -160,7 +160,7 @@ def _as_text(
 
 def _path_of(descriptor: int) -> str:
     try:
-        return os.readlink(f"/proc/self/fd/{descriptor}")
+        return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115  # the same
     except OSError:
         return ""
 
@@ -188,7 +188,7 @@ def _wrap_clock(told: str) -> None:
 
     time.time = lambda: true_time() - back()
     time.time_ns = lambda: true_ns() - int(back() * 1e9)
-    time.gmtime = lambda seconds=None: true_gmtime(  # type: ignore[assignment]
+    time.gmtime = lambda seconds=None: true_gmtime(
         time.time() if seconds is None else seconds
     )
     datetime.datetime = Clock  # type: ignore[misc]

@@ -77,7 +77,7 @@ def _perform(request: Request) -> None:
     if "runtime.num_ranks=2" not in request.changes:
         forked = SimpleNamespace(**vars(subprocess))
         forked.Popen = ForkedRank
-        rank_processes.subprocess = forked  # type: ignore[assignment]
+        vars(rank_processes)["subprocess"] = forked
     if request.injection:
         os.environ["ASSAY_CAMPAIGN"] = request.injection
         hook = Path(__file__).parent / "hook"

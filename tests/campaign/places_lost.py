@@ -1,5 +1,6 @@
 """Disks that are full or take nothing, and object stores that misbehave."""
 
+import logging
 import os
 import subprocess
 import threading
@@ -19,7 +20,7 @@ ANSWERS = {
     "403": loopback_s3.DENIED,
 }
 AMPLE_KIB = 1 << 18
-STALL_SECONDS = 2
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def can_mount() -> bool:
@@ -77,7 +78,9 @@ def disk(bench: Bench, fault: Disk) -> Finding:
 def bucket(bench: Bench, fault: Bucket) -> Finding:
     """Run with the store in a bucket that misbehaves, and again once it does not."""
     home = bench.home("shard")
-    with loopback_s3.serve() as s3:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    # The buckets of all servers of a process are the same.
+    with _ONE_AT_A_TIME, loopback_s3.serve() as s3:
         environment = {**s3.environment(), "ASSAY_STORE": f"s3://{BUCKET}/team"}
         _make_bucket(s3)
         disturbance = _Disturbance(s3, fault)
@@ -87,8 +90,7 @@ def bucket(bench: Bench, fault: Bucket) -> Finding:
         def again() -> Ended:
             return bench.run(home, until="shard", environment=environment)
 
-        found = judged(bench, home, first, again, (0, *fault.codes), "shard")
-    return found
+        return judged(bench, home, first, again, (0, *fault.codes), "shard")
 
 
 def _make_bucket(s3: loopback_s3.LoopbackS3) -> None:

@@ -19,7 +19,9 @@ STEP = ("step", "train_loss", "grad_norm", "tokens", "learning_rate")
 
 def refs(home: Path) -> dict[str, str]:
     """Return the refs of the last run that was completed, by kind."""
-    runs = sorted((home / "evidence").glob("*/metadata.json"), key=lambda path: path.stat().st_mtime)
+    runs = sorted(
+        (home / "evidence").glob("*/metadata.json"), key=lambda path: path.stat().st_mtime
+    )
     record = json.loads(runs[-1].read_bytes())
     return {ref.partition(":")[0]: ref for ref in record["refs"].values() if ref}
 
@@ -32,7 +34,7 @@ def directory(home: Path, ref: str) -> Path:
 
 def result(home: Path) -> dict[str, Any]:
     """Digest everything that the last run computed."""
-    found = dict(refs(home))
+    found: dict[str, Any] = dict(refs(home))
     for kind, ref in refs(home).items():
         if kind in SAME:
             found[kind] = dict(_digests(directory(home, ref), SAME[kind]))
