@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from flows.children import Children
 from flows.environment import answers, require_login
+from flows.errors import ServerLostError
 from flows.exposure import LOOPBACK, own_login
 from flows.up import server_command
 
@@ -57,6 +58,21 @@ def prefect_server() -> Iterator[EmbeddedServer]:
     finally:
         if not server.used:
             server.children.stop()
+
+
+@contextmanager
+def prefect_answering() -> Iterator[None]:
+    """Say it in a sentence where Prefect's client gives up on its server.
+
+    Raises: ServerLostError.
+    """
+    import httpx
+
+    try:
+        yield
+    except httpx.HTTPError as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ServerLostError(os.environ["PREFECT_API_URL"], said) from error
 
 
 def _free_port() -> int:

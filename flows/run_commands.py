@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.embedded import prefect_server
+from flows.embedded import prefect_answering, prefect_server
 from flows.environment import prepare
 from flows.errors import WrongUseError, WrongValueError
 from flows.screen import err, out, show_json, show_table
@@ -193,10 +193,11 @@ def _flow(
             length = settings.shard.context_length
             err.print(f"planned {budget_sentence(settings.model, settings.train, length)}")
         server.wait()
-        state = flow(preset=preset, overrides=overrides, **arguments, return_state=True)
-        result = state.result(raise_on_failure=False)
-    if isinstance(result, Exception):
-        raise result
+        with prefect_answering():
+            state = flow(preset=preset, overrides=overrides, **arguments, return_state=True)
+            result = state.result(raise_on_failure=False)
+            if isinstance(result, Exception):
+                raise result
     return result
 
 

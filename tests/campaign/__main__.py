@@ -17,7 +17,15 @@ from tasks.provenance import provenance
 from tests.campaign.aftermath import Finding
 from tests.campaign.bench import Bench, lane
 from tests.campaign.campaign import count_operations, try_out
-from tests.campaign.catalogue import disks, every_operation, flips, moments, others, served
+from tests.campaign.catalogue import (
+    Counts,
+    disks,
+    every_operation,
+    flips,
+    moments,
+    others,
+    served,
+)
 from tests.campaign.fault import Fault, Helper, Service
 from tests.campaign.places_lost import can_mount
 from tests.campaign.services import Servers, servers
@@ -36,18 +44,17 @@ def main() -> int:
         for each in benches:
             each.root.mkdir()
         benches[0].prepare()
-        counts = count_operations(benches[0])
-        planned: list[Fault] = [*every_operation(counts), *flips(benches[0].whole, choose)]
-        planned += [*moments(choose, 6), *(disks() if can_mount() else ())]
-        choose.shuffle(planned)
-        shared = None
-        if options.servers:
-            shared = stack.enter_context(servers(root / "servers"))
+        counts: Counts = {}
         # What there is little of comes first, so that time cannot run out before it.
-        queue = iter([*others(), *(served() if shared else ()), *planned])
-        tried = _in_lanes(benches, queue, deadline, shared)
-    total = len(planned) + len(list(others())) + (len(list(served())) if shared else 0)
-    figures = _figures(tried, total, time.monotonic() - begin, options.seed)
+        planned, shared = list[Fault](), None
+        if options.servers != "none":
+            shared = stack.enter_context(servers(root / "servers"))
+            planned += served()
+        if options.servers != "only":
+            counts = count_operations(benches[0])
+            planned += [*others(), *_many(benches[0].whole, counts, choose)]
+        tried = _in_lanes(benches, iter(planned), deadline, shared)
+    figures = _figures(tried, len(planned), time.monotonic() - begin, options.seed)
     figures["operations"] = {
         f"{stage} {'worker' if in_worker else 'stage'} {kind}": number
         for (stage, in_worker, kind), number in sorted(counts.items())
@@ -57,13 +64,26 @@ def main() -> int:
     return int(figures["survived"] != figures["tried"])
 
 
+def _many(whole: Path, counts: Counts, choose: random.Random) -> list[Fault]:
+    """List what there is much of, in an order of which every beginning is a sample."""
+    many: list[Fault] = [*every_operation(counts), *flips(whole, choose), *moments(choose, 6)]
+    many += disks() if can_mount() else ()
+    choose.shuffle(many)
+    return many
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0, help="when to stop")
     parser.add_argument("--seed", type=int, default=1, help="which moments, and in which order")
     parser.add_argument("--lanes", type=int, default=2, help="runs at a time")
     parser.add_argument("--out", type=Path, default=Path("faults-long.json"))
-    parser.add_argument("--no-servers", dest="servers", action="store_false")
+    parser.add_argument(
+        "--servers",
+        choices=("all", "only", "none"),
+        default="all",
+        help="with the faults that need Prefect and MLflow, those alone, or without them",
+    )
     return parser.parse_args()
 
 

@@ -188,7 +188,5 @@ def _wrap_clock(told: str) -> None:
 
     time.time = lambda: true_time() - back()
     time.time_ns = lambda: true_ns() - int(back() * 1e9)
-    time.gmtime = lambda seconds=None: true_gmtime(
-        time.time() if seconds is None else seconds
-    )
+    time.gmtime = lambda seconds=None: true_gmtime(time.time() if seconds is None else seconds)
     datetime.datetime = Clock  # type: ignore[misc]
