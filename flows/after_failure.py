@@ -11,17 +11,13 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
-from evidence.errors import GateFailedError
 from flows.bisection import show_bisection
 from tasks.device import choose_device
 from tasks.failure_bisection import Explained, bisect_failure, link
+from tasks.gate_events import failed_gate
 from tasks.prefect_view import show_link
 from tasks.run_record import Run, find_run
 from tasks.runtime import RuntimeSettings
-from tasks.train_errors import WorkerFailedError
-
-STAGES = ("train", "evaluate")
-"""Whose gates judge a model."""
 
 
 @contextmanager
@@ -33,15 +29,6 @@ def bisected_after(run: Run, runtime: RuntimeSettings) -> Iterator[None]:
         if cause := failed_gate(error):
             _explain(run, cause, runtime, error)
         raise
-
-
-def failed_gate(error: Exception) -> str | None:
-    """Return the gate by which a model was judged to have failed; None of other failures."""
-    if isinstance(error, GateFailedError):
-        return error.gate if error.gate.partition(".")[0] in STAGES else None
-    if isinstance(error, WorkerFailedError) and error.error == GateFailedError.__name__:
-        return f"train: {error.message}"
-    return None
 
 
 def _explain(run: Run, cause: str, runtime: RuntimeSettings, error: Exception) -> None:

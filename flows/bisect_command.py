@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.errors import WrongUseError
-from flows.exit_codes import NOT_COMPARABLE, VALIDATION_FAILED
 from flows.run_commands import Json, Name, Preset, Set, run_recorded
 from flows.screen import out, show_json, show_table
 
@@ -98,6 +97,7 @@ def _models(
     json: bool,
 ) -> None:
     from flows.environment import prepare
+    from flows.exit_codes import VALIDATION_FAILED
 
     prepare()
     from evidence.canonical import finite, read_object
@@ -133,6 +133,7 @@ def _runs(left: str, right: str, *, json: bool) -> None:
     from dataclasses import asdict
 
     from evidence.canonical import finite
+    from flows.exit_codes import VALIDATION_FAILED
     from tasks.parting import part_runs
 
     compared = part_runs(left, right)
@@ -158,6 +159,7 @@ def _replay(name: str, replayed: str, step: int | None, *, json: bool) -> None:
 
     prepare()
     from evidence.canonical import finite, read_object
+    from flows.exit_codes import NOT_COMPARABLE, VALIDATION_FAILED
     from tasks.replay import DEPARTS, INCOMPARABLE
     from tasks.run_replay import RESULT, findings_text, replay_run
 

@@ -1,6 +1,5 @@
 """The `assay` command. It imports Prefect, MLflow and torch only in the commands that need them."""
 
-import importlib.metadata
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -11,6 +10,7 @@ from flows import (
     audit_command,
     bisect_command,
     export_command,
+    keep_commands,
     ledger_commands,
     look_commands,
     plan_command,
@@ -19,7 +19,6 @@ from flows import (
     use_commands,
 )
 from flows.errors import FlowError
-from flows.exit_codes import INTERRUPTED, UNEXPECTED, exit_code
 from flows.screen import complain, err, out
 from tasks.errors import storage_error
 from tasks.known_errors import KNOWN_ERRORS
@@ -40,6 +39,8 @@ def version(
 ) -> None:
     """Pretrain code models and prove what you say about them."""
     if show:
+        import importlib.metadata
+
         out.print(importlib.metadata.version("assay"))
         raise typer.Exit
 
@@ -52,6 +53,7 @@ for commands in (
     report_command,
     ledger_commands,
     audit_command,
+    keep_commands,
     export_command,
     use_commands,
 ):
@@ -65,6 +67,8 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; return its exit code. A known error is a sentence, not a traceback."""
+    from flows.exit_codes import INTERRUPTED, UNEXPECTED, exit_code
+
     try:
         code = app(list(arguments), standalone_mode=True)
     except SystemExit as leaving:

@@ -3,17 +3,21 @@
 import atexit
 import os
 import socket
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from flows.children import Children
 from flows.environment import answers, require_login
-from flows.errors import ServerLostError
+from flows.errors import PrefectUnreachableError, ServerLostError
 from flows.exposure import LOOPBACK, own_login
 from flows.up import server_command
 
 NAME = "prefect-embedded"
+ANSWER_SECONDS = 20.0
+"A server that serves others may take its time."
 # Nobody looks at this server; `assay up` shows what it wrote.
 ENVIRONMENT = {"PREFECT_SERVER_UI_ENABLED": "false", "PREFECT_UI_ENABLED": "false"}
 
@@ -41,6 +45,8 @@ class EmbeddedServer:
 def prefect_server() -> Iterator[EmbeddedServer]:
     """Start a server unless one is set or running.
 
+    Raises: PrefectUnreachableError if one is set that does not answer.
+
     Its address is in the environment at once, so that Prefect can be imported while it starts.
     """
     server = EmbeddedServer()
@@ -53,6 +59,8 @@ def prefect_server() -> Iterator[EmbeddedServer]:
         # Registered before Prefect is imported, so run after Prefect has said its last word:
         # without a server it would try to say it for minutes.
         atexit.register(server.children.stop)
+    else:
+        require_server(os.environ["PREFECT_API_URL"])
     try:
         yield server
     finally:
@@ -73,6 +81,20 @@ def prefect_answering() -> Iterator[None]:
     except httpx.HTTPError as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise ServerLostError(os.environ["PREFECT_API_URL"], said) from error
+
+
+def require_server(url: str) -> None:
+    """Refuse a server that does not answer: Prefect would try for minutes, and then not say where.
+
+    Raises: PrefectUnreachableError.
+    """
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=ANSWER_SECONDS):  # noqa: S310
+            return
+    except urllib.error.HTTPError as error:
+        raise PrefectUnreachableError(url, f"answers with status {error.code}") from None
+    except (OSError, ValueError) as error:
+        raise PrefectUnreachableError(url, str(getattr(error, "reason", error))) from None
 
 
 def _free_port() -> int:

@@ -11,6 +11,8 @@ FlowError
 +-- ServerLostError        the Prefect server went away, or failed, under a run
 +-- PortBusyError          another program listens where a service should
 +-- ServiceFailedError     a service did not come up
++-- PrefectUnreachableError  the server of PREFECT_API_URL does not answer
++-- NotApprovedError       nobody agreed to what waits for a person
 +-- VerificationError      evidence that does not hold; lists what fails
     +-- RunGoesOnError     a run that has not ended yet
     +-- RunKilledError     a run whose process ended before it did
@@ -156,6 +158,29 @@ class ServiceFailedError(FlowError):
     def hint(self) -> str:  # type: ignore[override]  # names the log
         """Name the log."""
         return f"read {self.log}"
+
+
+@dataclass(eq=False)
+class PrefectUnreachableError(FlowError):
+    """The server that the environment names does not answer."""
+
+    url: str
+    reason: str
+    hint = "start it, or unset PREFECT_API_URL: assay then starts a server of its own"
+
+    def __str__(self) -> str:
+        return f"PREFECT_API_URL is {self.url}: {self.reason}, should answer"
+
+
+@dataclass(eq=False)
+class NotApprovedError(FlowError):
+    """Nobody agreed in time to a run that waits for a person."""
+
+    seconds: float
+    hint = "resume the paused run in the Prefect UI, or start it without ask_first"
+
+    def __str__(self) -> str:
+        return f"approval: nobody resumed the run in {self.seconds:.0f} s, should be one person"
 
 
 @dataclass(eq=False)

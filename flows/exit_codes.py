@@ -33,6 +33,8 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     flow_errors.ServerRefusedError: NETWORK,
     flow_errors.ServerLostError: NETWORK,
     flow_errors.ServiceFailedError: NETWORK,
+    flow_errors.PrefectUnreachableError: NETWORK,
+    flow_errors.NotApprovedError: VALIDATION_FAILED,
     flow_errors.VerificationError: VALIDATION_FAILED,
     task_errors.NotFoundError: NOT_FOUND,
     task_errors.NoRunsError: NOT_FOUND,

@@ -15,6 +15,8 @@ from prefect.states import Failed
 from flows.environment import service_addresses
 from flows.settings import PipelineSettings
 from tasks import places
+from tasks.alive import live
+from tasks.gate_events import tell_of_gate
 from tasks.known_errors import KNOWN_ERRORS
 from tasks.mirror_state import Sent
 from tasks.mirroring import mirrored
@@ -50,6 +52,7 @@ def recorded(
     """
     request = {**request, "runtime": asdict(settings.runtime), "prefect_flow_run_id": flow_run.id}
     run = start_run(name, settings.as_record(), request, _registration(request))
+    live(run)
     share_run(run)
     output, failure = None, None
     with mirrored(run) as mirror:
@@ -58,6 +61,7 @@ def recorded(
                 output = body(run)
         except KNOWN_ERRORS as error:
             failure = error
+            tell_of_gate(run, str(request.get("flow")), error)
     share_run(run)
     forget_unfinished(run)
     # After the mirror has ended: before, it may not have begun, and there would be no link to it.

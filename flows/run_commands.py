@@ -6,8 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.embedded import prefect_answering, prefect_server
-from flows.environment import prepare
 from flows.errors import WrongUseError, WrongValueError
 from flows.screen import err, out, show_json, show_table
 
@@ -172,6 +170,10 @@ def run_recorded(
     from tasks.run_record import check_name
 
     check_name(name)
+    if refs:
+        from flows.refs import require
+
+        require(refs)
     _show(_flow(module, flow_name, preset, set_, name=name, **refs), json=json)
 
 
@@ -179,12 +181,19 @@ def _flow(
     module: str, flow_name: str, preset: str, set_: Sequence[str] | None, **arguments: str
 ) -> Any:
     """Run a flow; return its result, or raise its failure as the error that it was."""
+    from flows.embedded import prefect_answering, prefect_server
+    from flows.environment import prepare
+
     prepare()
     overrides = tuple(set_ or ())
     with prefect_server() as server:
         from flows.settings import load_settings
 
         settings = load_settings(preset, overrides)
+        from prefect import tags
+
+        from flows.automations import TAG
+
         flow = getattr(importlib.import_module(module), flow_name)
         err.print(f"{flow.name}, preset {preset}; Prefect is starting")
         if flow.name in TRAINING_FLOWS:
@@ -193,7 +202,7 @@ def _flow(
             length = settings.shard.context_length
             err.print(f"planned {budget_sentence(settings.model, settings.train, length)}")
         server.wait()
-        with prefect_answering():
+        with prefect_answering(), tags(TAG):
             state = flow(preset=preset, overrides=overrides, **arguments, return_state=True)
             result = state.result(raise_on_failure=False)
             if isinstance(result, Exception):

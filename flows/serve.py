@@ -1,4 +1,4 @@
-"""Serve the deployments of this machine: pipelines by night and by hand, epochs as they come."""
+"""Serve the deployments of this machine; the server is told of its automations first."""
 
 import asyncio
 import contextlib
@@ -13,44 +13,13 @@ READY = "serving"
 def main(cron: str, preset: str) -> None:
     """Serve until an interrupt; the schedule pauses with this process."""
     prepare()
-    from prefect.events import DeploymentEventTrigger
+    from flows.automations import install
+    from flows.deployments import deployments
+    from tasks.gpu_slots import num_gpus
 
-    from flows.pipeline import pipeline
-    from flows.snapshots import snapshot_flow
-    from tasks.snapshot_events import EVENT
-
-    nightly = pipeline.to_deployment(
-        name="nightly",
-        cron=cron,
-        parameters={"name": "nightly", "preset": preset},
-        description="The whole pipeline, every night.",
-        tags=["assay"],
-        concurrency_limit=1,
-    )
-    manual = pipeline.to_deployment(
-        name="manual",
-        parameters={"name": "manual", "preset": preset, "overrides": []},
-        description="The whole pipeline, with a preset and settings of your choice.",
-        tags=["assay"],
-    )
-    epochs = snapshot_flow.to_deployment(
-        name="epochs",
-        description="Evaluates every epoch's snapshot of every run, as it appears.",
-        tags=["assay"],
-        triggers=[
-            DeploymentEventTrigger(
-                name="epochs",
-                expect={EVENT},
-                parameters={
-                    "run": "{{ event.payload.run }}",
-                    "snapshot": "{{ event.payload.snapshot }}",
-                },
-            )
-        ],
-        concurrency_limit=1,
-    )
+    install(num_gpus())
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(nightly, manual, epochs))
+        asyncio.run(_serve(*deployments(cron, preset)))
 
 
 async def _serve(*deployments: object) -> None:

@@ -1,13 +1,13 @@
 """Each stage as a flow of its own: refs in, ref out."""
 
-from typing import Any, TypeVar
+from typing import Any
 
 from prefect import flow
 from prefect.states import Failed
 
 from data.shard import ShardsIndex
-from evidence.errors import WrongRefError
-from evidence.refs import CheckpointRef, EvaluationRef, Ref, ShardsRef, TokensRef, TrainingRef
+from evidence.refs import CheckpointRef, Ref, ShardsRef, TokensRef, TrainingRef
+from flows.refs import resolve, resolve_evaluation
 from flows.run import Finished, recorded
 from flows.settings import load_settings, possible_here
 from tasks.bisection import bisect_task
@@ -23,19 +23,7 @@ from tasks.shard import shard_task
 from tasks.store import open_store
 from tasks.train import train_task
 
-RefT = TypeVar("RefT", bound=Ref)
 Overrides = tuple[str, ...]
-
-
-def resolve(text: str, ref_type: type[RefT]) -> RefT:
-    """Return the artefact that a person named, if it is of the kind that is due.
-
-    Raises: WrongRefError, NotFoundError, AmbiguousError.
-    """
-    ref = open_store().resolve(text)
-    if not isinstance(ref, ref_type):
-        raise WrongRefError(text, f"a {ref_type.kind} ref")
-    return ref
 
 
 @flow(name="fetch", flow_run_name="{preset}: fetch", persist_result=False)
@@ -132,9 +120,7 @@ def evaluate_flow(
 @flow(name="checkpoint", flow_run_name="{name}: seal {evaluation}", persist_result=False)
 def checkpoint_flow(name: str, preset: str, evaluation: str, overrides: Overrides = ()) -> Finished:
     """Seal the snapshot that an evaluation scored."""
-    settings, ref = load_settings(preset, overrides), resolve(evaluation, EvaluationRef)
-    if open_store().open(ref).index["content"]["training"] is None:
-        raise WrongRefError(evaluation, "an evaluation of a training: files are a model already")
+    settings, ref = load_settings(preset, overrides), resolve_evaluation(evaluation)
     request = _request("checkpoint", preset, overrides, evaluation=ref)
     return recorded(
         name,

@@ -17,6 +17,7 @@ from data.rows import open_rows
 from data.shard import ShardsIndex
 from evidence.canonical import finite, pretty, read_object
 from evidence.gates import Gate, Measurements
+from evidence.records import Recipe
 from evidence.refs import CheckpointRef, TraceRef, parse_ref
 from model.disagreement import compare, first_departure
 from model.llama import LlamaSettings
@@ -100,6 +101,16 @@ STAGE = Stage(
 )
 
 
+def recipe(checkpoint: str, thresholds: Thresholds) -> Recipe:
+    """Name all that decides the result."""
+    return Recipe(
+        stage=STAGE.name,
+        version=VERSION,
+        settings={"max_trace_error": thresholds.max_trace_error},
+        inputs={"checkpoint": checkpoint},
+    )
+
+
 @stage_task("bisect", "trace {checkpoint.short} against the trained model")
 def bisect_task(
     run: Run, checkpoint: CheckpointRef, thresholds: Thresholds, runtime: RuntimeSettings
@@ -116,8 +127,7 @@ def bisect_task(
     done = perform(
         run,
         STAGE,
-        {"max_trace_error": thresholds.max_trace_error},
-        {"checkpoint": str(checkpoint)},
+        recipe(str(checkpoint), thresholds),
         build,
         thresholds=asdict(thresholds),
         tracking=tracking(),

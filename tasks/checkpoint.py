@@ -10,6 +10,7 @@ from data.shard import ShardsIndex
 from data.tokenizer_file import END_OF_TEXT
 from evidence.canonical import file_sha256
 from evidence.gates import Gate, Measurements
+from evidence.records import Recipe
 from evidence.refs import CheckpointRef, EvaluationRef, parse_ref
 from model.apr_model import read_model
 from model.architecture import family
@@ -109,6 +110,16 @@ STAGE = Stage(
 )
 
 
+def recipe(evaluation: str, settings: CheckpointSettings) -> Recipe:
+    """Name all that decides the result."""
+    return Recipe(
+        stage=STAGE.name,
+        version=STAGE.version,
+        settings={"checkpoint": asdict(settings)},
+        inputs={"evaluation": evaluation},
+    )
+
+
 @stage_task("checkpoint", "seal what {evaluation.short} scored as {settings.name}")
 def checkpoint_task(
     run: Run,
@@ -132,8 +143,7 @@ def checkpoint_task(
     done = perform(
         run,
         STAGE,
-        {"checkpoint": asdict(settings)},
-        {"evaluation": str(evaluation)},
+        recipe(str(evaluation), settings),
         build,
         thresholds=asdict(thresholds),
         tracking=tracking(),

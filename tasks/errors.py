@@ -52,10 +52,25 @@ class NotFoundError(TaskError):
 
     what: str
     where: str
-    hint = "`assay runs` lists the runs; `assay inspect REF` shows an artefact"
+
+    def __post_init__(self) -> None:
+        """Say where such things are listed, or how one is made."""
+        self.hint = _WHERE_TO_LOOK.get(self.what.split()[0], "check the path")
 
     def __str__(self) -> str:
         return f"{self.where}: no {self.what}, should exist"
+
+
+_WHERE_TO_LOOK = {
+    "run": "`assay runs` lists the runs",
+    "artefact": "`assay inspect RUN` lists a run's refs; ASSAY_STORE says which store is asked",
+    "preset": "write a file that is there, or one of assay's own presets without .toml",
+    "snapshot": "`assay inspect RUN` lists the epochs of a run",
+    "record": "the run did not come to this stage; `assay status RUN` shows how far it came",
+    "evaluation": "make one with `assay evaluate`",
+    "finished": "the training goes on, or failed; `assay status RUN` says which",
+}
+"By the first word of what is not found; all else is a file."
 
 
 @dataclass(eq=False)
@@ -295,10 +310,17 @@ class MirrorError(TaskError):
 
     uri: str
     reason: str
-    hint = "the record is safe; run `assay mirror` again when MLflow answers"
 
     def __str__(self) -> str:
         return f"{self.uri}: {self.reason}, should take the run"
+
+    @property
+    def hint(self) -> str:  # type: ignore[override]  # depends on the reason
+        """Say what helps against this reason; nothing of the run is lost by it."""
+        if any(word in self.reason for word in ("401", "403", "credential", "ermission")):
+            login = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            return f"set {login}, then run `assay mirror`: the record is safe"
+        return "the record is safe; run `assay mirror` again when MLflow answers"
 
 
 @dataclass(eq=False)

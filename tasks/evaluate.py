@@ -3,6 +3,7 @@
 The loss stands beside models that only count and compressors, the code beside controls.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from evidence.gates import Gate, Measurements
+from evidence.records import Recipe
 from evidence.refs import EvaluationRef, ShardsRef, parse_ref
 from tasks.code_benchmark import problems_sha256
 from tasks.code_benchmark_settings import CodeBenchmarkSettings
@@ -93,6 +95,27 @@ def _illustrate(run: Run, artefact: Artefact) -> None:
     illustrate_written(run, artefact)
 
 
+def recipe(
+    model: Mapping[str, str],
+    shards: str,
+    tokens: str | None,
+    settings: EvaluateSettings,
+    code: CodeBenchmarkSettings,
+) -> Recipe:
+    """Name all that decides the result; `tokens` are those that the shards were made of."""
+    inputs = {**model, "shards": shards}
+    if tokens:
+        inputs["tokens"] = tokens
+    if problems := problems_sha256(code):
+        inputs["problems"] = f"sha256:{problems}"
+    return Recipe(
+        stage=STAGE.name,
+        version=STAGE.version,
+        settings={"evaluate": asdict(settings), "code_benchmark": asdict(code)},
+        inputs=inputs,
+    )
+
+
 @stage_task("evaluate", "evaluate {model.short} on {shards.short}")
 def evaluate_task(
     run: Run,
@@ -105,11 +128,7 @@ def evaluate_task(
 ) -> EvaluationRef:
     """Score a model on the validation rows of shards, and run the code that it writes."""
     store = open_store()
-    inputs = {**model.inputs, "shards": str(shards)}
-    if tokens := store.origin(shards).get("tokens"):
-        inputs["tokens"] = tokens
-    if problems := problems_sha256(code):
-        inputs["problems"] = f"sha256:{problems}"
+    tokens = store.origin(shards).get("tokens")
 
     def build(out: Path) -> dict[str, Any]:
         torch.set_num_threads(num_threads(runtime))
@@ -123,8 +142,7 @@ def evaluate_task(
     done = perform(
         run,
         STAGE,
-        {"evaluate": asdict(settings), "code_benchmark": asdict(code)},
-        inputs,
+        recipe(model.inputs, str(shards), tokens, settings, code),
         build,
         thresholds=asdict(thresholds),
         illustrate=lambda artefact: _illustrate(run, artefact),

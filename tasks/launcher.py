@@ -13,7 +13,7 @@ from pathlib import Path
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from tasks.processes import die_with_parent
+from tasks.processes import die_with_owner
 from tasks.pulse import HOST
 from tasks.rank import statuses_file
 from tasks.train_job import Job, read_job
@@ -23,8 +23,8 @@ LOOK_SECONDS = 0.1
 
 def main() -> int:
     """Start the ranks of this node of a job, and wait for them."""
-    die_with_parent(signal.SIGKILL)
     control = Path(sys.argv[1])
+    die_with_owner(control)
     # Who asks a training to stop may ask all its processes; the ranks answer for themselves.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evidence.records import flatten
-from tasks.snapshots import complete_snapshots
+from tasks.snapshots import Snapshot, complete_snapshots
 from tasks.step_watch import GPU_FIELDS, MFU
 from tasks.telemetry import TELEMETRY
 from tasks.training_log import TRAIN_LOG, LogTail, read_rows
@@ -55,14 +55,14 @@ def step_points(training: Path, after_step: int) -> Iterator[Point]:
                 yield Point(key, row[key], int(row["time"] * 1000), row["step"])
 
 
-def epoch_points(training: Path, after_epoch: int) -> Iterator[tuple[int, list[Point]]]:
+def epoch_points(training: Path, after_epoch: int) -> Iterator[tuple[Snapshot, list[Point]]]:
     """Yield each epoch after the last one sent, with its metrics at its last step."""
     for snapshot in complete_snapshots(training):
         if snapshot.epoch > after_epoch:
             record = snapshot.read()
             time_ms = int(snapshot.record.stat().st_mtime * 1000)
             yield (
-                snapshot.epoch,
+                snapshot,
                 [
                     Point(key, record[key], time_ms, record["step"])
                     for key in EPOCH_METRICS

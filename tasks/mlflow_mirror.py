@@ -22,7 +22,6 @@ from mlflow.exceptions import MlflowException
 
 from evidence.chain import read_chain
 from evidence.records import RUN_RECORD
-from evidence.refs import parse_ref
 from tasks import places
 from tasks.ledger import LOCK
 from tasks.live import training_directory
@@ -37,19 +36,20 @@ from tasks.mirror_log import (
     trend_points,
 )
 from tasks.mirror_state import Sent
+from tasks.mlflow_models import DIGEST_LENGTH, log_checkpoint, log_snapshot, register
 from tasks.run_record import Run, find_run
 from tasks.run_report import write_report
-from tasks.store import locked, open_store
+from tasks.store import locked
 
 EXPERIMENT = "assay"
 LOOK_SECONDS = 2.0
 BATCH_METRICS = 900
 "A REST batch holds at most a thousand entities of all kinds."
-DIGEST_LENGTH = 36
-"MLflow's limit for a dataset digest."
 TRAIN = "train"
 RUN_FILES = ("plan.json", RUN_RECORD, "bisection.*", "replay.*", "*failure.json")
 "What a run shows that belongs to no stage."
+STATUS = {"completed": "FINISHED", "failed": "FAILED"}
+"What MLflow calls the end of a run; any other is KILLED."
 
 
 class Mirror:
@@ -123,9 +123,9 @@ class Mirror:
         for batch in _batched(step_points(training, self.sent.last_step)):
             self._log(run_id, points=batch)
             self.sent.last_step = batch[-1].step
-        for epoch, points in epoch_points(training, self.sent.last_epoch):
-            self._log(run_id, points=points)
-            self.sent.last_epoch = epoch
+        for snapshot, points in epoch_points(training, self.sent.last_epoch):
+            log_snapshot(self.client, self.sent.experiment_id, self.run, run_id, snapshot, points)
+            self.sent.last_epoch = snapshot.epoch
         for batch in _batched(system_points(training, self.sent.last_sample)):
             self._log(run_id, points=batch)
             self.sent.last_sample = batch[-1].step
@@ -153,7 +153,15 @@ class Mirror:
         for path in self._stage_files(stage):
             self.client.log_artifact(run_id, str(path))
         if stage == "checkpoint" and record["output"] and not self.sent.model_id:
-            self._register_model(run_id, record)
+            measured = self.run.stage_records().get("evaluate")
+            results = result_metrics(measured) if measured else {}
+            self.sent.model_id = log_checkpoint(
+                self.client,
+                self.sent.experiment_id,
+                run_id,
+                record,
+                [Point(key, value, end_ms, 0) for key, value in results.items()],
+            )
         status = "FAILED" if record["outcome"] == "failed" else "FINISHED"
         self.client.set_terminated(run_id, status, end_ms)
         self.sent.finished_stages.append(stage)
@@ -176,29 +184,13 @@ class Mirror:
 
     def _stage_files(self, stage: str) -> list[Path]:
         extras = {
-            "pretokenize": ["pretokenize-*.png"],
-            "train": ["epoch-*"],
-            "evaluate": ["evaluate-*"],
-            "bisect": ["trace.txt", "bisect-*.png"],
+            "pretokenize": ("pretokenize-*.png",),
+            "train": ("epoch-*", "train-*.png"),
+            "evaluate": ("evaluate-*",),
+            "bisect": ("trace.txt", "bisect-*.png"),
         }
-        names = [f"{stage}.metadata.json", *extras.get(stage, [])]
+        names = [f"{stage}.metadata.json", *extras.get(stage, ())]
         return sorted(path for name in names for path in self.run.directory.glob(name))
-
-    def _register_model(self, run_id: str, record: Mapping[str, Any]) -> None:
-        """Register the sealed checkpoint by place and digest, with its small files as artifacts."""
-        ref = parse_ref(record["output"])
-        directory = open_store().peek(ref).directory
-        model = self.client.create_logged_model(
-            self.sent.experiment_id,
-            name=record["recipe"]["settings"]["checkpoint"]["name"],
-            source_run_id=run_id,
-            tags={"assay.ref": str(ref), "assay.path": str(directory)},
-            model_type="checkpoint",
-        )
-        self.sent.model_id = str(model.model_id)
-        for name in ("index.json", "config.json", "README.md"):
-            self.client.log_model_artifact(model.model_id, str(directory / name))
-        self.client.finalize_logged_model(model.model_id, "READY")
 
     def _finish(self, record: Mapping[str, Any]) -> None:
         tags = {"assay.outcome": record["outcome"], "assay.record_sha256": record["record_sha256"]}
@@ -213,8 +205,15 @@ class Mirror:
             for path in sorted(self.run.directory.glob(pattern)):
                 self.client.log_artifact(self.sent.run_id, str(path))
         self._send_report()
-        status = "FINISHED" if record["outcome"] == "completed" else "FAILED"
-        self.client.set_terminated(self.sent.run_id, status, milliseconds(record["finished"]))
+        if self.sent.model_id:
+            with locked(places.mlflow_lock(), what="the MLflow registry", wait=True):
+                register(self.client, self.run, self.sent.model_id, record)
+        status, end_ms = STATUS.get(record["outcome"], "KILLED"), milliseconds(record["finished"])
+        for stage, run_id in self.sent.stage_run_ids.items():
+            # A stage that was cut off has no record of its own.
+            if stage not in self.sent.finished_stages:
+                self.client.set_terminated(run_id, status, end_ms)
+        self.client.set_terminated(self.sent.run_id, status, end_ms)
         self.sent.complete = True
 
     def _send_report(self) -> None:

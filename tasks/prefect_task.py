@@ -3,15 +3,19 @@
 Only a worker that died without a word is tried again: no other failure would go away.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 import prefect
+from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.runtime import flow_run, task_run
+from prefect.states import Completed
 
 from tasks.prefect_view import shown
 from tasks.progress import say_done
@@ -22,13 +26,16 @@ from tasks.train_errors import WorkerDiedError
 NUM_RETRIES = 2
 RETRY_SECONDS = 2.0
 
+_REUSED: ContextVar[bool] = ContextVar("reused", default=False)
+"Whether the stage that is published was served from the store."
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def stage_task(name: str, task_run_name: str) -> Callable[[Callable[P, R]], prefect.Task[P, R]]:
     """Make a Prefect task of a function that performs a stage."""
-    return prefect.task(
+    made = prefect.task(
         name=name,
         task_run_name=task_run_name,
         # The store decides what has been done; Prefect's cache does not look at the data.
@@ -38,6 +45,26 @@ def stage_task(name: str, task_run_name: str) -> Callable[[Callable[P, R]], pref
         retry_delay_seconds=RETRY_SECONDS,
         retry_condition_fn=_is_retryable,
     )
+
+    def make(function: Callable[P, R]) -> prefect.Task[P, R]:
+        return made(_saying_whether_reused(function))
+
+    return make
+
+
+def _saying_whether_reused(function: Callable[P, R]) -> Callable[P, R]:
+    """Have Prefect call a stage that was served from the store Reused, where it shows states."""
+
+    @functools.wraps(function)
+    def performed(*args: P.args, **kwargs: P.kwargs) -> R:
+        _REUSED.set(False)
+        result = function(*args, **kwargs)
+        if _REUSED.get() and TaskRunContext.get() is not None:
+            reused: State[Any] = Completed(name="Reused", data=result)
+            return reused  # type: ignore[return-value]  # Prefect takes a state for the task's
+        return result
+
+    return performed
 
 
 def _is_retryable(_task: object, _run: TaskRun, state: State[Any]) -> bool:
@@ -56,8 +83,11 @@ def publish(run: Run, stage: Stage, record: Mapping[str, Any]) -> None:
     """Say on the terminal and show in the Prefect UI what a stage did."""
     name, summary = stage.name, stage.summary(record["measurements"])
     say_done(name, summary, record)
+    _REUSED.set(record["reused_from"] is not None)
     if TaskRunContext.get() is None:
         return
+    source = f" (reused from {record['reused_from']})" if record["reused_from"] else ""
+    get_run_logger().info("%s: %s%s", name, summary, source)
     text, rows = _markdown(run, record, summary), gate_rows(record["gates"])
     shown(
         lambda: create_markdown_artifact(
@@ -82,7 +112,12 @@ def gate_rows(gates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _markdown(run: Run, record: Mapping[str, Any], summary: str) -> str:
-    source = f", reused from `{record['reused_from']}`" if record["reused_from"] else ""
+    source = (
+        f", reused from `{record['reused_from']}`, whose recipe `{record['recipe_sha256'][:12]}` "
+        "is the same"
+        if record["reused_from"]
+        else ""
+    )
     lines = [f"**{record['stage']}**: {summary}{source}", "", "| measured | value |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in record["measurements"].items()]
     lines += ["", f"`{record['output']}`, recorded in `{run.directory}`"]

@@ -19,6 +19,7 @@ from data.token_statistics import TokenCounter
 from data.tokenizer import TOKENIZER, Tokenizer, TokenizerSettings
 from evidence.canonical import file_sha256
 from evidence.gates import Gate, Measurements
+from evidence.records import Recipe
 from evidence.refs import TokensRef
 from tasks.plots import plot_corpus
 from tasks.prefect_task import publish, stage_task, tracking
@@ -160,14 +161,7 @@ def pretokenize_task(
     runtime: RuntimeSettings,
 ) -> TokensRef:
     """Make token files of a source; what was read is named by its digest in the recipe."""
-    corpus = Corpus(
-        source=open_source(source, fetching=runtime.fetching),
-        reading=reading(source),
-        filters=filters,
-        tokenizer=tokenizer,
-        settings=settings,
-        removals=read_removals(settings.removal_list),
-    )
+    corpus = open_corpus(source, filters, tokenizer, settings, runtime)
     with progress_bars() as on_progress:
 
         def build(out: Path) -> TokensIndex:
@@ -176,8 +170,7 @@ def pretokenize_task(
         done = perform(
             run,
             STAGE,
-            _recipe_settings(corpus),
-            _recipe_inputs(corpus),
+            recipe(corpus),
             build,
             thresholds=asdict(thresholds),
             illustrate=lambda artefact: plot_corpus(run, artefact.directory),
@@ -185,6 +178,34 @@ def pretokenize_task(
         )
     publish(run, STAGE, done.record)
     return TokensRef(done.ref.digest)
+
+
+def open_corpus(
+    source: SourceSettings,
+    filters: FilterSettings,
+    tokenizer: TokenizerSettings,
+    settings: PretokenizeSettings,
+    runtime: RuntimeSettings,
+) -> Corpus:
+    """Open what is read, and say how."""
+    return Corpus(
+        source=open_source(source, fetching=runtime.fetching),
+        reading=reading(source),
+        filters=filters,
+        tokenizer=tokenizer,
+        settings=settings,
+        removals=read_removals(settings.removal_list),
+    )
+
+
+def recipe(corpus: Corpus) -> Recipe:
+    """Name all that decides the result."""
+    return Recipe(
+        stage=STAGE.name,
+        version=STAGE.version,
+        settings=_recipe_settings(corpus),
+        inputs=_recipe_inputs(corpus),
+    )
 
 
 def _recipe_settings(corpus: Corpus) -> dict[str, Any]:

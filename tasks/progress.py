@@ -1,12 +1,14 @@
-"""Progress for whoever watches: bars on a terminal, an artifact in the Prefect UI.
+"""Progress for whoever watches: bars on a terminal, lines in a log, an artifact in the Prefect UI.
 
 Stage code calls one function with what, done and total; this module decides what becomes of it.
 """
 
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -27,12 +29,16 @@ from tasks.prefect_view import shown
 
 ARTIFACT_SECONDS = 5.0
 "Each update of the artifact is a request to the Prefect server."
+LASTING_SECONDS = 1.0
+LINE_SECONDS = 15.0
+"Where there is no terminal, a line as often as this is enough to see that all goes well."
 
 
 @contextmanager
 def progress_bars() -> Iterator[OnProgress]:
-    """Yield a progress function that draws a bar on stderr if that is a terminal."""
+    """Yield a progress function: a bar if stderr is a terminal, else lines; and an artifact."""
     console = Console(stderr=True)
+    is_terminal = sys.stderr.isatty()
     bars = Progress(
         TextColumn("  {task.description:<38}"),
         BarColumn(),
@@ -40,19 +46,65 @@ def progress_bars() -> Iterator[OnProgress]:
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not sys.stderr.isatty(),
+        disable=not is_terminal,
     )
     known: dict[str, TaskID] = {}
+    work: dict[str, Work] = {}
 
     def show(what: str, done: int, total: int) -> None:
         # "train, loss 3.2" and "train, loss 3.1" are one bar: what follows the comma may change.
         name = what.partition(",")[0]
         if name not in known:
             known[name] = bars.add_task(what, total=total)
+            work[name] = Work(name)
         bars.update(known[name], description=what, completed=done, total=total)
+        work[name].show(what, done, total, in_lines=not is_terminal)
 
     with bars:
         yield show
+
+
+@dataclass(slots=True)
+class Work:
+    """Something that is being done: when it began and who was told last."""
+
+    name: str
+    told: float = field(init=False)
+    artifact: "ProgressArtifact" = field(init=False)
+    first: tuple[float, int] | None = None
+    "When the first of it was done, and how much that was: what came before is the start."
+
+    def __post_init__(self) -> None:
+        """Begin; the artifact's name is as Prefect wants it, lower case and dashes."""
+        self.told = time.monotonic()
+        key = re.sub("[^a-z0-9]+", "-", self.name.lower()).strip("-")
+        self.artifact = ProgressArtifact(f"{key}-progress")
+
+    def show(self, what: str, done: int, total: int, *, in_lines: bool) -> None:
+        """Update the artifact, and say a line on stderr if one is due."""
+        now = time.monotonic()
+        if self.first is None and done:
+            self.first = (now, done)
+        said = f"{what}: {done:,} of {total:,}{self._left(now, done, total)}"
+        self.artifact.show(done, total, said)
+        if in_lines and done < total and now - self.told >= LINE_SECONDS:
+            self.told = now
+            sys.stderr.write(f"  {said}\n")
+            sys.stderr.flush()
+
+    def _left(self, now: float, done: int, total: int) -> str:
+        """Say how long the rest takes at the pace so far; nothing before there is a pace."""
+        if self.first is None or done <= self.first[1] or done >= total:
+            return ""
+        since, before = self.first
+        return f", {clock((now - since) * (total - done) / (done - before))} left"
+
+
+def clock(seconds: float) -> str:
+    """Write a duration as hours, minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def say_done(stage: str, summary: str, record: Mapping[str, Any]) -> None:
@@ -66,25 +118,27 @@ def say_done(stage: str, summary: str, record: Mapping[str, Any]) -> None:
 class ProgressArtifact:
     """One progress artifact of the current task run; outside of a task run it does nothing."""
 
-    def __init__(self, key: str, description: str) -> None:
-        self._key, self._description = key, description
+    def __init__(self, key: str) -> None:
+        self._key = key
         self._id: UUID | None = None
-        self._last = float("-inf")
+        self._begun = time.monotonic()
+        self._last = self._begun
 
-    def show(self, done: int, total: int) -> None:
-        """Update the artifact, at most every few seconds and at the end."""
-        finished = done >= total
+    def show(self, done: int, total: int, description: str) -> None:
+        """Update the artifact, every few seconds and at the end; what is done at once has none."""
+        lasted = time.monotonic() - self._begun >= LASTING_SECONDS
+        finished = done >= total and (lasted or self._id is not None)
         if TaskRunContext.get() is None or not (finished or self._is_due()):
             return
         self._last = time.monotonic()
-        percent = 100.0 * done / total
+        percent = 100.0 * done / max(1, total)
         if self._id is None:
             self._id = shown(
-                lambda: _identity(create_progress_artifact(percent, self._key, self._description))
+                lambda: _identity(create_progress_artifact(percent, self._key, description))
             )
         else:
             made = self._id
-            shown(lambda: update_progress_artifact(made, percent))
+            shown(lambda: update_progress_artifact(made, percent, description))
 
     def _is_due(self) -> bool:
         return time.monotonic() - self._last >= ARTIFACT_SECONDS

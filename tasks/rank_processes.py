@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tasks import places
 from tasks.meeting import call_nodes, meeting
+from tasks.processes import write_owner
 from tasks.rank_watch import RankWatch
 from tasks.telemetry import sampling
 from tasks.train_errors import NodesMissingError, WorkerHungError
@@ -37,6 +38,9 @@ def run_ranks(job: Job, look: Callable[[], None]) -> None:
         write_job(job, control)
         if job.rendezvous:
             call_nodes(job.rendezvous, control)
+        else:
+            # Of other machines' processes the number of one here says nothing.
+            write_owner(control)
         with (
             subprocess.Popen(
                 _command(job, str(control)), stdin=subprocess.DEVNULL, stdout=said, stderr=said,

@@ -40,9 +40,17 @@ class Recipes:
             content = self.remote.read(_name(recipe)) if self.remote else None
         if content is None:
             return None
-        entry: Any = loads(content, _name(recipe))
-        kind, _, digits = str(entry["ref"]).partition(":")
-        return Made(REF_TYPES[kind](digits), str(entry["run"]), entry["recipe"])
+        return _made(content, _name(recipe))
+
+    def of_stage(self, stage: str) -> list[Made]:
+        """List what recipes of a stage have made or used here, the newest first."""
+        paths = list((self.root / "recipes").glob("*/*.json"))
+        found = []
+        for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+            made = _made(path.read_bytes(), path.name)
+            if made.recipe["stage"] == stage:
+                found.append(made)
+        return found
 
     def making(self, ref: Ref) -> Mapping[str, Any] | None:
         """Return a recipe that made an artefact, if it was made or used here."""
@@ -68,6 +76,12 @@ class Recipes:
         """
         if self.remote and not self.remote.has(_name(recipe)):
             self.remote.write(_name(recipe), (self.root / _name(recipe)).read_bytes())
+
+
+def _made(content: bytes, where: str) -> Made:
+    entry: Any = loads(content, where)
+    kind, _, digits = str(entry["ref"]).partition(":")
+    return Made(REF_TYPES[kind](digits), str(entry["run"]), entry["recipe"])
 
 
 def _name(recipe: Recipe) -> str:

@@ -19,6 +19,7 @@ from data.units import Given, MakeUnits
 from data.validation_texts import validation_texts
 from evidence.canonical import pretty, read_object
 from evidence.gates import Gate, Measurements
+from evidence.records import Recipe
 from evidence.refs import ShardsRef, TokensRef
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.progress import progress_bars
@@ -151,6 +152,16 @@ STAGE = Stage(
 )
 
 
+def recipe(tokens: str, settings: ShardSettings, bounds: DegenerateBounds) -> Recipe:
+    """Name all that decides the result."""
+    return Recipe(
+        stage=STAGE.name,
+        version=VERSION,
+        settings={"shard": asdict(settings), "bounds": asdict(bounds)},
+        inputs={"tokens": tokens},
+    )
+
+
 @stage_task("shard", "shard into rows of {settings.context_length}")
 def shard_task(
     run: Run,
@@ -171,8 +182,7 @@ def shard_task(
         done = perform(
             run,
             STAGE,
-            {"shard": asdict(settings), "bounds": asdict(bounds)},
-            {"tokens": str(tokens)},
+            recipe(str(tokens), settings, bounds),
             build,
             thresholds=asdict(thresholds),
             tracking=tracking(),

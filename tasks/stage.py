@@ -51,8 +51,7 @@ class Done:
 def perform(
     run: Run,
     stage: Stage,
-    settings: Mapping[str, Any],
-    inputs: Mapping[str, str],
+    recipe: Recipe,
     build: Callable[[Path], object],
     *,
     thresholds: Mapping[str, float],
@@ -66,7 +65,6 @@ def perform(
 
     Raises: GateFailedError after the record is written, StorageError, and whatever `build` raises.
     """
-    recipe = Recipe(stage=stage.name, version=stage.version, settings=settings, inputs=inputs)
     facts = _facts(recipe, thresholds, tracking)
     path = run.directory / stage_file(stage.name)
     begin = time.perf_counter()

@@ -193,6 +193,10 @@ class Store:
         exists = self.remote and self.remote.has(f"{_artefact_name(made.ref)}/{INDEX}")
         return made if exists else None
 
+    def made_by(self, stage: str) -> list[Made]:
+        """List what recipes of a stage have made or used here, the newest first."""
+        return self._recipes.of_stage(stage)
+
     def origin(self, ref: Ref) -> Mapping[str, str]:
         """Return from what an artefact was made, by name; empty where that is not known here."""
         recipe = self._recipes.making(ref)

@@ -5,22 +5,32 @@ and to the Prefect UI from here, and a worker that dies is started again from it
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from data.shard import ShardsIndex
 from evidence.canonical import pretty
-from evidence.records import SEAL
+from evidence.records import SEAL, Recipe
 from evidence.refs import ShardsRef, TrainingRef
 from model.llama import LlamaSettings
 from model.train import TrainSettings
 from tasks.device import choose_device, is_compiled, num_threads, world_size
+from tasks.gpu_slots import gpu_names, gpu_slots
 from tasks.live import announce
+from tasks.loss_plot import (
+    DESCRIPTION,
+    PLOT,
+    LiveLossPlot,
+    baselines_of,
+    draw,
+    read_baselines,
+)
+from tasks.plots import show_plot
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.preflight import check_fits
-from tasks.progress import ProgressArtifact, progress_bars
+from tasks.progress import progress_bars
 from tasks.rank_processes import run_ranks
 from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
@@ -28,12 +38,23 @@ from tasks.shared_snapshots import SharedSnapshots, fetch_unfinished
 from tasks.snapshot_events import SnapshotEvents
 from tasks.snapshots import best_record, complete_snapshots
 from tasks.stage import perform
+from tasks.step_watch import SPIKE
 from tasks.store import Artefact, open_store
 from tasks.thresholds import Thresholds
 from tasks.train_job import Job
 from tasks.train_measure import SETTINGS, STAGE
 from tasks.train_outcome import success
 from tasks.training_log import TRAIN_LOG, LogTail
+
+
+def recipe(shards: str, model: LlamaSettings, settings: TrainSettings) -> Recipe:
+    """Name all that decides the result."""
+    return Recipe(
+        stage=STAGE.name,
+        version=STAGE.version,
+        settings={"model": asdict(model), "train": asdict(settings)},
+        inputs={"shards": shards},
+    )
 
 
 @stage_task("train", "train {model.num_layers}x{model.hidden_size} for {settings.num_steps} steps")
@@ -46,7 +67,7 @@ def train_task(
     runtime: RuntimeSettings,
 ) -> TrainingRef:
     """Train a model on shards, going on from its last snapshot if there is one."""
-    recipe_settings = {"model": asdict(model), "train": asdict(settings)}
+    wanted = recipe(str(shards), model, settings)
 
     def build(directory: Path) -> dict[str, Any]:
         artefact = open_store().open(shards)
@@ -54,11 +75,19 @@ def train_task(
         check_fits(index, model, settings, world_size(runtime))
         announce(run, directory)
         made_with = {"shards": str(shards), "context_length": index.context_length}
-        (directory / SETTINGS).write_bytes(pretty({**recipe_settings, **made_with}))
+        (directory / SETTINGS).write_bytes(pretty({**wanted.settings, **made_with}))
         job = _job(directory, artefact, model, settings, thresholds, runtime)
         fetch_unfinished(directory)
-        with progress_bars() as bars, SharedSnapshots(run, directory) as shared:
-            progress = _Progress(directory, settings.num_steps, bars, shared, run)
+        gpus = gpu_names(job.device, job.num_ranks // job.num_nodes)
+        with (
+            gpu_slots(gpus, run.name),
+            progress_bars() as bars,
+            SharedSnapshots(run, directory) as shared,
+        ):
+            plot = LiveLossPlot(directory, read_baselines(artefact.directory))
+            progress = _Progress(
+                directory, settings.num_steps, bars, shared, SnapshotEvents(run, shared), plot
+            )
             run_ranks(job, progress.show)
             progress.show()
         progress.tell()
@@ -67,12 +96,11 @@ def train_task(
     done = perform(
         run,
         STAGE,
-        recipe_settings,
-        {"shards": str(shards)},
+        wanted,
         build,
         thresholds=asdict(thresholds),
         resumable=True,
-        illustrate=lambda training: _copy_epoch_records(run, training),
+        illustrate=lambda training: _illustrate(run, training),
         tracking=tracking(),
     )
     announce(run, done.artefact.directory)
@@ -119,25 +147,33 @@ class _Progress:
         num_steps: int,
         bars: Callable[[str, int, int], None],
         shared: SharedSnapshots,
-        run: Run,
+        events: SnapshotEvents,
+        plot: LiveLossPlot,
     ) -> None:
         self._tail = LogTail(directory / TRAIN_LOG)
         self._num_steps = num_steps
-        self._bars, self._shared = bars, shared
-        self._events = SnapshotEvents(run, shared)
-        self._artifact = ProgressArtifact("train-progress", f"training steps of {num_steps}")
+        self._bars, self._shared, self._events, self._plot = bars, shared, events, plot
+        bars("train", 0, num_steps)
 
     def show(self) -> None:
         """Look, and show."""
         for row in self._tail.rows():
-            self._bars(f"train, loss {row['train_loss']:.3f}", row["step"], self._num_steps)
-            self._artifact.show(row["step"], self._num_steps)
+            if SPIKE not in row:
+                self._bars(_said(row), row["step"], self._num_steps)
         self._shared.look()
         self.tell()
+        self._plot.look()
 
     def tell(self) -> None:
         """Tell of the snapshots that every machine can read by now."""
         self._events.look()
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    return (
+        f"train, loss {row['train_loss']:.3f}, {row['tokens_seen']:,} tokens, "
+        f"{row['tokens_per_second']:,.0f} a second"
+    )
 
 
 def _index(directory: Path, settings: TrainSettings) -> dict[str, Any]:
@@ -157,6 +193,13 @@ def _index(directory: Path, settings: TrainSettings) -> dict[str, Any]:
         "best_val_loss": best["val_loss"],
         "best_record": best[SEAL],
     }
+
+
+def _illustrate(run: Run, training: Artefact) -> None:
+    _copy_epoch_records(run, training)
+    image = draw(training.directory, baselines_of(training.directory))
+    (run.directory / PLOT).write_bytes(image)
+    show_plot(run.directory / PLOT, "train-loss", DESCRIPTION)
 
 
 def _copy_epoch_records(run: Run, training: Artefact) -> None:

@@ -6,7 +6,6 @@ decide the same.
 """
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ from tasks.epoch_end import end_epoch, stop
 from tasks.errors import storage_error
 from tasks.known_errors import KNOWN_ERRORS
 from tasks.memory import memory_error
-from tasks.processes import die_with_parent
+from tasks.processes import die_with_owner
 from tasks.pulse import Heart
 from tasks.rank import asked_to_stop, group_facts, joined, own_device, own_rank, say
 from tasks.session import Session
@@ -59,9 +58,9 @@ FAILED = 5
 
 def main() -> int:
     """Do the job in the directory that is named; say why, if it cannot be done."""
-    die_with_parent(signal.SIGKILL)
-    is_asked_to_stop = asked_to_stop()
     control = Path(sys.argv[1])
+    die_with_owner(control)
+    is_asked_to_stop = asked_to_stop()
     heart = Heart(control, own_rank())
     job = read_job(control)
     try:

@@ -1,10 +1,10 @@
 """The documents say what the program does: commands, presets, folders, files, exit codes."""
 
+import importlib
 import re
 import subprocess
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import typer.main
 import yaml
@@ -13,7 +13,6 @@ from evidence.records import STAGES
 from flows import exit_codes
 from flows.cli import app
 from flows.settings import preset_names
-from tasks.snapshot_events import EVENT
 from tests.test_architecture import PROJECT
 
 README = (PROJECT / "README.md").read_text()
@@ -87,21 +86,27 @@ def test_the_transcript_has_the_columns_and_the_stages_of_a_run() -> None:
 
 
 def test_the_deployments_name_a_flow_that_exists_and_its_parameters() -> None:
-    from flows.pipeline import pipeline
-    from flows.snapshots import snapshot_flow
+    from flows.deployments import deployments
 
-    flows: dict[str, Any] = {"pipeline": pipeline, "snapshot_flow": snapshot_flow}
+    served = {each.name: each for each in deployments("15 3 * * *", "demo")}
     declared = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
-    assert sorted(each["name"] for each in declared) == ["epochs", "manual", "nightly"]
+    assert sorted(each["name"] for each in declared) == sorted(served)
     for each in declared:
-        path, _, flow = each["entrypoint"].partition(":")
+        own = served[each["name"]]
+        assert each["description"] == own.description
+        assert each["tags"] == own.tags
+        assert each.get("parameters", {}) == own.parameters
+        crons = [schedule["cron"] for schedule in each.get("schedules", ())]
+        assert crons == [schedule.schedule.cron for schedule in own.schedules or ()]
+        path, _, name = each["entrypoint"].partition(":")
+        flow = getattr(importlib.import_module(path.removesuffix(".py").replace("/", ".")), name)
         assert (PROJECT / path).is_file()
         given = set(each.get("parameters", ()))
         for trigger in each.get("triggers", ()):
-            assert trigger["expect"] == [EVENT]
+            (expected,) = (set(each.expect) for each in own.triggers)
+            assert set(trigger["expect"]) == expected
             given |= set(trigger["parameters"])
-        assert given
-        assert given <= set(flows[flow].parameters.properties)
+        assert given <= set(flow.parameters.properties)
 
 
 def test_the_container_files_agree_with_the_project() -> None:

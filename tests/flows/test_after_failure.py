@@ -7,9 +7,10 @@ import pytest
 
 from evidence.errors import GateFailedError
 from flows import after_failure
-from flows.after_failure import bisected_after, failed_gate
+from flows.after_failure import bisected_after
 from tasks.errors import NotFoundError
 from tasks.failure_bisection import Explained
+from tasks.gate_events import failed_gate
 from tasks.run_record import Run, start_run
 from tasks.train_errors import WorkerFailedError
 from tests.tasks.tiny import tiny_settings

@@ -2,6 +2,7 @@
 
 import io
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,20 @@ REFUSALS = [
     ("export nobody", 3, "no run nobody"),
     ("export --format csv", 2, "'csv' is not one of"),
     ("up --preset nope", 2, "preset nope does not exist"),
+    ("shard --tokens shards:ab", 3, "no artefact shards:ab"),
+    ("shard --tokens nothing", 2, "should be KIND:DIGEST"),
+    (
+        "train --shards shards:abcd --preset smoke",
+        3,
+        "hint: `assay inspect RUN` lists a run's refs",
+    ),
+    ("checkpoint --evaluation evaluation:ab", 3, "no artefact evaluation:ab"),
+    ("bisect --checkpoint checkpoint:ab", 3, "no artefact checkpoint:ab"),
+    ("evaluate --shards shards:ab --checkpoint nowhere", 3, "no model, should be a ref"),
+    ("runs nobody", 2, "unexpected extra argument"),
+    ("status nobody", 3, "hint: `assay runs` lists the runs"),
+    ("inspect nothing.apr", 3, "hint: check the path"),
+    ("run --preset nope.toml", 3, "or one of assay's own presets without .toml"),
 ]
 
 
@@ -62,6 +77,26 @@ def test_a_prompt_on_standard_input_that_is_no_text_is_refused(
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"def \xff")))
     assert run(["generate", "--checkpoint", "x"]) == 2
     assert "standard input is 'utf-8' codec can't decode" in capsys.readouterr().err
+
+
+def test_a_bad_ref_is_refused_before_a_server_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flows.embedded.prefect_server", None)
+    assert run(["train", "--shards", "shards:abcd", "--preset", "smoke"]) == 3
+    assert "no artefact shards:abcd" in capsys.readouterr().err
+
+
+def test_a_server_that_does_not_answer_is_named_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    begun = time.monotonic()
+    assert run(["run", "--preset", "smoke"]) == 10
+    said = capsys.readouterr().err
+    assert "PREFECT_API_URL is http://127.0.0.1:9/api: [Errno 111] Connection refused" in said
+    assert "hint: start it, or unset PREFECT_API_URL" in said
+    assert time.monotonic() - begun < 20
 
 
 def test_no_runs_yet_is_not_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """`assay up` as a person uses it: it comes up, schedules, and leaves nothing behind."""
 
+import dataclasses
 import datetime
 import json
 import os
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,12 +22,21 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from model.train_settings import TrainSettings
+from tasks.run_record import Run
+from tasks.training_log import read_lines
+from tests.flows.browser import CHROMIUM, browser
 from tests.flows.conftest import USERS
 from tests.tasks.tampering import reseal
-from tests.tasks.tiny import Finished
+from tests.tasks.tiny import OVERRIDES, Finished
 from tests.test_architecture import PROJECT
 
 PATIENCE_SECONDS = 150.0
+DEPLOYMENTS = ["bisect", "corpus", "epochs", "manual", "nightly", "train"]
+ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+LONG = ("train.num_steps=200000", "train.steps_per_epoch=400", "train.max_passes=100000",
+        "train.early_stop_patience=100000")  # fmt: skip
+"A training that does not end while a test looks at it."
 
 
 def free_port() -> int:
@@ -47,12 +58,20 @@ def post(url: str, body: dict[str, Any]) -> Any:
     return json.loads(send(url, body))
 
 
-def send(url: str, body: Any) -> bytes:
+def send(url: str, body: Any, method: str = "POST") -> bytes:
     request = urllib.request.Request(
-        url, json.dumps(body).encode(), {"content-type": "application/json"}
+        url, json.dumps(body).encode(), {"content-type": "application/json"}, method=method
     )
-    with urllib.request.urlopen(request, timeout=10) as reply:
-        return bytes(reply.read())
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                return bytes(reply.read())
+        except urllib.error.HTTPError as error:
+            # SQLite is busy: Prefect's own client tries again, too.
+            if error.code != 503:
+                raise
+            time.sleep(0.2)
+    pytest.fail(f"{url} is busy")
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +90,10 @@ def places(tmp_path_factory: pytest.TempPathFactory, finished: Finished) -> Path
     return root
 
 
+def env_of(root: Path) -> dict[str, str]:
+    return {"ASSAY_HOME": str(root / "home"), "ASSAY_EVIDENCE": str(root / "ev")}
+
+
 @pytest.fixture(scope="module")
 def up(places: Path) -> Iterator[tuple[subprocess.Popen[str], int, int]]:
     home = places
@@ -87,7 +110,7 @@ def up(places: Path) -> Iterator[tuple[subprocess.Popen[str], int, int]]:
             "--mlflow-port",
             str(mlflow),
         ],
-        env={**environment, "ASSAY_HOME": str(home / "home"), "ASSAY_EVIDENCE": str(home / "ev")},
+        env={**environment, **env_of(home), "PREFECT_RUNNER_POLL_FREQUENCY": "2"},
         cwd=PROJECT,
         stdout=subprocess.PIPE,
         text=True,
@@ -100,8 +123,10 @@ def up(places: Path) -> Iterator[tuple[subprocess.Popen[str], int, int]]:
             break
     assert "served" in said[-1], said
     yield process, prefect, mlflow
-    process.kill()
-    process.communicate()
+    if process.poll() is None:
+        # Not killed: the deployments would wait for a server that is gone, too.
+        process.send_signal(signal.SIGINT)
+    process.communicate(timeout=90)
 
 
 def test_both_services_answer(up: tuple[subprocess.Popen[str], int, int]) -> None:
@@ -115,9 +140,10 @@ def test_the_deployments_are_served_and_the_nightly_one_gets_its_runs(
 ) -> None:
     api = f"http://127.0.0.1:{up[1]}/api"
     deployments = post(f"{api}/deployments/filter", {})
-    assert sorted(each["name"] for each in deployments) == ["epochs", "manual", "nightly"]
+    assert sorted(each["name"] for each in deployments) == DEPLOYMENTS
     nightly = next(each for each in deployments if each["name"] == "nightly")
-    assert nightly["schedules"][0]["schedule"]["cron"] == "15 3 * * *"
+    schedule = nightly["schedules"][0]["schedule"]
+    assert (schedule["cron"], schedule["timezone"]) == ("15 3 * * *", "UTC")
     wanted = {"flow_runs": {"deployment_id": {"any_": [nightly["id"]]}}}
     runs = eventually(lambda: post(f"{api}/flow_runs/filter", wanted), 90)
     assert {run["state_type"] for run in runs} == {"SCHEDULED"}
@@ -130,7 +156,7 @@ def test_the_manual_deployment_has_a_form_with_descriptions(
     deployments = post(f"{api}/deployments/filter", {})
     manual = next(each for each in deployments if each["name"] == "manual")
     form = manual["parameter_openapi_schema"]["properties"]
-    assert set(form) == {"name", "preset", "overrides"}
+    assert set(form) == {"name", "preset", "overrides", "ask_first"}
     assert all(field["description"] for field in form.values())
 
 
@@ -163,6 +189,276 @@ def test_an_event_of_a_snapshot_has_it_evaluated_and_added_to_the_trend(
 
 def ended(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [run for run in runs if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED")]
+
+
+class Server:
+    """The Prefect server of `assay up`, by its API."""
+
+    def __init__(self, port: int) -> None:
+        self.api = f"http://127.0.0.1:{port}/api"
+
+    def start(self, deployment: str, hours_ago: int = 0, **parameters: Any) -> str:
+        """Ask for a flow run; return its id."""
+        found = post(f"{self.api}/deployments/filter", {})
+        chosen = next(each["id"] for each in found if each["name"] == deployment)
+        due = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=hours_ago)
+        details = {"scheduled_time": due.isoformat()}
+        body = {"state": {"type": "SCHEDULED", "state_details": details}, "parameters": parameters}
+        return str(post(f"{self.api}/deployments/{chosen}/create_flow_run", body)["id"])
+
+    def run(self, flow_run: str) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self.api}/flow_runs/{flow_run}", timeout=10) as reply:
+            found: dict[str, Any] = json.loads(reply.read())
+            return found
+
+    def end_of(self, flow_run: str) -> dict[str, Any]:
+        """Wait until a flow run has ended; return it."""
+
+        def look() -> dict[str, Any] | None:
+            found = self.run(flow_run)
+            return found if found["state_type"] in ENDS else None
+
+        found: dict[str, Any] = eventually(look)
+        return found
+
+    def task_states(self, flow_run: str) -> dict[str, str]:
+        wanted = {"flow_runs": {"id": {"any_": [flow_run]}}}
+        found = post(f"{self.api}/task_runs/filter", wanted)
+        return {each["name"].split()[0]: each["state_type"] for each in found}
+
+
+@pytest.fixture
+def server(up: tuple[subprocess.Popen[str], int, int]) -> Server:
+    return Server(up[1])
+
+
+def long_training(places: Path, finished: Finished) -> list[str]:
+    """Settings that reuse the finished run's tokens and shards, and train for long."""
+    return [*OVERRIDES, f'source.path="{finished.home / "corpus"}"', *LONG]
+
+
+def until_it_trains(places: Path, name: str, num_starts: int = 1) -> tuple[Run, Path]:
+    """Wait until a run trains, at so many starts of its training; return it and the directory."""
+
+    def look() -> tuple[Run, Path] | None:
+        for plan in sorted((places / "ev").glob(f"{name}-*/plan.json")):
+            live = places / "home" / "live" / f"{plan.parent.name}.json"
+            if live.is_file():
+                directory = Path(json.loads(live.read_text())["training"])
+                starts = starts_of(directory)
+                steps = read_lines(directory / "train.jsonl")
+                if len(starts) >= num_starts and steps[-1]["step"] > starts[-1]["step"] + 20:
+                    return Run(plan.parent), directory
+        return None
+
+    found: tuple[Run, Path] = eventually(look)
+    return found
+
+
+def starts_of(training: Path) -> list[dict[str, Any]]:
+    return read_lines(training / "starts.jsonl")
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    children = psutil.Process(pid).children(recursive=True)
+    return [child for child in children if "tasks.train_worker" in child.cmdline()]
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not any(each.is_running() and each.status() != "zombie" for each in processes)
+
+
+def test_a_cancelled_run_ends_its_training_with_a_snapshot(
+    server: Server, places: Path, finished: Finished
+) -> None:
+    flow_run = server.start(
+        "manual", name="cancelled", preset="smoke", overrides=long_training(places, finished)
+    )
+    run, training = until_it_trains(places, "cancelled")
+    workers = workers_of(run.plan()["process"])
+    assert workers
+    body = {"state": {"type": "CANCELLING"}}
+    post(f"{server.api}/flow_runs/{flow_run}/set_state", body)
+    assert server.end_of(flow_run)["state_type"] == "CANCELLED"
+    record = eventually(run.record)
+    assert record["outcome"] == "interrupted"
+    assert record["error"].startswith("training: stopped after step ")
+    assert gone(workers)
+    snapshots = [path.name for path in (training / "ckpt").glob("*.metadata.json")]
+    step = int(record["error"].split()[4])
+    assert f"step-{step:08d}.metadata.json" in snapshots or step % 400 == 0
+
+
+def test_a_killed_run_is_crashed_and_leaves_no_rank_and_its_successor_goes_on(
+    server: Server, places: Path, finished: Finished
+) -> None:
+    arguments: dict[str, Any] = {"preset": "smoke", "overrides": long_training(places, finished)}
+    flow_run = server.start("manual", name="killed", **arguments)
+    run, training = until_it_trains(places, "killed", num_starts=2)
+    # It goes on from where the cancelled one stopped.
+    assert starts_of(training)[-1]["step"] > 0
+    pid = run.plan()["process"]
+    workers = workers_of(pid)
+    assert workers
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: gone(workers), 10)
+    ended = server.end_of(flow_run)
+    assert ended["state_type"] == "CRASHED", ended["state"]["message"]
+    assert run.record() is None
+    assert server.task_states(flow_run)["train"] == "RUNNING"
+
+
+def test_reconcile_closes_what_the_killed_run_left_open(
+    up: tuple[subprocess.Popen[str], int, int], server: Server, places: Path
+) -> None:
+    (run,) = [Run(path.parent) for path in (places / "ev").glob("killed-*/plan.json")]
+    client = MlflowClient(f"http://127.0.0.1:{up[2]}")
+
+    def in_mlflow() -> dict[str, str]:
+        found = client.search_experiments(filter_string="name = 'assay'")
+        runs = client.search_runs([each.experiment_id for each in found])
+        named = {each.info.run_name: each.info.status for each in runs}
+        return {name: status for name, status in named.items() if name.startswith(run.name)}
+
+    assert in_mlflow()[f"{run.name}: train"] == "RUNNING"
+    closed = reconcile(places)
+    assert {(each["what"], each["was"], each["now"]) for each in closed} == {
+        ("evidence", "unfinished", "crashed"),
+        ("task run train 2x32 for 200000 steps", "Running", "Crashed"),
+        ("MLflow run", "open", "closed"),
+    }
+    record = run.record()
+    assert record is not None
+    assert record["outcome"] == "crashed"
+    flow_run = run.plan()["request"]["prefect_flow_run_id"]
+    assert server.task_states(flow_run)["train"] == "CRASHED"
+    assert in_mlflow()[run.name] == in_mlflow()[f"{run.name}: train"] == "KILLED"
+    assert reconcile(places) == []
+
+
+def reconcile(places: Path) -> list[dict[str, Any]]:
+    environment = {name: value for name, value in os.environ.items() if name not in USERS}
+    program = "from flows.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "reconcile", "--json"],
+        env={**environment, **env_of(places)},
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def test_a_missed_run_is_made_up_for_and_one_that_overlaps_is_cancelled(
+    server: Server, finished: Finished
+) -> None:
+    arguments: dict[str, Any] = {
+        "preset": "smoke",
+        "overrides": [*OVERRIDES, f'source.path="{finished.home / "corpus"}"'],
+    }
+    missed = server.start("corpus", hours_ago=5, **arguments)
+    eventually(lambda: server.run(missed)["state_type"] in ("PENDING", "RUNNING", *ENDS))
+    overlapping = server.start("corpus", **arguments)
+    assert server.end_of(overlapping)["state_type"] == "CANCELLED"
+    assert server.end_of(missed)["state_type"] == "COMPLETED"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"train": {"peak_lr": "fast"}}, "fast"),
+        ({"train": {"peek_lr": 0.1}}, "peek_lr"),
+        ({"train": {"optimizer": "sgd"}}, "sgd"),
+        ({"shards": "tokens:abcd"}, "tokens:abcd"),
+        ({"preset": "nope"}, "nope"),
+    ],
+)
+def test_the_form_of_a_training_refuses_what_no_setting_can_be(
+    server: Server, wrong: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        server.start("train", **{"shards": "shards:abcd", **wrong})
+    assert refused.value.code in (409, 422)
+    assert said in refused.value.read().decode()
+
+
+def test_the_form_of_a_training_describes_its_settings(server: Server) -> None:
+    found = post(f"{server.api}/deployments/filter", {})
+    form = next(each for each in found if each["name"] == "train")["parameter_openapi_schema"]
+    fields = form["definitions"]["Train_settings"]["properties"]
+    assert set(fields) == {field.name for field in dataclasses.fields(TrainSettings)}
+    assert fields["max_spikes"]["description"] == "As many are answered; one more is an error."
+    assert all(field["description"] for field in fields.values())
+
+
+def shown_run(server: Server, finished: Finished) -> str:
+    """A whole pipeline of what has been made, by the deployment for hands."""
+    overrides = [*OVERRIDES, f'source.path="{finished.home / "corpus"}"']
+    flow_run = server.start("manual", name="shown", preset="smoke", overrides=overrides)
+    ended = server.end_of(flow_run)
+    assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
+    assert ended["name"] == "shown: smoke on directory"
+    return flow_run
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_a_person_sees_runs_losses_and_models_in_a_browser_without_a_network(
+    up: tuple[subprocess.Popen[str], int, int], server: Server, places: Path, finished: Finished
+) -> None:
+    flow_run = shown_run(server, finished)
+    prefect, mlflow = (f"http://127.0.0.1:{port}" for port in up[1:])
+    (run,) = [Run(path.parent) for path in (places / "ev").glob("shown-*/plan.json")]
+    sent = json.loads((places / "home" / "mirror" / f"{run.name}.json").read_text())
+    wanted = {"flow_runs": {"id": {"any_": [flow_run]}}}
+    artifacts = post(f"{server.api}/artifacts/filter", wanted)
+    loss = next(each["id"] for each in artifacts if each["key"] == "train-loss")
+    gates = next(each["id"] for each in artifacts if each["key"] == "gates")
+    experiment = f"{mlflow}/#/experiments/{sent['experiment_id']}"
+    with browser() as page:
+        page.open(f"{prefect}/runs/flow-run/{flow_run}", "shown: smoke on directory", "6 Task runs",
+                  f"reused from {finished.run.name}")  # fmt: skip
+        page.screenshot("prefect-run")
+        page.open(f"{prefect}/artifacts/artifact/{loss}", "train 2x32 for 48 steps")
+        eventually(lambda: page.evaluate(
+            "[...document.images].some(image => image.naturalWidth > 500)"), 30)  # fmt: skip
+        page.screenshot("prefect-loss")
+        page.open(f"{prefect}/artifacts/artifact/{gates}", "shard.disjoint", "pass")
+        page.screenshot("prefect-gates")
+        page.open(f"{prefect}/deployments", *DEPLOYMENTS)
+        page.screenshot("prefect-deployments")
+        page.open(f"{experiment}/runs/{sent['run_id']}", run.name, "evaluate.val_loss")
+        page.screenshot("mlflow-run")
+        page.open(f"{experiment}/models", f"{run.name}-epoch-002", "assay-smoke")
+        page.screenshot("mlflow-models")
+        page.open(f"{mlflow}/#/models/assay-smoke", "champion", "candidate", run.name)
+        page.screenshot("mlflow-registry")
+        assert page.hosts == {"127.0.0.1"}
+
+
+def test_a_flow_that_fell_silent_is_crashed(server: Server) -> None:
+    from flows.automations import silent_flows_have_crashed
+
+    found = post(f"{server.api}/automations/filter", {})
+    (ours,) = [each for each in found if each["name"] == "assay: silent flows have crashed"]
+    assert ours["trigger"]["within"] == 90.0
+    # The same automation, less patient: nothing else runs now.
+    body = silent_flows_have_crashed(10).model_dump(mode="json", exclude_unset=True)
+    send(f"{server.api}/automations/{ours['id']}", body, "PUT")
+    flow = post(f"{server.api}/flows/", {"name": "silent"})["id"]
+    state = {"type": "RUNNING", "name": "Running"}
+    silent = post(f"{server.api}/flow_runs/", {"flow_id": flow, "state": state})["id"]
+    event = {
+        "id": str(uuid.uuid4()),
+        "occurred": datetime.datetime.now(datetime.UTC).isoformat(),
+        "event": "prefect.flow-run.heartbeat",
+        "resource": {"prefect.resource.id": f"prefect.flow-run.{silent}"},
+        "related": [{"prefect.resource.id": "prefect.tag.assay", "prefect.resource.role": "tag"}],
+    }
+    send(f"{server.api}/events", [event])
+    assert server.end_of(silent)["state_type"] == "CRASHED"
 
 
 def test_a_signal_stops_everything_and_frees_the_ports(

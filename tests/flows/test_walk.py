@@ -1,6 +1,9 @@
 """The whole pipeline, tiny, through Prefect: what a run leaves, what a second run re-uses."""
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from flows.environment import prepare
 from tasks.run_record import Run, all_runs, find_run
 from tasks.verify import verify_run
 from tests.flows.conftest import places_in
+from tests.test_architecture import PROJECT
 
 TINY = (
     "train.num_steps=8",
@@ -56,11 +60,16 @@ def first(pipeline: Any) -> Run:
 
 def artifacts(flow_run_id: str | None = None) -> set[str]:
     """Name what Prefect shows, of one flow run or of all."""
+    found = shown()
+    return {each["key"] for each in found if flow_run_id in (None, each["flow_run_id"])}
+
+
+def shown() -> list[dict[str, Any]]:
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        reply = client._client.post("/artifacts/filter", json={})
-    return {each["key"] for each in reply.json() if flow_run_id in (None, each["flow_run_id"])}
+        found: list[dict[str, Any]] = client._client.post("/artifacts/filter", json={}).json()
+    return found
 
 
 def outcomes(run: Run) -> list[str]:
@@ -77,6 +86,19 @@ def test_a_run_does_all_six_stages_and_its_evidence_verifies(first: Run) -> None
     report = verify_run(first)
     assert report.failures == []
     assert report.num_checks > 100
+
+
+def task_states(run: Run) -> list[str]:
+    """Names of the states that Prefect shows for the stages of a run."""
+    from prefect.client.orchestration import get_client
+
+    flow_run_id = run.plan()["request"]["prefect_flow_run_id"]
+    with get_client(sync_client=True) as client:
+        task_runs = [
+            each for each in client.read_task_runs() if str(each.flow_run_id) == flow_run_id
+        ]
+    assert len(task_runs) == 6
+    return [str(each.state_name) for each in task_runs]
 
 
 def test_the_epoch_records_begin_with_the_references_nine_fields(first: Run) -> None:
@@ -107,7 +129,98 @@ def test_prefect_shows_six_named_task_runs_and_their_artifacts(first: Run) -> No
     keys = artifacts(flow_run_id)
     assert {f"{stage}-summary" for stage in STAGES} <= keys
     assert {f"{stage}-gates" for stage in STAGES} <= keys
-    assert {"gates", "evidence", "report", "mlflow", "train-progress", "bisect-heat-map"} <= keys
+    assert {"gates", "evidence", "report", "mlflow", "bisect-heat-map"} <= keys
+    assert {"train-progress", "train-loss"} <= keys
+    progress = [each for each in shown() if each["key"] == "train-progress"]
+    assert progress[0]["description"].startswith("train, loss ")
+    assert " tokens, " in progress[0]["description"]
+
+
+HOLD = """
+import sys
+from prefect import flow, task
+from tasks.gpu_slots import gpu_slots
+
+@task
+def hold():
+    with gpu_slots(["GPU-a", "GPU-b"], "killed"):
+        print("holds", flush=True)
+        sys.stdin.read()
+
+@flow
+def holding():
+    hold()
+
+holding()
+"""
+
+
+def test_the_slots_of_a_killed_process_are_given_back_at_once(pipeline: Any) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+    from prefect.settings import PREFECT_API_URL
+
+    from tasks.gpu_slots import LIMIT, give_back_leases
+
+    with get_client(sync_client=True) as client:
+        limit = GlobalConcurrencyLimitCreate(name=LIMIT, limit=2)
+        client.create_global_concurrency_limit(limit)
+        with subprocess.Popen(
+            [sys.executable, "-c", HOLD],
+            cwd=PROJECT,
+            env={**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "holds\n"
+            assert give_back_leases() == []
+            held = client.read_global_concurrency_limit_by_name(LIMIT).active_slots
+            process.kill()
+        assert held == 2
+        assert client.read_global_concurrency_limit_by_name(LIMIT).active_slots == 2
+        assert give_back_leases() == ["killed"]
+        assert client.read_global_concurrency_limit_by_name(LIMIT).active_slots == 0
+
+
+def test_a_run_that_asks_first_waits_until_a_person_resumes_it(pipeline: Any, first: Run) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from prefect.client.orchestration import get_client
+
+    with ThreadPoolExecutor(1) as thread, get_client(sync_client=True) as client:
+        asked = thread.submit(pipeline, "asks", "smoke", TINY, True, return_state=True)
+        paused = until(lambda: [run for run in client.read_flow_runs() if is_paused(run)])
+        assert "asks-" not in {run.name[:5] for run in all_runs()}
+        client.resume_flow_run(paused[0].id)
+        assert asked.result().is_completed()
+    assert outcomes(find_run("asks")) == ["reused"] * 6
+
+
+def is_paused(run: Any) -> bool:
+    return bool(run.state and run.state.is_paused())
+
+
+def until(ask: Any) -> Any:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if found := ask():
+            return found
+        time.sleep(0.2)
+    pytest.fail("nothing came in time")
+
+
+def test_nobodys_approval_is_a_failed_run_that_says_so(
+    pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.approval.wait_for_approval.__defaults__", (1,))
+    before = len(all_runs())
+    state = pipeline("asks", "smoke", TINY, True, return_state=True)
+    assert state.is_failed()
+    # In the words of Prefect's server, which ended it.
+    assert "never resumed" in state.message
+    assert len(all_runs()) == before
 
 
 def test_prefect_is_told_of_every_epochs_snapshot(first: Run) -> None:
@@ -125,6 +238,8 @@ def test_a_second_run_reuses_every_stage_and_says_from_which_run(pipeline: Any, 
     assert again.name == f"{first.name}-2"
     assert outcomes(again) == ["reused"] * 6
     assert {each["reused_from"] for each in again.stage_records().values()} == {first.name}
+    assert set(task_states(again)) == {"Reused"}
+    assert set(task_states(first)) == {"Completed"}
     assert verify_run(again).failures == []
 
 
@@ -132,6 +247,18 @@ def test_a_changed_training_reuses_tokens_and_shards(pipeline: Any, first: Run) 
     changed = (*TINY, "train.peak_lr=1e-3")
     run = find_run(pipeline("walk", "smoke", changed).evidence)
     assert outcomes(run) == ["reused", "reused", "produced", "produced", "produced", "produced"]
+
+
+def test_the_form_of_a_training_trains_with_what_was_filled_in(pipeline: Any, first: Run) -> None:
+    from flows.train_form import TrainForm, train_form_flow
+
+    trained = first.stage_records()
+    form = TrainForm(num_steps=8, steps_per_epoch=4, warmup_steps=2)
+    # So short a training passes no gate of the preset, which the form leaves alone.
+    train_form_flow(trained["shard"]["output"], "form", "smoke", form, return_state=True)
+    run = find_run("form")
+    assert outcomes(run) == ["reused"]
+    assert run.stage_records()["train"]["recipe"] == trained["train"]["recipe"]
 
 
 def test_a_failed_gate_is_a_failed_run_whose_message_is_the_gates_sentence(

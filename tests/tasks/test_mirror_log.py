@@ -41,12 +41,12 @@ def test_only_steps_after_the_last_one_sent_are_sent(finished: Finished) -> None
 def test_every_epoch_is_sent_at_its_last_step(finished: Finished) -> None:
     directory = finished.training.directory
     epochs = list(epoch_points(directory, -1))
-    assert [epoch for epoch, _ in epochs] == [0, 1, 2]
+    assert [snapshot.epoch for snapshot, _ in epochs] == [0, 1, 2]
     record = complete_snapshots(directory)[1].read()
     assert [(point.key, point.value, point.step) for point in epochs[1][1]] == [
         (key, record[key], 2 * EPOCH_STEPS) for key in EPOCH_METRICS
     ]
-    assert [epoch for epoch, _ in epoch_points(directory, 1)] == [2]
+    assert [snapshot.epoch for snapshot, _ in epoch_points(directory, 1)] == [2]
 
 
 def test_machine_samples_are_numbered_from_one(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import json
 import shutil
 import time
 from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -152,6 +154,7 @@ def test_the_records_are_artifacts(sent: Mirrored) -> None:
         "epoch-000.metadata.json",
         "epoch-001.metadata.json",
         "epoch-002.metadata.json",
+        "train-loss.png",
         "train.metadata.json",
     ]
     assert names(sent.sent.stage_run_ids["bisect"]) == [
@@ -176,10 +179,49 @@ def test_a_page_that_fails_keeps_no_run_back(
 
 
 def test_the_checkpoint_is_a_logged_model(sent: Mirrored) -> None:
+    (found,) = logged(sent, "assay-smoke")
+    assert found.tags["assay.ref"] == str(sent.finished.refs.checkpoint)
+    assert str(found.status) == "READY"
+    scored = {metric.key: metric for metric in found.metrics}
+    measured = sent.finished.run.stage_records()["evaluate"]["measurements"]
+    assert scored["evaluate.val_loss"].value == measured["val_loss"]
+    assert scored["evaluate.val_loss"].dataset_digest == sent.finished.refs.evaluation.digest[:36]
+
+
+def logged(sent: Mirrored, beginning: str) -> list[Any]:
     found = sent.client.search_logged_models([sent.sent.experiment_id])
-    assert [model.name for model in found] == ["assay-smoke"]
-    assert found[0].tags["assay.ref"] == str(sent.finished.refs.checkpoint)
-    assert str(found[0].status) == "READY"
+    return sorted(
+        (model for model in found if model.name.startswith(beginning)), key=lambda each: each.name
+    )
+
+
+def test_every_epochs_snapshot_is_a_logged_model_with_its_step_and_metrics(sent: Mirrored) -> None:
+    run = sent.finished.run
+    models = logged(sent, f"{run.name}-epoch-")
+    assert len(models) == 3
+    for epoch, model in enumerate(models):
+        record = json.loads((run.directory / f"epoch-00{epoch}.metadata.json").read_text())
+        assert model.name == f"{run.name}-epoch-00{epoch}"
+        assert str(model.status) == "READY"
+        assert model.params == {"step": str(record["step"]), "epoch": str(epoch)}
+        assert model.tags["assay.sha256"] == record["files"][f"epoch-00{epoch}.apr"]
+        measured = {each.key: (each.step, each.value) for each in model.metrics}
+        assert measured["val_loss"] == (record["step"], record["val_loss"])
+        digests = {each.dataset_digest for each in model.metrics}
+        assert digests == {sent.finished.refs.shards.digest[:36]}
+
+
+def test_the_first_checkpoint_of_a_name_is_candidate_and_champion(sent: Mirrored) -> None:
+    registered = sent.client.get_registered_model("assay-smoke")
+    assert set(registered.aliases) == {"candidate", "champion"}
+    assert {str(version) for version in registered.aliases.values()} == {"1"}
+    version = sent.client.get_model_version("assay-smoke", "1")
+    assert version.run_id == sent.sent.stage_run_ids["checkpoint"]
+    assert f"/{sent.sent.model_id}/" in version.source
+    assert version.tags["assay.run"] == sent.finished.run.name
+    assert version.tags["assay.ref"] == str(sent.finished.refs.checkpoint)
+    (gate,) = json.loads(version.tags["assay.candidate"])
+    assert (gate["id"], gate["verdict"]) == ("registry.gates", "pass")
 
 
 def test_what_was_sent_is_remembered(sent: Mirrored) -> None:
@@ -208,7 +250,8 @@ def test_mirroring_twice_adds_nothing(sent: Mirrored) -> None:
         again = mirror(sent.finished.run)
     assert again == sent.sent
     assert content(sent.client) == before
-    assert len(sent.client.search_logged_models([sent.sent.experiment_id])) == 1
+    assert len(sent.client.search_logged_models([sent.sent.experiment_id])) == 4
+    assert len(sent.client.search_model_versions("name = 'assay-smoke'")) == 1
 
 
 @pytest.fixture
@@ -261,6 +304,7 @@ def test_what_a_run_that_is_no_stage_found_is_an_artifact_of_it(ours: Finished) 
     client = MlflowClient(places.mlflow_uri())
     assert sorted(each.path for each in client.list_artifacts(sent.run_id)) == [
         "after-failure.json",
+        f"{run.name}.html",
         *names[:4],
         "metadata.json",
         "plan.json",
@@ -289,6 +333,32 @@ def test_an_unreachable_mlflow_is_an_error_and_a_working_one_catches_up(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     known = mirror_now(ours.run)
     assert (known["complete"], known["last_step"]) == (True, STEPS)
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """An MLflow that wants another login."""
+
+    def do_GET(self) -> None:
+        self.send_response(401)
+        self.end_headers()
+
+    do_POST = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_an_mlflow_that_refuses_the_login_is_an_error_that_says_what_to_set(
+    ours: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(MirrorError) as caught:
+            mirror_now(ours.run)
+        server.shutdown()
+    assert "401" in caught.value.reason
+    assert caught.value.hint.startswith("set MLFLOW_TRACKING_USERNAME")
 
 
 def test_a_run_waits_for_an_unreachable_mlflow_only_so_long(

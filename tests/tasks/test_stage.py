@@ -8,7 +8,7 @@ import pytest
 
 from evidence.errors import GateFailedError
 from evidence.gates import Gate, Measurements
-from evidence.records import read_record
+from evidence.records import Recipe, read_record
 from evidence.refs import TokensRef
 from tasks.errors import ArtefactDamagedError, StorageError
 from tasks.run_record import Run, start_run
@@ -70,8 +70,7 @@ def carry_out(run: Run, builder: Any, *, max_length: float = 10.0, **changes: An
     return perform(
         run,
         STAGE,
-        arguments["settings"],
-        arguments["inputs"],
+        Recipe(stage=STAGE.name, version=STAGE.version, **arguments),
         builder,
         thresholds={"max_length": max_length},
         tracking={"prefect_flow_run_id": None},
@@ -269,8 +268,9 @@ def test_a_measurement_that_is_not_finite_is_recorded_as_a_failure(home: Path) -
         summary=str,
         gates=(),
     )
+    recipe = Recipe(stage="pretokenize", version=1, settings={}, inputs={})
     with pytest.raises(Exception, match="length is inf"):
-        perform(run, endless, {}, {}, Builder(), thresholds={}, tracking={})
+        perform(run, endless, recipe, Builder(), thresholds={}, tracking={})
     assert record_of(run)["error"]["type"] == "NotPlainError"
 
 
