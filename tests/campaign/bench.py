@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -195,7 +196,9 @@ class Running:
         end = time.monotonic() + PATIENCE_SECONDS
         while not self.ended():
             meanwhile()
-            assert time.monotonic() < end, f"{self.out}: a run hangs"
+            if time.monotonic() > end:
+                os.kill(self.pid, signal.SIGKILL)
+                raise TimeoutError(f"{self.out}: a run hangs")
             time.sleep(0.01)
         status = json.loads((self.out / "status.json").read_text())
         words = (self.out / "told").read_text().split() if (self.out / "told").exists() else ["0"]
