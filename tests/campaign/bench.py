@@ -35,8 +35,8 @@ class Ended:
     said: str
     happened: bool
     "Whether what was to go wrong did."
-    operations: int
-    "How many there were of the kind that was counted."
+    counts: dict[str, int]
+    "How many operations of every kind there were, where they were counted."
 
 
 @dataclass(slots=True)
@@ -201,13 +201,13 @@ class Running:
                 raise TimeoutError(f"{self.out}: a run hangs")
             time.sleep(0.01)
         status = json.loads((self.out / "status.json").read_text())
-        words = (self.out / "told").read_text().split() if (self.out / "told").exists() else ["0"]
+        told = (self.out / "told").read_text() if (self.out / "told").exists() else ""
         said = (self.out / "said.txt").read_text() if (self.out / "said.txt").exists() else ""
         return Ended(
             code=status["status"],
             orphans=status["orphans"],
             seconds=status["seconds"],
             said=said,
-            happened=words[-1] == "1" and len(words) == 2,
-            operations=int(words[0]),
+            happened=told.endswith(" 1\n"),
+            counts=json.loads(told) if told.startswith("{") else {},
         )

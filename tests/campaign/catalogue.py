@@ -117,12 +117,12 @@ def others() -> Iterator[Fault]:
 
 def served() -> Iterator[Service | Helper]:
     """Yield what needs servers."""
-    for how in DISTURBANCES:
-        yield Service(number="R16", name="MLflow", how=how, codes=())
     for how in DISTURBANCES[:-1]:
         yield Service(number="R16", name="Prefect", how=how, codes=(NETWORK,))
     yield Helper(number="R17", runner="processes", codes=())
     yield Helper(number="R17", runner="dask", codes=())
+    for how in DISTURBANCES:
+        yield Service(number="R16", name="MLflow", how=how, codes=())
 
 
 def short() -> tuple[Fault, ...]:

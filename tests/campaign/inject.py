@@ -35,7 +35,7 @@ class Injection:
     under: str = ""
     "Operations on other paths do not count."
     told: str = ""
-    "A file outside of `under` that holds how many operations there were, and whether it happened."
+    "A file outside of `under` that says how many operations there were, and whether it happened."
 
     def encoded(self) -> str:
         """Write it so that an environment can hold it."""
@@ -60,16 +60,19 @@ def is_worker() -> bool:
 class _Injector:
     def __init__(self, injection: Injection) -> None:
         self.injection, self.seen = injection, 0
+        self.counts: dict[str, int] = {}
         self.lock = threading.RLock()
         self.write, self.open, self.fsync = os.write, builtins.open, os.fsync
 
     def happens(self, operation: Operation, path: object) -> bool:
         """Count an operation; tell whether it is to end half-way. Raises or kills if it is due."""
         wanted, name = self.injection, os.fspath(path) if isinstance(path, os.PathLike) else path
-        if operation != wanted.operation or not str(name).startswith(wanted.under):
-            return False
         # Asked every time: a worker may be a fork of a process that has this already.
-        if wanted.in_worker != is_worker():
+        if not str(name).startswith(wanted.under) or wanted.in_worker != is_worker():
+            return False
+        if wanted.deed == "count":
+            self.count(operation)
+        if wanted.deed == "count" or operation != wanted.operation:
             return False
         with self.lock:
             self.seen += 1
@@ -88,11 +91,20 @@ class _Injector:
             os.kill(os.getpid(), signal.SIGKILL)
         return deed == "torn"
 
+    def count(self, operation: Operation) -> None:
+        """Count operations of every kind."""
+        with self.lock:
+            self.counts[operation] = self.counts.get(operation, 0) + 1
+            self.say(json.dumps(self.counts))
+
     def tell(self, *, due: bool) -> None:
-        """Say how many there were; the file system that is told does not fail."""
-        fired = due or self.seen > self.injection.at
+        """Say how many there were, and whether it has happened."""
+        self.say(f"{self.seen:08d} {int(due or self.seen > self.injection.at)}\n")
+
+    def say(self, text: str) -> None:
+        """Leave a word where no file system fails."""
         descriptor = os.open(self.injection.told, os.O_CREAT | os.O_WRONLY)
-        self.write(descriptor, f"{self.seen:08d} {int(fired)}\n".encode())
+        self.write(descriptor, text.encode())
         os.close(descriptor)
 
     def wrap(self) -> None:

@@ -10,7 +10,7 @@ from evidence.canonical import file_sha256
 SAME = {
     "training": ("ckpt/*.apr", "ckpt/*.state/optimizer.safetensors", "ckpt/*.state/state.json"),
     "evaluation": ("*.parquet",),
-    "checkpoint": ("model.safetensors", "tokenizer.json", "*.gguf"),
+    "checkpoint": ("model.safetensors", "tokenizer.json"),
     "trace": ("*.csv",),
 }
 "Files whose bytes follow from the settings alone; others hold times and the refs of those."
