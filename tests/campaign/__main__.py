@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from tasks.provenance import provenance
 from tests.campaign.aftermath import Finding
@@ -53,6 +53,8 @@ def main() -> int:
         if options.servers != "only":
             counts = count_operations(benches[0])
             planned += [*others(), *_many(benches[0].whole, counts, choose)]
+        if options.only:
+            planned = [each for each in planned if type(each).__name__.lower() in options.only]
         tried = _in_lanes(benches, iter(planned), deadline, shared)
     figures = _figures(tried, len(planned), time.monotonic() - begin, options.seed)
     figures["operations"] = {
@@ -78,6 +80,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="which moments, and in which order")
     parser.add_argument("--lanes", type=int, default=2, help="runs at a time")
     parser.add_argument("--out", type=Path, default=Path("faults-long.json"))
+    kinds = [kind.__name__.lower() for kind in get_args(Fault)]
+    parser.add_argument("--only", nargs="+", choices=kinds, help="faults of these kinds alone")
     parser.add_argument(
         "--servers",
         choices=("all", "only", "none"),
