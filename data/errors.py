@@ -6,7 +6,7 @@ DataError
 +-- SourceError                   the source files are not what was asked for
 |   +-- MissingSourceError        their directory does not exist
 |   +-- EmptySourceError          no file matches the patterns
-|   +-- UnnameableFileError       a file name that is not Unicode
+|   +-- UnnameableFileError       a file name that no record can hold, or that leads elsewhere
 |   +-- ChangedSourceError        a file changed after it was listed
 +-- NoTrainingDocumentsError      every document is on the validation side
 +-- NoValidationDocumentsError    every document is on the training side
@@ -95,13 +95,14 @@ class EmptySourceError(SourceError):
 
 @dataclass(eq=False)
 class UnnameableFileError(SourceError):
-    """A file whose name no record can hold."""
+    """A file whose name no record can hold, or that is not below its source."""
 
     path: str
+    expected: str
     hint = "rename the file, or exclude it"
 
     def __str__(self) -> str:
-        return f"{self.path!a}: the name is not Unicode, should be"
+        return f"{self.path!a}: the name is not {self.expected}, should be"
 
 
 @dataclass(eq=False)

@@ -31,13 +31,17 @@ from data.documents import (
     join,
     read_pieces,
 )
-from data.errors import NoTrainingDocumentsError, NoValidationDocumentsError
+from data.errors import (
+    CorruptTokensError,
+    NoTrainingDocumentsError,
+    NoValidationDocumentsError,
+)
 from data.fetch import Account as Fetched
 from data.fetch import refuse_incomplete
 from data.intake import COUNTS
 from data.listing_filters import NO_CONTENT
 from data.settlement import DIGESTS_OF_DECISIONS
-from data.token_files import TOKENS, DtypeName, adopt, dtype_of, token_file
+from data.token_files import TOKEN_FILE, TOKENS, DtypeName, adopt, dtype_of, token_file
 from data.token_statistics import TokenCounter
 from data.tokenizer import TOKENIZER, Tokenizer
 from data.units import MakeUnits
@@ -71,6 +75,15 @@ class TokensIndex:
     source_sha256: str
     token_files: tuple[tuple[str, int], ...]
     """Name and number of tokens of each file, in stream order; one for each unit that has any."""
+
+    def __post_init__(self) -> None:
+        """Refuse names that lead out of the directory of the tokens.
+
+        Raises: CorruptTokensError.
+        """
+        for name, _ in self.token_files:
+            if not TOKEN_FILE.fullmatch(name):
+                raise CorruptTokensError(Path(ascii(name)), "named so", "tokens-NNNNN.bin")
 
 
 def pretokenize(corpus: Corpus, make_units: MakeUnits, *, out: Path) -> TokensIndex:

@@ -5,6 +5,7 @@ two rows. Every shard is a unit of work of its own, checked as it is written, an
 own documents alone.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -27,7 +28,7 @@ from data.cut import (
 from data.cut import VERSION as CUT_VERSION
 from data.digests import file_sha256
 from data.documents import DOCUMENTS
-from data.errors import CorpusTooSmallError, WrongSettingError
+from data.errors import CorpusTooSmallError, CorruptShardError, WrongSettingError
 from data.plan import VERSION as PLAN_VERSION
 from data.plan import ShardPlan, make_plan
 from data.pretokenize import TokensIndex
@@ -38,6 +39,7 @@ from data.tokenizer import TOKENIZER, Tokenizer
 from data.units import Given, MakeUnits, Unit
 
 VERSION = 2
+_NAME = re.compile(r"(train|val)/shard-[0-9]{5,9}")
 MAX_SHARD_BYTES = 512 * 2**20
 """A shard is held in memory while it is cut, more than once."""
 
@@ -91,6 +93,14 @@ class ShardIndex:
     distinct_ids: int
     entropy_bits: float
     unk_ratio: float
+
+    def __post_init__(self) -> None:
+        """Refuse a name that leads out of the directory of the shards.
+
+        Raises: CorruptShardError.
+        """
+        if not _NAME.fullmatch(self.name):
+            raise CorruptShardError(Path(ascii(self.name)), "named so", "train/ or val/shard-NNNNN")
 
 
 @dataclass(frozen=True, slots=True)

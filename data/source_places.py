@@ -257,7 +257,10 @@ def _is_inside(path: Path, root: Path) -> bool:
 
 def _refuse_unnameable(path: str) -> None:
     if not path.isprintable() and any("\ud800" <= character <= "\udfff" for character in path):
-        raise UnnameableFileError(path)
+        raise UnnameableFileError(path, "Unicode")
+    # A listing is what a server says, and files of it are copied under these names.
+    if path.startswith("/") or "\0" in path or ".." in path.split("/"):
+        raise UnnameableFileError(path, "a path within the source")
 
 
 def _pinned(place: Place, file: Listed) -> SourceFile:

@@ -3,6 +3,7 @@
 The narrowest width that holds the vocabulary is used, and stated in the index.
 """
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -25,6 +26,9 @@ TOKENS = "tokens.bin"
 def dtype_of(vocab_size: int) -> DtypeName:
     """Name the narrowest width that holds every id of a vocabulary."""
     return "uint16" if vocab_size <= 2**16 else "uint32"
+
+
+TOKEN_FILE = re.compile(r"tokens-[0-9]{5,9}\.bin")
 
 
 def token_file(unit: int) -> str:

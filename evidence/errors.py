@@ -4,6 +4,7 @@ EvidenceError
 +-- NotPlainError       a value that JSON cannot hold exactly
 +-- MalformedJsonError  bytes that are not one strict JSON document
 +-- BrokenSealError     a record whose digest is not that of its fields
++-- WrongShapeError     a sealed record without the fields of its kind
 +-- BrokenChainError    a chain of records that was edited
 +-- WrongHeadError      text that does not name a chain's head
 +-- WrongRefError       text that does not name an artefact
@@ -132,6 +133,18 @@ class NoEvidenceError(EvidenceError):
 
     def __str__(self) -> str:
         return f"{self.where}: {self.found}, should be a directory with evidence of a training"
+
+
+@dataclass(eq=False)
+class WrongShapeError(EvidenceError):
+    """A sealed record that has not the fields of its kind."""
+
+    where: str
+    fault: str
+    hint = "`assay verify` names all that is wrong with it"
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.fault}, should be a record of this kind"
 
 
 @dataclass(eq=False)

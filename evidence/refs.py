@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from evidence.errors import WrongRefError
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Ref:
     digest: str
 
     def __post_init__(self) -> None:
-        if not _DIGEST.fullmatch(self.digest):
+        if not DIGEST.fullmatch(self.digest):
             raise WrongRefError(self.digest, "64 lower-case hex digits")
 
     def __str__(self) -> str:

@@ -37,10 +37,10 @@ def audit(
                    "malformed": malformed})  # fmt: skip
     else:
         for finding in findings:
-            out.print(printable(str(finding)), markup=False)
+            out.print(printable(str(finding)))
         looked = ", ".join(_counted(number, name) for name, number in counts.items())
         verdict = _counted(len(findings), "findings") if findings else "no findings"
-        out.print(printable(f"{directory}: {looked}: {verdict}"), markup=False)
+        out.print(printable(f"{directory}: {looked}: {verdict}"))
     for error in evidence.malformed:
         raise error
     if findings:

@@ -109,7 +109,7 @@ def _models(
     if json:
         show_json(finite(read_object(run.directory / RESULT)))
     else:
-        out.print((run.directory / TEXT).read_text(), markup=False, end="")
+        out.print((run.directory / TEXT).read_text(), end="")
         if isinstance(found, Bisection) and found.faults:
             out.print()
             show_table(fault_rows(found))
@@ -142,7 +142,7 @@ def _runs(left: str, right: str, *, json: bool) -> None:
         show_json(finite(asdict(compared)))
     else:
         for key, (ours, theirs) in compared.settings.items():
-            out.print(f"asked for otherwise: {key} is {ours!r} and {theirs!r}", markup=False)
+            out.print(f"asked for otherwise: {key} is {ours!r} and {theirs!r}")
         if found is None:
             out.print(f"no parting: {compared.num_steps} steps agree bit for bit")
         else:
@@ -167,7 +167,7 @@ def _replay(name: str, replayed: str, step: int | None, *, json: bool) -> None:
     if json:
         show_json(finite(read_object(run.directory / RESULT)))
     else:
-        out.print(findings_text(found), markup=False)
+        out.print(findings_text(found))
         out.print(f"evidence  {run.directory}")
     if DEPARTS in found.verdicts:
         raise typer.Exit(VALIDATION_FAILED)
@@ -192,5 +192,5 @@ def _stats(directory: Path, *, json: bool) -> None:
     for table, stds in found.items():
         out.print(f"{table}: {len(next(iter(stds.values())))} layers")
         for one in neighbour_ratios(stds):
-            out.print(f"  {ratio_sentence(one, len(stds[one.site]))}", markup=False)
+            out.print(f"  {ratio_sentence(one, len(stds[one.site]))}")
     out.print(NOT_EVIDENCE)

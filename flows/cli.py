@@ -10,6 +10,7 @@ from flows import (
     audit_command,
     bisect_command,
     export_command,
+    gc_command,
     keep_commands,
     ledger_commands,
     look_commands,
@@ -55,6 +56,7 @@ for commands in (
     audit_command,
     keep_commands,
     export_command,
+    gc_command,
     use_commands,
 ):
     commands.add_to(app)

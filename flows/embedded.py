@@ -14,6 +14,7 @@ from flows.environment import answers, require_login
 from flows.errors import PrefectUnreachableError, ServerLostError
 from flows.exposure import LOOPBACK, own_login
 from flows.up import server_command
+from tasks.logins import without_login
 
 NAME = "prefect-embedded"
 ANSWER_SECONDS = 20.0
@@ -89,12 +90,20 @@ def require_server(url: str) -> None:
     Raises: PrefectUnreachableError.
     """
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=ANSWER_SECONDS):  # noqa: S310
+        health = f"{url.rstrip('/')}/health"
+        with urllib.request.urlopen(health, timeout=ANSWER_SECONDS):  # noqa: S310  # the user's own
             return
     except urllib.error.HTTPError as error:
-        raise PrefectUnreachableError(url, f"answers with status {error.code}") from None
+        if error.code in (401, 403):
+            # It answers; what it says of our login is told with the login's hint.
+            return
+        raise PrefectUnreachableError(
+            without_login(url), f"answers with status {error.code}"
+        ) from None
     except (OSError, ValueError) as error:
-        raise PrefectUnreachableError(url, str(getattr(error, "reason", error))) from None
+        raise PrefectUnreachableError(
+            without_login(url), str(getattr(error, "reason", error))
+        ) from None
 
 
 def _free_port() -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from flows.errors import ServerRefusedError
 from tasks import places
 from tasks.errors import StorageError
+from tasks.logins import without_login
 
 UP_FILE = "up.json"
 HEALTH_SECONDS = 1.0
@@ -86,10 +87,10 @@ def require_login() -> None:
         f"{url.rstrip('/')}/admin/version", headers={"Authorization": f"Basic {word}"}
     )
     try:
-        urllib.request.urlopen(request, timeout=LOGIN_SECONDS).close()  # noqa: S310
+        urllib.request.urlopen(request, timeout=LOGIN_SECONDS).close()  # noqa: S310  # the same
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
-            raise ServerRefusedError(url, error.code) from None
+            raise ServerRefusedError(without_login(url), error.code) from None
     except (OSError, ValueError):
         return
 

@@ -110,6 +110,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     evidence_errors.GateFailedError: VALIDATION_FAILED,
     evidence_errors.NoEvidenceError: NOT_FOUND,
     evidence_errors.MalformedEvidenceError: INVALID_FORMAT,
+    evidence_errors.WrongShapeError: INVALID_FORMAT,
     model_errors.WrongSettingError: USAGE,
     model_errors.ModelFormatError: INVALID_FORMAT,
     model_errors.UnsupportedFeatureError: NOT_AVAILABLE,

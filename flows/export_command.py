@@ -1,6 +1,5 @@
 """`assay export`: a run in the words of other tools."""
 
-import json
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.look_commands import Subject, find_or_last
-from flows.screen import out
+from flows.screen import out, printable_json
 from tasks.errors import StorageError
 
 if TYPE_CHECKING:
@@ -47,14 +46,15 @@ def export(
         out_.write_text(text, encoding="utf-8")
     except OSError as error:
         raise StorageError(str(out_), os.strerror(error.errno or 0)) from None
-    out.print(str(out_), markup=False)
+    out.print(str(out_))
 
 
 def _exported(run: "Run", format_: Format) -> str:
     from tasks.croissant import describe_corpus
     from tasks.openlineage import run_events
+    from tasks.schemas import require_shapes
 
+    require_shapes(run)
     if format_ is Format.CROISSANT:
-        return json.dumps(describe_corpus(run), indent=2, ensure_ascii=False) + "\n"
-    events = run_events(run)
-    return "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in events)
+        return printable_json(describe_corpus(run), indent=2) + "\n"
+    return "".join(printable_json(event) + "\n" for event in run_events(run))

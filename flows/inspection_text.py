@@ -17,7 +17,7 @@ def show_description(described: Mapping[str, Any]) -> None:
     _show_facts({key: value for key, value in described.items() if not _has_parts(value)})
     for title, value in described.items():
         if _has_parts(value) and value and title not in HIDDEN:
-            out.print(f"\n{title}", style="bold", markup=False)
+            out.print(f"\n{title}", style="bold")
             _show_parts(title, value)
 
 
@@ -29,13 +29,13 @@ def _show_parts(title: str, value: Any) -> None:
     elif all(isinstance(each, Mapping) for each in value):
         show_table(value)
     else:
-        out.print(text_of(value), markup=False)
+        out.print(text_of(value))
 
 
 def _show_facts(facts: Mapping[str, Any]) -> None:
     width = max(map(len, facts), default=0)
     for key, value in facts.items():
-        out.print(f"{printable(key):<{width}}  {text_of(value)}", markup=False)
+        out.print(f"{printable(key):<{width}}  {text_of(value)}")
 
 
 def _has_parts(value: object) -> bool:

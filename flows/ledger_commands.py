@@ -40,14 +40,16 @@ def recheck(
     from tasks.device import available_device
     from tasks.recheck import recheck as do_over
     from tasks.run_record import find_run
+    from tasks.schemas import require_shapes
 
     name, slash, stage = subject.rpartition("/")
     if not slash or stage not in STAGES:
         name, stage = subject, ""
     run = find_run(name)
+    require_shapes(run)
     rows = []
     for found in do_over(run, stage or None, available_device(device)):
-        err.print(f"  {found.stage}: {len(found.results)} checks done over", markup=False)
+        err.print(f"  {found.stage}: {len(found.results)} checks done over")
         rows += [
             {
                 "stage": found.stage,
@@ -92,7 +94,7 @@ def chain(
     if head is None:
         raise NotFoundError("chain of records", str(directory))
     if trailer:
-        out.print(f"{TRAILER}: {head}", markup=False)
+        out.print(f"{TRAILER}: {head}")
         return
     if repair:
         with writing(directory) as found:
@@ -166,11 +168,12 @@ def _mlflow_pins() -> "dict[str, Head]":
 
     prepare()
     from tasks import places
+    from tasks.logins import without_login
     from tasks.mlflow_pins import pinned_heads
 
     found = pinned_heads(places.evidence())
     if not found:
-        raise NotFoundError("run with a tag assay.chain_head", places.mlflow_uri())
+        raise NotFoundError("run with a tag assay.chain_head", without_login(places.mlflow_uri()))
     return found
 
 
@@ -185,7 +188,7 @@ def withdraw(
     if not reason.strip():
         raise WrongUseError("assay withdraw", "a reason of some words")
     line = enter(find_run(subject), reason.strip())
-    out.print(f"{line.run}: withdrawn in line {line.seq} of the chain", markup=False)
+    out.print(f"{line.run}: withdrawn in line {line.seq} of the chain")
 
 
 def claims(
@@ -203,7 +206,7 @@ def claims(
     from tasks.run_record import find_run
 
     if keep is not None:
-        out.print(str(keep_run(find_run(keep))), markup=False)
+        out.print(str(keep_run(find_run(keep))))
         return
     found = check_documents(files or documents())
     num_claims = sum(each.num_claims for each in found.values())
@@ -234,4 +237,4 @@ def sign(
         directory, name = run.directory, run.name
         if run.record() is None:
             raise NotFoundError("record of a run that ended", str(directory))
-    out.print(str(sign_directory(directory, name, key)), markup=False)
+    out.print(str(sign_directory(directory, name, key)))

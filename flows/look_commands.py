@@ -69,7 +69,7 @@ def _show_differences(rows: Sequence[Mapping[str, Any]]) -> None:
         show_table(subtracted, title="losses, paired by document")
     for row in rows:
         if row["bits_per_byte"] is None:
-            out.print(f"{row['evaluation']}, {row['minus']}: {row['comparable']}", markup=False)
+            out.print(f"{row['evaluation']}, {row['minus']}: {row['comparable']}")
 
 
 def status(
@@ -97,9 +97,9 @@ def status(
     else:
         out.print(f"{found.name}: {outcome(found)}")
         if why := error(found):
-            out.print(why, markup=False)
+            out.print(why)
         if withdrawn:
-            out.print(f"withdrawn: {withdrawn}", markup=False)
+            out.print(f"withdrawn: {withdrawn}")
         out.print()
         if rows:
             show_table(rows, title="gates of the run")
@@ -199,7 +199,7 @@ def _show_report(report: "Report", refusal: type[VerificationError], *, json: bo
         show_json({"subject": report.subject, "checks": report.num_checks,
                    "failures": report.failures, "notes": report.notes})  # fmt: skip
     for note in report.notes:
-        err.print(f"note: {note}", markup=False)
+        err.print(f"note: {note}")
     if report.failures:
         raise refusal(report.subject, report.num_checks, tuple(report.failures))
     if not json:

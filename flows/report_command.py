@@ -36,4 +36,4 @@ def report(
     if json:
         show_json({"run": found.name, "report": str(path), "bytes": path.stat().st_size})
     else:
-        out.print(str(path), markup=False)
+        out.print(str(path))

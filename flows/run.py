@@ -18,6 +18,7 @@ from tasks import places
 from tasks.alive import live
 from tasks.gate_events import tell_of_gate
 from tasks.known_errors import KNOWN_ERRORS
+from tasks.logins import without_login
 from tasks.mirror_state import Sent
 from tasks.mirroring import mirrored
 from tasks.prefect_task import gate_rows
@@ -100,7 +101,7 @@ def failed_with(run: Run, error: Exception) -> Any:  # a Prefect state
     Prefect makes a returned state the flow run's. A note on the error names the evidence.
     """
     error.add_note(f"evidence: {run.directory}")
-    return Failed(message=str(error), data=error)
+    return Failed(message=without_login(str(error)), data=error)
 
 
 def reported(run: Run) -> Path | None:
@@ -134,5 +135,5 @@ def mlflow_address(run: Run) -> str | None:
     if not sent.run_id:
         return None
     embedded = service_addresses().get("mlflow", DEFAULT_MLFLOW)
-    server = uri if uri.startswith("http") else embedded
+    server = without_login(uri) if uri.startswith("http") else embedded
     return f"{server}/#/experiments/{sent.experiment_id}/runs/{sent.run_id}"

@@ -28,6 +28,7 @@ from tasks.checkpoint_settings import CheckpointSettings
 from tasks.code_benchmark_settings import CodeBenchmarkSettings
 from tasks.errors import NotFoundError
 from tasks.evaluate_settings import EvaluateSettings
+from tasks.logins import has_login, without_login
 from tasks.preregistration import ENDING, read_plan
 from tasks.runtime import RuntimeSettings
 from tasks.thresholds import Thresholds
@@ -134,6 +135,7 @@ def parse_settings(where: str, values: Mapping[str, Any]) -> PipelineSettings:
 
     Raises: WrongValueError, WrongSettingError.
     """
+    _refuse_logins(where, values)
     try:
         return _ADAPTER.validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
@@ -143,6 +145,18 @@ def parse_settings(where: str, values: Mapping[str, Any]) -> PipelineSettings:
         said = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
         expected = "present" if first["type"] == "missing" else said
         raise WrongValueError(where, key, found, expected) from None
+
+
+def _refuse_logins(where: str, values: Mapping[str, Any]) -> None:
+    """Refuse a URL that logs in: settings are recorded, sent to Prefect and MLflow, and published.
+
+    Raises: WrongValueError.
+    """
+    for section, fields in values.items():
+        for name, value in fields.items() if isinstance(fields, Mapping) else ():
+            if isinstance(value, str) and has_login(value):
+                expected = "a URL without a login, which belongs into the environment"
+                raise WrongValueError(where, f"{section}.{name}", without_login(value), expected)
 
 
 def possible_here(settings: PipelineSettings) -> PipelineSettings:

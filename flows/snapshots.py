@@ -12,7 +12,7 @@ from tasks.run_record import Run
 from tasks.scored_model import scored
 from tasks.shared_runs import find_shared_run
 from tasks.shared_snapshots import fetch_snapshot
-from tasks.snapshots import SNAPSHOTS, Snapshot
+from tasks.snapshots import EPOCH, SNAPSHOTS, Snapshot
 
 
 @flow(name="snapshot", flow_run_name="{run}: evaluate {snapshot}", persist_result=False)
@@ -54,6 +54,9 @@ def _find(run: Run, name: str) -> Snapshot:
     """
     training = training_directory(run)
     where = str(run.directory if training is None else training)
+    # The name comes with an event, which anybody may send who reaches the server.
+    if not EPOCH.fullmatch(name):
+        raise NotFoundError(f"snapshot {name}", where)
     if training is not None:
         found = Snapshot(training / SNAPSHOTS, name)
         if found.record.is_file():

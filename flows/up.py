@@ -59,7 +59,12 @@ class Services:
         with ExitStack() as stack:
             stack.callback(children.stop)
             children.start("prefect", server_command(self.prefect_port, host), PREFECT_ENVIRONMENT)
-            mlflow_environment = {**MLFLOW_ENVIRONMENT, **self.exposure.mlflow_environment()}
+            mlflow_environment = {
+                **MLFLOW_ENVIRONMENT,
+                **self.exposure.mlflow_environment(),
+                # Not an option: all users of a machine see those, and it may hold a login.
+                "MLFLOW_BACKEND_STORE_URI": places.mlflow_uri(),
+            }
             # Two processes that make the database at once leave it broken for good.
             with locked(places.mlflow_lock(), what="the MLflow database", wait=True):
                 children.start("mlflow", self._mlflow_command(), mlflow_environment)
@@ -87,9 +92,8 @@ class Services:
         # More than one worker costs 44 ms on every request (uvicorn drops TCP_NODELAY).
         mlflow = [sys.executable, "-m", "mlflow", "server", "--host", self.exposure.host]
         artifacts = (places.mlflow_directory() / "artifacts").as_uri()
-        store = ["--backend-store-uri", places.mlflow_uri(), "--default-artifact-root", artifacts]
         own = ["--workers", "1", "--port", str(self.mlflow_port), *self.exposure.mlflow_options()]
-        return [*mlflow, *own, *store]
+        return [*mlflow, *own, "--default-artifact-root", artifacts]
 
     def _serve_command(self) -> list[str]:
         return [sys.executable, "-m", "flows.serve", self.cron, self.preset]

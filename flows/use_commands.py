@@ -8,7 +8,7 @@ import typer
 
 from flows.errors import WrongValueError
 from flows.run_commands import Json
-from flows.screen import out, show_json
+from flows.screen import out, show_json, steady
 from tasks.errors import NotFoundError
 
 GGUF_TYPES = ("Q8_0", "Q4_K")
@@ -56,9 +56,11 @@ def generate(
         device=device,
         precision=precision,
     )
-    sys.stdout.write(text)
+    # A pipe gets every character as it is; a terminal would obey what a model writes.
+    shown = steady if sys.stdout.isatty() else str
+    sys.stdout.write(shown(text))
     for piece in pieces:
-        sys.stdout.write(piece)
+        sys.stdout.write(shown(piece))
         sys.stdout.flush()
     sys.stdout.write("\n")
 

@@ -170,9 +170,9 @@ def _judge(order: Mapping[str, Any], channel: int) -> dict[str, Any]:
     candidate = _Candidate(channel)
     try:
         space: dict[str, Any] = {"__name__": "tests"}
-        exec(compile(order["prompt"], "<prompt>", "exec"), space)  # noqa: S102
+        exec(compile(order["prompt"], "<prompt>", "exec"), space)  # noqa: S102  # in its box
         space[order["entry_point"]] = candidate
-        exec(compile(order["test"], "<test>", "exec"), space)  # noqa: S102
+        exec(compile(order["test"], "<test>", "exec"), space)  # noqa: S102  # in its box
         space["check"](candidate)
     except NoAnswerError:
         pass

@@ -76,6 +76,16 @@ def differences(
             yield ArtefactDamagedError(path, f"sha256 {found[:12]}", f"{entry['sha256'][:12]}")
 
 
+def require_inside(directory: Path, names: Iterable[str]) -> None:
+    """Refuse names of files, told by somebody else, that lead out of a directory.
+
+    Raises: ArtefactDamagedError.
+    """
+    for name in names:
+        if name.startswith("/") or "\0" in name or ".." in name.split("/"):
+            raise ArtefactDamagedError(directory, f"a path that leads out, {name!a:.80}", "none")
+
+
 def move_into_place(directory: Path, final: Path) -> bool:
     """Sync a complete directory and give it its name; return False if the name is taken.
 

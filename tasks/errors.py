@@ -381,6 +381,7 @@ _STORAGE_ERRNOS = {
     errno.EPERM,
     errno.EIO,
     errno.ENOTDIR,
+    errno.ENAMETOOLONG,
 }
 
 

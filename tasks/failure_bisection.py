@@ -29,6 +29,7 @@ from model.hugging_face import write_directory
 from model.self_check import forward_error
 from model.taps import trace
 from tasks.errors import FeatureError
+from tasks.logins import without_login
 from tasks.model_bisection import write_bisection
 from tasks.models import load_apr
 from tasks.probe import probe_ids, read_fingerprint
@@ -77,7 +78,7 @@ def bisect_failure(failed: Run, cause: str, device: str) -> Explained:
 
 def link(failed: Run, cause: str, explained: Explained | None, error: str | None) -> dict[str, Any]:
     """Write into a failed run's evidence where its bisection is, or why there is none."""
-    told: dict[str, Any] = {"cause": cause, "error": error}
+    told: dict[str, Any] = {"cause": cause, "error": error and without_login(error)}
     if explained:
         record = explained.run.record() or {}
         told |= {

@@ -28,7 +28,10 @@ def main() -> int:
     # Who asks a training to stop may ask all its processes; the ranks answer for themselves.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    launch = elastic_launch(_config(read_job(control), control.name), sys.executable)
+    job = read_job(control)
+    if not job.rendezvous:
+        _stay_on_this_machine()
+    launch = elastic_launch(_config(job, control), sys.executable)
     try:
         launch("-m", "tasks.train_worker", str(control))
     except ChildFailedError as error:
@@ -41,15 +44,29 @@ def main() -> int:
     return 0
 
 
-def _config(job: Job, run_id: str) -> LaunchConfig:
+def _stay_on_this_machine() -> None:
+    """Have nothing of a training on one machine listen where others reach it.
+
+    torch's own store listens everywhere, and what it is told is unpickled: a file takes its place.
+    """
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+    for library in ("GLOO", "NCCL"):
+        os.environ.setdefault(f"{library}_SOCKET_IFNAME", loopback)
+
+
+def _config(job: Job, control: Path) -> LaunchConfig:
+    configs: dict[str, object] = {"join_timeout": int(job.start_timeout_seconds) + 1}
+    if not job.rendezvous:
+        configs["store_type"] = "file"
     return LaunchConfig(
         min_nodes=job.num_nodes,
         max_nodes=job.num_nodes,
         nproc_per_node=job.num_ranks // job.num_nodes,
-        run_id=run_id,
+        run_id=control.name,
         rdzv_backend="c10d",
-        rdzv_endpoint=job.rendezvous or "localhost:0",
-        rdzv_configs={"join_timeout": int(job.start_timeout_seconds) + 1},
+        rdzv_endpoint=job.rendezvous or str(control / "rendezvous"),
+        rdzv_configs=configs,
         max_restarts=0,
         monitor_interval=LOOK_SECONDS,
         signals_to_handle="SIGHUP",

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tasks import places
+from tasks.logins import without_login
 from tasks.run_record import Run
 
 
@@ -28,7 +29,7 @@ class Sent:
     @classmethod
     def load(cls, run: Run, uri: str) -> "Sent":
         """Read what was sent to this server before, or begin."""
-        path = _path(run.name)
+        path, uri = _path(run.name), without_login(uri)
         known = cls(**json.loads(path.read_text())) if path.is_file() else cls(run.name, uri)
         return known if known.uri == uri else cls(run.name, uri)
 

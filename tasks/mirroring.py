@@ -11,6 +11,7 @@ from typing import Any
 
 from tasks import places
 from tasks.errors import MirrorError
+from tasks.logins import without_login
 from tasks.run_record import Run
 
 PATIENCE_SECONDS = 30.0
@@ -71,7 +72,7 @@ def mirror_now(run: Run) -> dict[str, Any]:
     )
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        raise MirrorError(places.mlflow_uri(), said)
+        raise MirrorError(without_login(places.mlflow_uri()), without_login(said))
     sent: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return sent
 

@@ -25,6 +25,7 @@ from evidence.records import RUN_RECORD
 from tasks import places
 from tasks.ledger import LOCK
 from tasks.live import training_directory
+from tasks.logins import without_login
 from tasks.mirror_log import (
     Point,
     epoch_points,
@@ -299,7 +300,8 @@ def follow(run: Run, parent: int) -> bool:
             if sender.pass_once():
                 return True
         except Exception as error:  # noqa: BLE001  # a mirror must outlive whatever MLflow raises
-            sys.stderr.write(f"{run.name}: MLflow: {type(error).__name__}: {error}\n")
+            said = without_login(f"{type(error).__name__}: {error}")
+            sys.stderr.write(f"{run.name}: MLflow: {said}\n")
         if not alive:
             return False
         time.sleep(LOOK_SECONDS)

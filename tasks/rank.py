@@ -103,7 +103,9 @@ def asked_to_stop() -> Callable[[], bool]:
 
 
 @contextmanager
-def joined(job: Job, heart: Heart, is_asked_to_stop: Callable[[], bool]) -> Iterator[Ranks]:
+def joined(
+    job: Job, control: Path, heart: Heart, is_asked_to_stop: Callable[[], bool]
+) -> Iterator[Ranks]:
     """Join the other ranks, if there are any, for the length of a block."""
     torch.set_num_threads(job.num_threads)
     _seed(job, own_rank())
@@ -119,9 +121,17 @@ def joined(job: Job, heart: Heart, is_asked_to_stop: Callable[[], bool]) -> Iter
         torch.cuda.set_device(device)
     # Longer than the watcher waits: it names the rank that is missing, a timeout here only itself.
     limit = timedelta(seconds=2 * max(job.start_timeout_seconds, job.step_timeout_seconds))
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=limit)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(
+        backend, _meeting(job, control), limit, world_size=job.num_ranks, rank=own_rank()
+    )
     yield RankGroup(job.parallelism, is_asked_to_stop, heart.waiting)
     dist.destroy_process_group()
+
+
+def _meeting(job: Job, control: Path) -> str:
+    """Name where ranks find each other: on one machine a file, since a store would listen."""
+    return "env://" if job.rendezvous else f"file://{control}/ranks"
 
 
 def _seed(job: Job, rank: int) -> None:

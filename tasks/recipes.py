@@ -10,6 +10,7 @@ from typing import Any
 from evidence.canonical import dumps, loads
 from evidence.records import Recipe
 from evidence.refs import REF_TYPES, Ref
+from tasks.in_use import sharing
 from tasks.remote import Remote
 
 
@@ -72,7 +73,8 @@ class Recipes:
             file.flush()
             # Else a machine that loses its power may keep the name without the content.
             os.fsync(file.fileno())
-        partial.replace(path)
+        with sharing(self.root):
+            partial.replace(path)
 
     def send(self, recipe: Recipe) -> None:
         """Let others have an entry that they do not have.

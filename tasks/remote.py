@@ -7,6 +7,7 @@ does. Nothing here is remembered from call to call: others write to the same pla
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,22 @@ import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.core import url_to_fs
 
-from tasks.directories import list_files
+from tasks.directories import list_files, require_inside
 from tasks.errors import StoreRefusedError, StoreUnreachableError, UnsupportedStoreError
+from tasks.logins import has_login, without_login
 
 _UNREACHABLE = ("Connect", "Timeout", "HTTPClientError", "IncompleteRead", "SSLError")
 _REFUSED = ("NoCredentials", "PartialCredentials", "CredentialRetrieval", "ClientError")
 _TRANSIENT = {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "503", "500"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file as it is listed."""
+
+    num_bytes: int
+    written: float
+    "Seconds since 1970; endless where the place does not say."
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +40,13 @@ class Remote:
     url: str
 
     def __post_init__(self) -> None:
-        """Refuse a URL that nothing here can open.
+        """Refuse a URL that nothing here can open, or that would put a login into messages.
 
         Raises: UnsupportedStoreError.
         """
+        if has_login(self.url):
+            reason = "it holds a login, which belongs into the environment"
+            raise UnsupportedStoreError(without_login(self.url), reason)
         with self._asking():
             self._system()
 
@@ -90,6 +104,61 @@ class Remote:
                 return []
             return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
 
+    def listing(self, name: str) -> dict[str, Entry]:
+        """List every file below a directory, by its path within it; nothing if it does not exist.
+
+        Raises: StoreRefusedError, StoreUnreachableError.
+        """
+        with self._asking():
+            system, root = self._system()
+            place = f"{root}/{name}".rstrip("/")
+            try:
+                found = system.find(place, detail=True)
+            except FileNotFoundError:
+                return {}
+            return {
+                path.removeprefix(f"{place}/"): Entry(int(info["size"] or 0), _written(info))
+                for path, info in found.items()
+            }
+
+    def written(self, name: str) -> float:
+        """Return when a file was written, in seconds since 1970; 0 if it does not exist.
+
+        Raises: StoreRefusedError, StoreUnreachableError.
+        """
+        with self._asking():
+            system, root = self._system()
+            try:
+                return _written(system.info(f"{root}/{name}"))
+            except FileNotFoundError:
+                return 0.0
+
+    def remove_all(self, names: Sequence[str]) -> None:
+        """Remove files that exist.
+
+        Raises: StoreRefusedError, StoreUnreachableError.
+        """
+        with self._asking():
+            system, root = self._system()
+            if names:
+                system.rm([f"{root}/{name}" for name in names])
+
+    def read_all(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Read many files at once; those that do not exist are left out.
+
+        Raises: StoreRefusedError, StoreUnreachableError.
+        """
+        if not names:
+            return {}
+        with self._asking():
+            system, root = self._system()
+            found = system.cat([f"{root}/{name}" for name in names], on_error="return")
+            for each in found.values():
+                if isinstance(each, Exception) and not isinstance(each, FileNotFoundError):
+                    raise each
+            by_path = {path: each for path, each in found.items() if isinstance(each, bytes)}
+            return {name: by_path[path] for name in names if (path := f"{root}/{name}") in by_path}
+
     def upload(self, directory: Path, name: str, *, index: str) -> None:
         """Upload a complete directory, its index last.
 
@@ -127,10 +196,12 @@ class Remote:
                 system.rm(f"{root}/{name}", recursive=True)
 
     def download(self, name: str, files: Sequence[str], directory: Path) -> None:
-        """Download files of a directory into a local one.
+        """Download files of a directory into a local one, and into no other.
 
-        Raises: StoreRefusedError, StoreUnreachableError, FileNotFoundError.
+        Raises: ArtefactDamagedError for a name that leads out of it, StoreRefusedError,
+            StoreUnreachableError, FileNotFoundError.
         """
+        require_inside(directory, files)
         for parent in {(directory / each).parent for each in files}:
             parent.mkdir(parents=True, exist_ok=True)
         with self._asking():
@@ -175,6 +246,14 @@ class Remote:
         if isinstance(error, PermissionError) or is_refused or code is not None:
             return StoreRefusedError(self.url, said)
         return None
+
+
+def _written(info: Mapping[str, Any]) -> float:
+    """Return when a file was written, as its kind of place says it."""
+    said = info.get("LastModified") or info.get("mtime") or info.get("created")
+    if isinstance(said, datetime):
+        return said.timestamp()
+    return float(said) if isinstance(said, int | float) else float("inf")
 
 
 def _make_parents(system: fsspec.AbstractFileSystem, paths: list[str]) -> None:

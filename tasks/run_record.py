@@ -31,6 +31,7 @@ from evidence.statement import STATEMENTS, statements
 from tasks import places
 from tasks.errors import NotFoundError, StorageError, WrongNameError
 from tasks.ledger import writing
+from tasks.logins import without_login
 from tasks.provenance import provenance
 
 PLAN = "plan.json"
@@ -142,7 +143,7 @@ def finish_run(run: Run, outcome: str, error: str | None) -> dict[str, Any]:
             "schema": RUN_SCHEMA,
             "run": run.name,
             "outcome": outcome,
-            "error": error,
+            "error": error and without_login(error),
             "started": plan["started"],
             "finished": now(),
             "settings_sha256": plan["settings_sha256"],

@@ -12,8 +12,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from evidence.canonical import pretty
+from evidence.errors import WrongShapeError
+from evidence.records import RUN_RECORD, stage_file
 from tasks import record_types as types
 from tasks.places import PROJECT
+from tasks.run_record import PLAN, Run
 
 SCHEMAS = PROJECT / "evidence" / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -43,6 +46,27 @@ def schema_fault(name: str, record: object) -> str | None:
         place = ".".join(map(str, first["loc"]))
         return f"{place or 'the record'} is not as the schema says: {first['msg']}"
     return None
+
+
+def require_shape(name: str, record: object, where: Path) -> None:
+    """Refuse a record that has not the shape of its kind.
+
+    Raises: WrongShapeError.
+    """
+    if fault := schema_fault(name, record):
+        raise WrongShapeError(str(where), fault)
+
+
+def require_shapes(run: Run) -> None:
+    """Refuse a run of which a record has not the shape of its kind.
+
+    Raises: WrongShapeError, BrokenSealError, MalformedJsonError.
+    """
+    require_shape("plan", run.plan(), run.directory / PLAN)
+    for stage, made in run.stage_records().items():
+        require_shape("stage", made, run.directory / stage_file(stage))
+    if record := run.record():
+        require_shape("run", record, run.directory / RUN_RECORD)
 
 
 def schema_path(name: str) -> Path:

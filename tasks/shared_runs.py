@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tasks import places
-from tasks.errors import StoreRefusedError, StoreUnreachableError
+from tasks.errors import ArtefactDamagedError, StoreRefusedError, StoreUnreachableError
 from tasks.remote import Remote
-from tasks.run_record import PLAN, Run, find_run
+from tasks.run_record import NAME, PLAN, Run, find_run
 from tasks.store import open_store
 
 RUNS = "runs"
+UNFINISHED = "unfinished"
+"What holds copies of trainings under way."
 TRAINING = "training"
 "Names the directory of the training, as it is called while it is unfinished."
 
@@ -34,9 +36,17 @@ def share_place(remote: Remote, run: Run, training: Path) -> None:
 
 
 def read_place(remote: Remote, run: Run) -> str | None:
-    """Return what a run's training is called, if it was said."""
-    found = remote.read(f"{RUNS}/{run.name}/{TRAINING}")
-    return found.decode() if found else None
+    """Return what a run's training is called, if it was said.
+
+    Raises: ArtefactDamagedError if that cannot be the name of a directory.
+    """
+    where = f"{RUNS}/{run.name}/{TRAINING}"
+    if not (found := remote.read(where)):
+        return None
+    name = found.decode(errors="replace")
+    if not NAME.fullmatch(name):
+        raise ArtefactDamagedError(Path(where), f"{name!a:.80}", "the name of a training")
+    return name
 
 
 def find_shared_run(name: str) -> Run:
@@ -46,7 +56,9 @@ def find_shared_run(name: str) -> Run:
 
     Raises: NotFoundError, StoreRefusedError, StoreUnreachableError.
     """
-    remote, is_here = open_store().remote, (places.evidence() / name / PLAN).is_file()
+    # Others send the name with an event: it must not lead out of where copies are kept.
+    remote = open_store().remote if NAME.fullmatch(name) else None
+    is_here = (places.evidence() / name / PLAN).is_file()
     if remote is None or is_here or not remote.has(f"{RUNS}/{name}/{PLAN}"):
         return find_run(name)
     run = Run(places.home() / RUNS / name)

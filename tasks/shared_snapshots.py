@@ -16,7 +16,7 @@ from evidence.refs import parse_ref
 from tasks import places
 from tasks.remote import Remote
 from tasks.run_record import Run
-from tasks.shared_runs import excused, read_place, share_place
+from tasks.shared_runs import UNFINISHED, excused, read_place, share_place
 from tasks.snapshots import (
     FILES,
     SNAPSHOTS,
@@ -27,7 +27,6 @@ from tasks.snapshots import (
 )
 from tasks.store import open_store
 
-UNFINISHED = "unfinished"
 RECORD = ".metadata.json"
 
 

@@ -160,7 +160,13 @@ def _transformers_side(text: str, path: Path, device: str, dtype: torch.dtype | 
     # Whatever transformers cannot open it tells in many ways, and it would open pickles.
     read_directory(path)
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype or "auto", local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        path,
+        dtype=dtype or "auto",
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
     return transformers_side(text, model.to(device))
 
 

@@ -6,6 +6,7 @@ the middle of an epoch is named `step-NNNNNNNN` and goes when the next epoch is 
 """
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from tasks.train_errors import SnapshotDamagedError
 SNAPSHOTS = "ckpt"
 MAX_EPOCHS = 1000
 "As many as the three digits of a snapshot's name can tell apart."
+EPOCH = re.compile(r"epoch-[0-9]{3}")
+"The name of a snapshot at the end of an epoch."
 FILES = "files"
 "The key of a record that holds the sha256 of every other file of the snapshot."
 

@@ -16,8 +16,10 @@ from evidence.gates import judge_all as judge_measured
 from evidence.records import STAGE_SCHEMA, Recipe, stage_file, write_record
 from evidence.refs import REF_TYPES, Ref, parse_ref
 from tasks.errors import storage_error
+from tasks.logins import without_login
 from tasks.provenance import provenance
 from tasks.run_record import Run, now
+from tasks.shared_runs import share_run
 from tasks.store import Artefact, Store, open_store
 
 
@@ -88,6 +90,8 @@ def perform(
         if cause is error:
             raise
         raise cause from error
+    # What others may take away is what they know no use of.
+    share_run(run)
     require(verdicts)
     return Done(artefact, record)
 
@@ -150,7 +154,7 @@ def _write_failure(path: Path, facts: Mapping[str, Any], error: Exception, secon
     record = {
         **facts,
         "outcome": "failed",
-        "error": {"type": type(error).__name__, "message": str(error)},
+        "error": {"type": type(error).__name__, "message": without_login(str(error))},
         "output": None,
         "measurements": {},
         "gates": [],

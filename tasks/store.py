@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from evidence.canonical import digest, pretty, read_object
 from evidence.errors import WrongRefError
@@ -37,6 +37,7 @@ from tasks.errors import (
     NotFoundError,
     StorageError,
 )
+from tasks.in_use import mark_used, sharing
 from tasks.recipes import Made, Recipes
 from tasks.remote import Remote
 
@@ -61,8 +62,17 @@ class Artefact:
     index: Mapping[str, Any]
 
     def read_index(self, index_type: type[IndexT]) -> IndexT:
-        """Return the index as the type that its stage wrote."""
-        return TypeAdapter(index_type).validate_python(self.index["content"])
+        """Return the index as the type that its stage wrote.
+
+        Raises: ArtefactDamagedError.
+        """
+        try:
+            return TypeAdapter(index_type).validate_python(self.index.get("content"))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, ("content", *first["loc"])))
+            expected = f"what {index_type.__name__} has there ({first['msg']})"
+            raise ArtefactDamagedError(self.directory / INDEX, place, expected) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +155,11 @@ class Store:
         ref = ref_type(digest(document))
         (directory / INDEX).write_bytes(pretty(document))
         seen = lasting_stamp(directory)
-        # Equal content may be there already: that is the artefact.
-        if move_into_place(directory, self.directory(ref)):
-            remember_checked(self.directory(ref), seen)
+        with sharing(self.root):
+            # Equal content may be there already: that is the artefact, and used again.
+            if move_into_place(directory, self.directory(ref)):
+                remember_checked(self.directory(ref), seen)
+            os.utime(self.directory(ref))
         return ref
 
     def directory(self, ref: Ref) -> Path:
@@ -159,6 +171,7 @@ class Store:
 
         Raises: NotFoundError, ArtefactDamagedError, StoreRefusedError, StoreUnreachableError.
         """
+        mark_used(self.root, self.directory(ref))
         artefact = self._found(ref)
         if not is_checked(artefact.directory):
             seen = lasting_stamp(artefact.directory)
@@ -188,7 +201,10 @@ class Store:
         Raises: StoreRefusedError, StoreUnreachableError.
         """
         made = self._recipes.find(recipe)
-        if made is None or self.directory(made.ref).is_dir():
+        if made is None:
+            return None
+        mark_used(self.root, self.directory(made.ref))
+        if self.directory(made.ref).is_dir():
             return made
         exists = self.remote and self.remote.has(f"{_artefact_name(made.ref)}/{INDEX}")
         return made if exists else None
@@ -217,16 +233,21 @@ class Store:
 
         Raises: StoreRefusedError, StoreUnreachableError.
         """
-        self.send(_artefact_name(ref), INDEX)
+        name = _artefact_name(ref)
+        if self.remote and not self.send(name, INDEX):
+            # Written again, it is as young there as what was just made.
+            self.remote.write(f"{name}/{INDEX}", (self.root / name / INDEX).read_bytes())
         self._recipes.send(recipe)
 
-    def send(self, name: str, index: str) -> None:
-        """Send a complete directory to where the store is, unless it is there.
+    def send(self, name: str, index: str) -> bool:
+        """Send a complete directory to where the store is, unless it is there; say which.
 
         Raises: StoreRefusedError, StoreUnreachableError.
         """
-        if self.remote and not self.remote.has(f"{name}/{index}"):
-            self.remote.upload(self.root / name, name, index=index)
+        if self.remote is None or self.remote.has(f"{name}/{index}"):
+            return False
+        self.remote.upload(self.root / name, name, index=index)
+        return True
 
     def fetch(self, name: str, index: str, check: Callable[[Path], None]) -> bool:
         """Have a directory here that `check` does not refuse; return False if it is nowhere.
@@ -243,10 +264,7 @@ class Store:
             if not (final / index).is_file():
                 (directory / index).write_bytes(content)
                 listed = listed_files(read_object(directory / index), final / index)
-                files = [str(entry["path"]) for entry in listed]
-                if not all(map(_is_inside, files)):
-                    raise ArtefactDamagedError(final / index, "a path that leads out", "none")
-                self.remote.download(name, files, directory)
+                self.remote.download(name, [str(entry["path"]) for entry in listed], directory)
                 check(directory)
                 seen = lasting_stamp(directory)
                 if move_into_place(directory, final):
@@ -302,10 +320,6 @@ def _refuse(ref: Ref, directory: Path) -> None:
     """Raise the first damage of a directory that should be an artefact."""
     for damage in damages(directory, ref, read_object(directory / INDEX)):
         raise damage
-
-
-def _is_inside(name: str) -> bool:
-    return not name.startswith("/") and ".." not in name.split("/")
 
 
 def _artefact_name(ref: Ref) -> str:

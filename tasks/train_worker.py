@@ -64,7 +64,7 @@ def main() -> int:
     heart = Heart(control, own_rank())
     job = read_job(control)
     try:
-        with joined(job, heart, is_asked_to_stop) as ranks:
+        with joined(job, control, heart, is_asked_to_stop) as ranks:
             work(job, ranks, heart)
     except StoppedError as stopped:
         say(control, "stopped", stopped.step)

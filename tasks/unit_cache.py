@@ -21,6 +21,7 @@ from evidence.refs import REF_TYPES, parse_ref
 from tasks.checked import is_checked, lasting_stamp, remember_checked
 from tasks.directories import differences, entries, listed_files, move_into_place
 from tasks.errors import ArtefactDamagedError, UnsharedStoreError
+from tasks.in_use import mark_used
 from tasks.remote import Remote
 from tasks.store import Store
 
@@ -97,6 +98,7 @@ class UnitCache:
         Raises: StoreRefusedError, StoreUnreachableError.
         """
         directory = self.directory(key)
+        mark_used(self.store.root, directory)
         try:
             if not self.store.fetch(_name(key), UNIT, partial(_check, key)):
                 # Without its index it is nothing, and in the way.

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,13 @@ def test_the_project_names_no_path_of_a_developers_machine() -> None:
     texts = {name: (PROJECT / name).read_bytes() for name in listed if (PROJECT / name).is_file()}
     found = [name for name, text in texts.items() for part in private if part.encode() in text]
     assert not found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_every_exception_from_the_rules_of_security_has_its_reason(path: Path) -> None:
+    excepted = [line for line in path.read_text().splitlines() if re.search(r"noqa:.*\bS\d", line)]
+
+    assert [line for line in excepted if not re.search(r"noqa: [A-Z0-9, ]+  #? ?\(?\w", line)] == []
 
 
 def test_data_and_model_mean_the_same_by_padding() -> None:

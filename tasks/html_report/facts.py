@@ -15,6 +15,7 @@ from evidence.gates import Verdict, gate_of
 from evidence.records import RUN_RECORD, STAGES, read_record, stage_file
 from evidence.refs import Ref, parse_ref
 from tasks.run_record import PLAN, Run
+from tasks.schemas import require_shape
 from tasks.stage import judge_all
 
 EPOCHS = "epoch-*.metadata.json"
@@ -72,13 +73,14 @@ class Facts:
 def read_facts(run: Run) -> Facts:
     """Read a run's evidence.
 
-    Raises: BrokenSealError, MalformedJsonError if the plan itself is damaged.
+    Raises: BrokenSealError, MalformedJsonError, WrongShapeError if the plan itself is damaged.
     """
     faults: list[str] = []
     plan = run.plan()
-    record = _read(run.directory / RUN_RECORD, faults)
-    stages = {stage: _read(run.directory / stage_file(stage), faults) for stage in STAGES}
-    epochs = [_read(path, faults) for path in sorted(run.directory.glob(EPOCHS))]
+    require_shape("plan", plan, run.directory / PLAN)
+    record = _read("run", run.directory / RUN_RECORD, faults)
+    stages = {stage: _read("stage", run.directory / stage_file(stage), faults) for stage in STAGES}
+    epochs = [_read("epoch", path, faults) for path in sorted(run.directory.glob(EPOCHS))]
     files = {path.name: file_sha256(path) for path in _files(run.directory)}
     found = Facts(
         run=run,
@@ -93,11 +95,13 @@ def read_facts(run: Run) -> Facts:
     return found
 
 
-def _read(path: Path, faults: list[str]) -> Mapping[str, Any] | None:
+def _read(kind: str, path: Path, faults: list[str]) -> Mapping[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return read_record(path)
+        record = read_record(path)
+        require_shape(kind, record, path)
+        return record
     except EvidenceError as error:
         faults.append(str(error))
         return None

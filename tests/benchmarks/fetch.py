@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -211,7 +211,7 @@ def measure(name: str, index: Path, connections: int, port: int, num_blobs: int)
     )
 
 
-def table(num_blobs: int) -> None:
+def table(num_blobs: int, contenders: Sequence[str]) -> None:
     """Print the whole comparison."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("obstore", "boto3", "pyarrow"))
     print(
@@ -231,7 +231,7 @@ def table(num_blobs: int) -> None:
             print("|---|---|---|---|---|---|")
             with served(num_blobs, delay_seconds) as port:
                 for connections in CONNECTIONS:
-                    for name in CONTENDERS:
+                    for name in contenders:
                         if name != "server's own limit" or connections == CONNECTIONS[0]:
                             print(measure(name, index, connections, port, num_blobs), flush=True)
 
@@ -244,13 +244,14 @@ def main() -> None:
     parser.add_argument("--contender", choices=CONTENDERS)
     parser.add_argument("--index", type=Path)
     parser.add_argument("--connections", type=int)
+    parser.add_argument("--only", choices=CONTENDERS, action="append", help="leave out the others")
     given = parser.parse_args()
     if given.serve is not None:
         asyncio.run(serve(given.blobs, given.serve))
     elif given.contender:
         contend(given.contender, given.index, given.connections)
     else:
-        table(given.blobs)
+        table(given.blobs, given.only or tuple(CONTENDERS))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from evidence.errors import (
     NotPlainError,
     WrongHeadError,
     WrongRefError,
+    WrongShapeError,
 )
 
 PLAIN = "a finite number, a string, a boolean, null, a list or a mapping with string keys"
@@ -34,6 +35,10 @@ EXAMPLES = [
     (
         BrokenSealError("x/record.json", "aa", "bb"),
         "x/record.json: its fields have the digest bb, should be aa",
+    ),
+    (
+        WrongShapeError("x/plan.json", "settings is not as the schema says: missing"),
+        "x/plan.json: settings is not as the schema says: missing, should be a record of this kind",
     ),
     (
         BrokenChainError("x/CHAIN.jsonl", ("HEAD: names line 3", "line 2")),

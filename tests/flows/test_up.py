@@ -27,6 +27,7 @@ from tasks.run_record import Run
 from tasks.training_log import read_lines
 from tests.flows.browser import CHROMIUM, browser
 from tests.flows.conftest import USERS
+from tests.tasks.listening import beyond_this_machine, listening
 from tests.tasks.tampering import reseal
 from tests.tasks.tiny import OVERRIDES, Finished
 from tests.test_architecture import PROJECT
@@ -133,6 +134,16 @@ def test_both_services_answer(up: tuple[subprocess.Popen[str], int, int]) -> Non
     for port, path in ((up[1], "api/health"), (up[2], "health")):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=10) as reply:
             assert reply.status == 200
+
+
+def test_all_of_it_listens_for_this_machine_alone(
+    up: tuple[subprocess.Popen[str], int, int],
+) -> None:
+    with listening(psutil.Process(up[0].pid)) as addresses:
+        time.sleep(1)
+
+    assert addresses
+    assert beyond_this_machine(addresses) == set()
 
 
 def test_the_deployments_are_served_and_the_nightly_one_gets_its_runs(

@@ -1,10 +1,12 @@
 """The whole pipeline, tiny, through Prefect: what a run leaves, what a second run re-uses."""
 
+import io
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,10 @@ TINY = (
 CANARIES = {
     name: f"canary-{name.lower()}-7d1f9c"
     for name in (
-        *("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "PGPASSWORD"),
-        *("MLFLOW_FLASK_SERVER_SECRET_KEY", "PREFECT_API_AUTH_STRING"),
+        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN"),
+        *("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_AUTH_ADMIN_PASSWORD"),
+        *("MLFLOW_FLASK_SERVER_SECRET_KEY", "PREFECT_API_AUTH_STRING", "PGPASSWORD"),
+        *("GITHUB_TOKEN", "OPENAI_API_KEY", "SOMETHING_OF_THEIR_OWN"),
     )
 }
 "Secrets as a user's environment holds them."
@@ -390,11 +394,20 @@ def test_a_flipped_byte_makes_verify_exit_five_and_name_the_file(
 def test_no_secret_of_the_environment_is_in_anything_that_runs_leave(first: Run) -> None:
     from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
 
+    from flows.cli import run as assay
+
     root = first.directory.parents[1]
     assert (root / "home" / "mlflow" / "mlflow.db").is_file()
     database = Path(str(PREFECT_SERVER_DATABASE_CONNECTION_URL.value()).partition(":///")[2])
     assert first.name.encode() in database.read_bytes()
-    files = [database, *(path for path in root.rglob("*") if path.is_file())]
+    # What the last transactions wrote is beside it.
+    beside = database.parent.glob(f"{database.name}*")
+    with redirect_stdout(io.StringIO()) as exported:
+        for line in (["export", first.name], ["inspect", first.name, "--json"]):
+            assert assay(line) == 0
+    (root / "exported").write_text(exported.getvalue())
+    assert assay(["report", first.name, "--out", str(root / "page.html")]) == 0
+    files = [*beside, *(path for path in root.rglob("*") if path.is_file())]
     assert len(files) > 100
     words = [word.encode() for word in CANARIES.values()]
     assert [path for path in files if any(word in path.read_bytes() for word in words)] == []

@@ -18,6 +18,7 @@ from tasks.train_errors import StoppedError, WorkerDiedError, WorkerHungError
 from tasks.train_job import Job
 from tasks.train_worker import work
 from tasks.training_log import read_lines, read_rows
+from tests.tasks.listening import beyond_this_machine, listening
 from tests.tasks.test_resuming import stop_after
 from tests.tasks.test_train_worker import job_of
 from tests.tasks.tiny import STEPS, Finished
@@ -104,7 +105,10 @@ def test_a_rank_that_is_killed_is_named_and_any_number_of_ranks_goes_on(
     assert len(stopped_snapshots(tmp_path)) == 1
 
     again = job_of(finished, tmp_path, num_ranks=4, parallelism="fsdp", deterministic=True)
-    run_ranks(again, nothing)
+    with listening(psutil.Process()) as addresses:
+        run_ranks(again, nothing)
+    assert addresses
+    assert beyond_this_machine(addresses) == set()
     assert_near(tmp_path, finished)
     assert stopped_snapshots(tmp_path) == []
     starts = read_lines(tmp_path / "starts.jsonl")

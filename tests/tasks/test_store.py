@@ -238,10 +238,8 @@ def test_an_artefact_that_does_not_exist_is_not_found(store: Store) -> None:
     ref = TokensRef("0" * 64)
     with pytest.raises(NotFoundError) as caught:
         store.open(ref)
-    assert vars(caught.value) == {
-        "what": "artefact tokens:000000000000",
-        "where": str(store.root),
-    }
+    assert caught.value.what == "artefact tokens:000000000000"
+    assert caught.value.where == str(store.root)
 
 
 def fail_after_writing(path: Path) -> None:
@@ -346,7 +344,7 @@ def test_a_beginning_that_fits_nothing_is_not_found(store: Store) -> None:
     put(store)
     with pytest.raises(NotFoundError) as caught:
         store.resolve("shards:ab")
-    assert vars(caught.value) == {"what": "artefact shards:ab", "where": str(store.root)}
+    assert (caught.value.what, caught.value.where) == ("artefact shards:ab", str(store.root))
 
 
 def test_a_directory_without_an_index_is_no_artefact(store: Store) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import psutil
 import pytest
 
 from data.errors import EmptySourceError
@@ -22,6 +23,7 @@ from tasks.errors import FeatureError, SchedulerError, UnitDiedError
 from tasks.runtime import RuntimeSettings
 from tasks.units import make_units
 from tests.tasks import dask_cluster, loopback_s3
+from tests.tasks.listening import beyond_this_machine, listening
 from tests.tasks.loopback_s3 import LoopbackS3
 from tests.tasks.some_units import (
     INLINE,
@@ -121,7 +123,10 @@ def test_every_runner_makes_the_same_bytes(
         if name == "inline":
             make_units(INLINE)("write", six(home / "marks"))
         else:
-            found = made(machines.runtime(runner), six(home / "marks"), told)
+            with listening(psutil.Process()) as addresses:
+                found = made(machines.runtime(runner), six(home / "marks"), told)
+    # Ray listens everywhere, and asks for a token.
+    assert "ray" in runner or beyond_this_machine(addresses) == set()
     assert content(homes[runner]) == content(homes["inline"])
     assert len(content(homes[runner])) == 8 * 3
     assert [(each / "text").read_text()[0] for each in found] == list("abcdef")
