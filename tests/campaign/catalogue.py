@@ -131,12 +131,10 @@ def short() -> tuple[Fault, ...]:
         operation("pretokenize", "fsync", 9, "ENOSPC"),
         operation("shard", "rename", 9, "torn"),
         operation("train", "rename", 4, "torn", in_worker=True),
-        operation("train", "write", 50, "EIO", in_worker=True),
-        operation("checkpoint", "write", 40, "torn"),
         operation("shard", "rename", 9, "clock"),
         Moment(
             number="R2",
-            stage="pretokenize",
+            stage="shard",
             until="shard",
             signal=signal.SIGKILL,
             shares=(0.3, 0.7),

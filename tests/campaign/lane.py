@@ -80,3 +80,5 @@ def _children() -> list[psutil.Process]:
 
 if __name__ == "__main__":
     serve()
+    # There is nothing to tidy up; libraries that it has imported would look for their servers.
+    os._exit(0)
