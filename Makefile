@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-interop test-topology faults lint types contracts pytest format clean
+.PHONY: demo test test-interop test-topology faults faults-long lint types contracts pytest format clean
 
 demo: $(VENV)/installed
 	$(BIN)/assay run --preset demo
@@ -16,6 +16,10 @@ test-interop: $(VENV)/installed-interop
 
 faults: $(VENV)/installed-dev
 	$(BIN)/python -m tests.faults replay
+
+MINUTES ?= 120
+faults-long: $(VENV)/installed-dev
+	$(BIN)/python -m tests.campaign --minutes $(MINUTES)
 
 test-topology: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m topology

@@ -128,11 +128,15 @@ def write_record(path: Path, record: Mapping[str, object]) -> dict[str, object]:
     """Seal a record and write it at once: the file is whole or absent."""
     sealed = seal(record)
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(pretty(sealed))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(pretty(sealed))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
     return sealed
 
 

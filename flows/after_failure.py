@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from prefect import flow, task
-from prefect.artifacts import create_link_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
@@ -16,6 +15,7 @@ from flows.bisection import show_bisection
 from tasks.device import choose_device
 from tasks.failure_bisection import Explained, bisect_failure, link
 from tasks.gate_events import failed_gate
+from tasks.prefect_view import show_link
 from tasks.run_record import Run, find_run
 from tasks.runtime import RuntimeSettings
 
@@ -44,9 +44,7 @@ def _explain(run: Run, cause: str, runtime: RuntimeSettings, error: Exception) -
     error.add_note(f"bisect: {explained.verdict}\n        {explained.run.directory}")
     error.add_note(f"which step?  assay bisect --run {run.name}")
     if FlowRunContext.get() is not None:
-        create_link_artifact(
-            explained.run.directory.as_uri(), key="bisect", link_text=explained.run.name
-        )
+        show_link("bisect", explained.run.directory.as_uri(), explained.run.name)
 
 
 @flow(name="bisect-failure", flow_run_name="{failed}: bisect", persist_result=False)

@@ -1,7 +1,7 @@
 """A comparison of two models as a flow run: its table and heat map in the Prefect UI and MLflow."""
 
 from prefect import flow, task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from model.bisection import Bisection
@@ -9,6 +9,7 @@ from model.branch_search import BranchSearch
 from tasks.mirroring import mirrored
 from tasks.model_bisection import PLOT, TABLE, bisect_models
 from tasks.plots import show_plot
+from tasks.prefect_view import show_link, shown
 from tasks.run_record import Run
 
 
@@ -56,10 +57,11 @@ def show_bisection(run: Run, verdict: str) -> None:
 
     Where MLflow does not answer, `assay mirror` sends it later.
     """
-    create_link_artifact(run.directory.as_uri(), key="bisection-evidence", link_text=run.name)
+    show_link("bisection-evidence", run.directory.as_uri(), run.name)
     table = run.directory / TABLE
     if table.is_file():
-        create_markdown_artifact(table.read_text(), key="bisection-table", description=verdict)
+        text = table.read_text()
+        shown(lambda: create_markdown_artifact(text, key="bisection-table", description=verdict))
         show_plot(run.directory / PLOT, "bisection-heat-map", verdict)
     with mirrored(run):
         pass  # it has ended: there is only the mirror to wait for, and only so long

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from flows.children import Children
 from flows.environment import LOGIN_REFUSED, answers, require_login
-from flows.errors import PrefectUnreachableError
+from flows.errors import PrefectUnreachableError, ServerLostError
 from flows.exposure import LOOPBACK, own_login
 from flows.up import server_command
 from tasks.logins import without_login
@@ -67,6 +67,21 @@ def prefect_server() -> Iterator[EmbeddedServer]:
     finally:
         if not server.used:
             server.children.stop()
+
+
+@contextmanager
+def prefect_answering() -> Iterator[None]:
+    """Say it in a sentence where Prefect's client gives up on its server.
+
+    Raises: ServerLostError.
+    """
+    import httpx
+
+    try:
+        yield
+    except httpx.HTTPError as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ServerLostError(os.environ["PREFECT_API_URL"], said) from error
 
 
 def require_server(url: str) -> None:

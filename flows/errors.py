@@ -8,6 +8,7 @@ FlowError
 |   +-- WrongUseError      options that do not go together
 |   +-- OpenServerError    servers that others could reach without a login
 +-- ServerRefusedError     the Prefect server does not let us in
++-- ServerLostError        the Prefect server went away, or failed, under a run
 +-- PortBusyError          another program listens where a service should
 +-- ServiceFailedError     a service did not come up
 +-- PrefectUnreachableError  the server of PREFECT_API_URL does not answer
@@ -110,6 +111,18 @@ class ServerRefusedError(FlowError):
 
     def __str__(self) -> str:
         return f"PREFECT_API_URL: {self.url} answers {self.status} to our login, should be 200"
+
+
+@dataclass(eq=False)
+class ServerLostError(FlowError):
+    """The Prefect server went away, or failed, under a run."""
+
+    url: str
+    reason: str
+    hint = "what is finished is kept: run the same command when the server answers"
+
+    def __str__(self) -> str:
+        return f"PREFECT_API_URL: {self.url}: {self.reason}, should answer until the run has ended"
 
 
 @dataclass(eq=False)

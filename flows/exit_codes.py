@@ -31,6 +31,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     flow_errors.UsageError: USAGE,
     flow_errors.PortBusyError: NETWORK,
     flow_errors.ServerRefusedError: NETWORK,
+    flow_errors.ServerLostError: NETWORK,
     flow_errors.ServiceFailedError: NETWORK,
     flow_errors.PrefectUnreachableError: NETWORK,
     flow_errors.NotApprovedError: VALIDATION_FAILED,

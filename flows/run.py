@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.artifacts import create_table_artifact
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.states import Failed
@@ -22,6 +22,7 @@ from tasks.logins import without_login
 from tasks.mirror_state import Sent
 from tasks.mirroring import mirrored
 from tasks.prefect_task import gate_rows
+from tasks.prefect_view import show_link, shown
 from tasks.preregistration import ENDING
 from tasks.run_record import Run, finish_run, start_run
 from tasks.run_report import write_report
@@ -118,12 +119,13 @@ def publish_run(run: Run, report: Path | None) -> None:
         return
     gates = run.gates()
     if gates:
-        create_table_artifact(gate_rows(gates), key="gates", description=f"Gates of {run.name}")
-    create_link_artifact(run.directory.as_uri(), key="evidence", link_text=run.name)
+        rows, what = gate_rows(gates), f"Gates of {run.name}"
+        shown(lambda: create_table_artifact(rows, key="gates", description=what))
+    show_link("evidence", run.directory.as_uri(), run.name)
     if report:
-        create_link_artifact(report.as_uri(), key="report", link_text=f"Report of {run.name}")
+        show_link("report", report.as_uri(), f"Report of {run.name}")
     if address := mlflow_address(run):
-        create_link_artifact(address, key="mlflow", link_text=f"MLflow: {run.name}")
+        show_link("mlflow", address, f"MLflow: {run.name}")
 
 
 def mlflow_address(run: Run) -> str | None:

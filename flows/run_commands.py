@@ -181,7 +181,7 @@ def _flow(
     module: str, flow_name: str, preset: str, set_: Sequence[str] | None, **arguments: str
 ) -> Any:
     """Run a flow; return its result, or raise its failure as the error that it was."""
-    from flows.embedded import prefect_server
+    from flows.embedded import prefect_answering, prefect_server
     from flows.environment import prepare
 
     prepare()
@@ -202,11 +202,11 @@ def _flow(
             length = settings.shard.context_length
             err.print(f"planned {budget_sentence(settings.model, settings.train, length)}")
         server.wait()
-        with tags(TAG):
+        with prefect_answering(), tags(TAG):
             state = flow(preset=preset, overrides=overrides, **arguments, return_state=True)
-        result = state.result(raise_on_failure=False)
-    if isinstance(result, Exception):
-        raise result
+            result = state.result(raise_on_failure=False)
+            if isinstance(result, Exception):
+                raise result
     return result
 
 

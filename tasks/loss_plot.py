@@ -18,6 +18,7 @@ from prefect.context import TaskRunContext
 from data.baselines import BASELINES, ORDERS
 from evidence.canonical import read_object
 from evidence.refs import parse_ref
+from tasks.prefect_view import shown
 from tasks.snapshots import complete_snapshots
 from tasks.store import open_store
 from tasks.train_measure import SETTINGS
@@ -54,6 +55,9 @@ class LiveLossPlot:
         """Draw, and show it in the place of the drawing before."""
         image = draw(self.training, self.baselines)
         url = f"data:image/png;base64,{base64.b64encode(image).decode()}"
+        shown(lambda: self._send(url))
+
+    def _send(self, url: str) -> None:
         if self._id is None:
             made = create_image_artifact(image_url=url, key="train-loss", description=DESCRIPTION)
             assert isinstance(made, UUID)

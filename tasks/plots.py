@@ -15,6 +15,7 @@ from prefect.context import TaskRunContext
 
 from data.accounting import Account
 from data.documents import DOCUMENTS, REJECTED, read_pieces
+from tasks.prefect_view import shown
 from tasks.run_record import Run
 
 PLOT = "pretokenize-corpus.png"
@@ -58,12 +59,14 @@ def show_plot(path: Path, key: str, description: str) -> None:
     """Show a PNG in the Prefect UI, from within a task."""
     if TaskRunContext.get() is not None:
         encoded = base64.b64encode(path.read_bytes()).decode()
-        create_image_artifact(
-            image_url=f"data:image/png;base64,{encoded}", key=key, description=description
+        shown(
+            lambda: create_image_artifact(
+                image_url=f"data:image/png;base64,{encoded}", key=key, description=description
+            )
         )
 
 
 def show_table(rows: list[dict[str, Any]], key: str, description: str) -> None:
     """Show a table in the Prefect UI, from within a task."""
     if TaskRunContext.get() is not None:
-        create_table_artifact(rows, key=key, description=description)
+        shown(lambda: create_table_artifact(rows, key=key, description=description))

@@ -17,6 +17,7 @@ from prefect.context import TaskRunContext
 from prefect.runtime import flow_run, task_run
 from prefect.states import Completed
 
+from tasks.prefect_view import shown
 from tasks.progress import say_done
 from tasks.run_record import Run
 from tasks.stage import Stage
@@ -87,12 +88,13 @@ def publish(run: Run, stage: Stage, record: Mapping[str, Any]) -> None:
         return
     source = f" (reused from {record['reused_from']})" if record["reused_from"] else ""
     get_run_logger().info("%s: %s%s", name, summary, source)
-    create_markdown_artifact(
-        _markdown(run, record, summary), key=f"{name}-summary", description=f"What {name} measured"
+    text, rows = _markdown(run, record, summary), gate_rows(record["gates"])
+    shown(
+        lambda: create_markdown_artifact(
+            text, key=f"{name}-summary", description=f"What {name} measured"
+        )
     )
-    create_table_artifact(
-        gate_rows(record["gates"]), key=f"{name}-gates", description=f"Gates of {name}"
-    )
+    shown(lambda: create_table_artifact(rows, key=f"{name}-gates", description=f"Gates of {name}"))
 
 
 def gate_rows(gates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from rich.progress import (
 )
 
 from data.progress import Progress as OnProgress
+from tasks.prefect_view import shown
 
 ARTIFACT_SECONDS = 5.0
 "Each update of the artifact is a request to the Prefect server."
@@ -132,11 +133,17 @@ class ProgressArtifact:
         self._last = time.monotonic()
         percent = 100.0 * done / max(1, total)
         if self._id is None:
-            made = create_progress_artifact(percent, self._key, description)
-            assert isinstance(made, UUID)
-            self._id = made
+            self._id = shown(
+                lambda: _identity(create_progress_artifact(percent, self._key, description))
+            )
         else:
-            update_progress_artifact(self._id, percent, description)
+            made = self._id
+            shown(lambda: update_progress_artifact(made, percent, description))
 
     def _is_due(self) -> bool:
         return time.monotonic() - self._last >= ARTIFACT_SECONDS
+
+
+def _identity(made: object) -> UUID:
+    assert isinstance(made, UUID)
+    return made

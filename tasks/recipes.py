@@ -1,5 +1,6 @@
 """The table that says which recipe made which artefact: one small file a recipe."""
 
+import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,7 +68,11 @@ class Recipes:
         path = self.root / _name(recipe)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
-        partial.write_bytes(dumps({"recipe": recipe.as_record(), "ref": str(ref), "run": run}))
+        with partial.open("wb") as file:
+            file.write(dumps({"recipe": recipe.as_record(), "ref": str(ref), "run": run}))
+            file.flush()
+            # Else a machine that loses its power may keep the name without the content.
+            os.fsync(file.fileno())
         with sharing(self.root):
             partial.replace(path)
 

@@ -13,6 +13,7 @@ import fcntl
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -42,6 +43,9 @@ from tasks.remote import Remote
 
 INDEX = "index.json"
 BUILD = "build-"
+UNSEEN = ".new"
+UNSEEN_SECONDS = 3600.0
+"How old the lock of a build may get before it is held."
 _WANTED = "KIND:DIGEST, two hex digits of it at least, with KIND one"
 _BEGINNING = re.compile(r"[0-9a-f]{2,64}")
 
@@ -109,7 +113,7 @@ class Store:
         unique = f"{BUILD}{name}-{uuid.uuid4().hex[:12]}"
         directory, lock = self.root / "tmp" / unique, self.root / "tmp" / f"{unique}.lock"
         # Sweepers see a lock only once it is held.
-        unseen = lock.with_suffix(".new")
+        unseen = lock.with_suffix(UNSEEN)
         with locked(unseen, what="a build of its own"):
             unseen.rename(lock)
             directory.mkdir()
@@ -125,6 +129,11 @@ class Store:
             with contextlib.suppress(BusyError), locked(lock, what="a build"):
                 shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
                 lock.unlink(missing_ok=True)
+        for unseen in (self.root / "tmp").glob(f"{BUILD}*{UNSEEN}"):
+            # A young one may be about to be held; of a dead process it is in nobody's way.
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - unseen.stat().st_mtime > UNSEEN_SECONDS:
+                    unseen.unlink()
 
     @contextlib.contextmanager
     def resuming(self, name: str) -> Iterator[Path]:

@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 from pathlib import Path
@@ -35,6 +36,18 @@ def recipe(**changes: Any) -> Recipe:
 
 def test_the_digest_of_a_recipe_is_this() -> None:
     assert recipe().digest == "fd186f6c920a5ff5ab5cb762d9cd179b732a4fcd55126fef98f4ea842a834112"
+
+
+def test_a_record_that_the_disk_refuses_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(OSError, match="No space"):
+        write_record(tmp_path / "plan.json", {"a": 1})
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
