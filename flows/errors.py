@@ -19,6 +19,7 @@ FlowError
     +-- InvalidModelError  a model whose content, or whose bundle, fails checks
 """
 
+import difflib
 from dataclasses import dataclass
 
 
@@ -41,6 +42,12 @@ class UnknownPresetError(UsageError):
 
     def __str__(self) -> str:
         return f"preset {self.preset} does not exist, should be one of {', '.join(self.known)}"
+
+    @property
+    def hint(self) -> str:  # type: ignore[override]  # depends on what was written
+        """Name the preset that was probably meant, or say where they are."""
+        closest = difflib.get_close_matches(self.preset, self.known, n=1)
+        return f"did you mean {closest[0]}?" if closest else "they are in flows/presets"
 
 
 @dataclass(eq=False)

@@ -159,5 +159,5 @@ def up(
     with services.running() as addresses:
         for name, address in addresses.items():
             out.print(f"{name:<12}{address}")
-        out.print("\nnightly and manual pipelines are served; Ctrl-C stops everything")
+        out.print("\nthe deployments are served; Ctrl-C stops everything")
         services.wait()

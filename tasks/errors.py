@@ -64,7 +64,9 @@ class NotFoundError(TaskError):
 _WHERE_TO_LOOK = {
     "run": "`assay runs` lists the runs",
     "artefact": "`assay inspect RUN` lists a run's refs; ASSAY_STORE says which store is asked",
-    "preset": "write a file that is there, or one of assay's own presets without .toml",
+    "preset": "a name without a path and without .toml is one of assay's own presets",
+    "plan": "`assay plan` registers one, and says its digest",
+    "directory": "make it first, or name another",
     "snapshot": "`assay inspect RUN` lists the epochs of a run",
     "record": "the run did not come to this stage; `assay status RUN` shows how far it came",
     "evaluation": "make one with `assay evaluate`",

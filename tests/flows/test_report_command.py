@@ -54,6 +54,14 @@ def test_report_to_a_place_that_cannot_be_written_is_refused(
     assert "should be writable" in capsys.readouterr().err
 
 
+def test_report_makes_no_directories(
+    copied: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["report", copied.run.name, "--out", str(tmp_path / "typo" / "page.html")]) == 3
+    assert not (tmp_path / "typo").exists()
+    assert f"{tmp_path / 'typo'}: no directory, should exist" in capsys.readouterr().err
+
+
 def test_a_report_that_fails_stops_no_run_and_is_said(
     copied: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
