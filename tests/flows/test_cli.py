@@ -53,7 +53,7 @@ REFUSALS = [
     ("runs nobody", 2, "unexpected extra argument"),
     ("status nobody", 3, "hint: `assay runs` lists the runs"),
     ("inspect nothing.apr", 3, "hint: check the path"),
-    ("run --preset nope.toml", 3, "or one of assay's own presets without .toml"),
+    ("run --preset nope.toml", 3, "without .toml is one of assay's own presets"),
 ]
 
 
