@@ -119,8 +119,11 @@ class _Injector:
     def _on_descriptor(self, operation: Operation, call: Callable[..., Any]) -> Callable[..., Any]:
         def counted(descriptor: Any, *rest: Any, **more: Any) -> Any:
             number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
-            self.happens(operation, _path_of(number))
-            return call(descriptor, *rest, **more)
+            is_last = self.happens(operation, _path_of(number))
+            done = call(descriptor, *rest, **more)
+            if is_last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return done
 
         return counted
 

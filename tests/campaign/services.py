@@ -24,7 +24,7 @@ from tests.campaign.proxy import Proxy, in_front_of
 from tests.campaign.result import result
 from tests.tasks.tiny import OVERRIDES
 
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 900.0
 START_SECONDS = 120.0
 SMALL_UNITS = ("source.unit_bytes=4000",)
 
