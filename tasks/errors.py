@@ -66,7 +66,6 @@ _WHERE_TO_LOOK = {
     "artefact": "`assay inspect RUN` lists a run's refs; ASSAY_STORE says which store is asked",
     "preset": "a name without a path and without .toml is one of assay's own presets",
     "plan": "`assay plan` registers one, and says its digest",
-    "directory": "make it first, or name another",
     "snapshot": "`assay inspect RUN` lists the epochs of a run",
     "record": "the run did not come to this stage; `assay status RUN` shows how far it came",
     "evaluation": "make one with `assay evaluate`",
