@@ -56,6 +56,7 @@ OF_GATE = {
     "train.tokens": INCONSISTENT_LOG,
     "train.sum": INCONSISTENT_LOG,
     "train.cursor": INCONSISTENT_LOG,
+    "train.restored": INCONSISTENT_LOG,
 }
 """What it means that a gate stopped the training."""
 

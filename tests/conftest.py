@@ -1,7 +1,6 @@
 """Prefect and MLflow kept quiet and in a place of their own, and one finished run to look at."""
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,10 +69,6 @@ def reading(finished: "Finished", monkeypatch: pytest.MonkeyPatch) -> "Finished"
 @pytest.fixture
 def copied(finished: "Finished", home: Path) -> "Finished":
     """A copy of the finished run that a test may damage."""
-    from dataclasses import replace
+    from tests.tasks.tiny import copy_of
 
-    from tasks.run_record import Run
-
-    shutil.copytree(finished.home, home, dirs_exist_ok=True)
-    run = Run(home / "evidence" / finished.run.name)
-    return replace(finished, home=home, run=run)
+    return copy_of(finished, home)

@@ -178,8 +178,8 @@ def _(lab: Lab) -> None:
     COMPARING,
 )
 def _(lab: Lab) -> None:
-    def of_the_last(text: str, device: str) -> Any:
-        side = real(text, device)
+    def of_the_last(text: str, device: str, precision: str | None) -> Any:
+        side = real(text, device, precision)
         for name, each in side.declarations.items():
             side.declarations[name] = replace(each, tokens="the last token")
         return side

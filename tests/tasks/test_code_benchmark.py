@@ -30,7 +30,7 @@ from tasks.syntax_benchmark import CONTINUATIONS, _is_valid
 from tasks.verify import verify_run
 from tests.tasks.isolation import needs_isolation
 from tests.tasks.tampering import reseal, reseal_run, set_at
-from tests.tasks.tiny import Finished, at_home, begin, evaluated, tiny_settings
+from tests.tasks.tiny import Finished, at_home, begin, copy_of, evaluated, tiny_settings
 
 pytestmark = needs_isolation
 
@@ -81,9 +81,10 @@ class Judged:
 @pytest.fixture(scope="module")
 def judged(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judged]:
     settings = settings_with(tmp_path_factory.mktemp("problems"), PROBLEMS)
-    with at_home(finished.home):
+    own = copy_of(finished, tmp_path_factory.mktemp("judged") / "home")
+    with at_home(own.home):
         run = begin(settings, "code")
-        artefact = evaluation(finished, settings, run)
+        artefact = evaluation(own, settings, run)
         finish_run(run, "failed", "nothing but the evaluation was to be seen")
         yield Judged(run, artefact)
 

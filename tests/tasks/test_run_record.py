@@ -166,7 +166,7 @@ def test_an_unknown_run_is_not_found(home: Path, text: str) -> None:
     start_run("demo", SETTINGS, {})
     with pytest.raises(NotFoundError) as caught:
         find_run(text)
-    assert vars(caught.value) == {"what": f"run {text}", "where": str(home / "evidence")}
+    assert (caught.value.what, caught.value.where) == (f"run {text}", str(home / "evidence"))
 
 
 def test_evidence_that_cannot_be_written_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,10 @@
 """A corpus, settings and a pipeline small enough to run in a test."""
 
 import random
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,12 @@ def at_home(home: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         point_to(patch, home)
         yield
+
+
+def copy_of(finished: "Finished", home: Path) -> "Finished":
+    """Copy a finished run to a home of its own."""
+    shutil.copytree(finished.home, home, dirs_exist_ok=True)
+    return replace(finished, home=home, run=Run(home / "evidence" / finished.run.name))
 
 
 def point_to(patch: pytest.MonkeyPatch, home: Path) -> None:
