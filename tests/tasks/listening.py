@@ -42,7 +42,8 @@ def _addresses(process: psutil.Process) -> set[str]:
     with suppress(psutil.Error):
         return {
             each.laddr.ip
-            for each in process.net_connections("inet")
-            if each.status in (psutil.CONN_LISTEN, psutil.CONN_NONE) and each.laddr
+            # Not UDP: who asks for a name has such a socket for a moment, and it looks the same.
+            for each in process.net_connections("tcp")
+            if each.status == psutil.CONN_LISTEN and each.laddr
         }
     return set()

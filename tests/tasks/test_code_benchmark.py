@@ -79,12 +79,17 @@ class Judged:
 
 
 @pytest.fixture(scope="module")
+def finished(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Return a copy of the finished run to which these tests add runs."""
+    return copy_of(finished, tmp_path_factory.mktemp("judged") / "home")
+
+
+@pytest.fixture(scope="module")
 def judged(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judged]:
     settings = settings_with(tmp_path_factory.mktemp("problems"), PROBLEMS)
-    own = copy_of(finished, tmp_path_factory.mktemp("judged") / "home")
-    with at_home(own.home):
+    with at_home(finished.home):
         run = begin(settings, "code")
-        artefact = evaluation(own, settings, run)
+        artefact = evaluation(finished, settings, run)
         finish_run(run, "failed", "nothing but the evaluation was to be seen")
         yield Judged(run, artefact)
 
