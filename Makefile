@@ -34,8 +34,9 @@ types: $(VENV)/installed-dev
 contracts: $(VENV)/installed-dev
 	$(BIN)/lint-imports --no-cache
 
+# Files go to two processes as they come; those that share a finished run keep it. Both must name tests alike.
 pytest: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	PYTHONHASHSEED=0 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .

@@ -52,7 +52,10 @@ def dask(runtime: RuntimeSettings, what: str, number: int) -> Iterator[TaskRunne
         "n_workers": number,
         "threads_per_worker": 1,
         "memory_limit": None,
+        # By default pages of workers are served to everybody.
+        "host": "127.0.0.1",
         "dashboard_address": "127.0.0.1:0",
+        "worker_dashboard_address": "127.0.0.1:0",
     }
     address = runtime.scheduler
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tasks import places
 
-QUIET = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
+QUIET = ("--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0")
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def cluster(
     # One death is an accident; a unit that kills twice is to blame.
     lenient = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
     with ExitStack() as stack:
-        start = [*file, "--host", "127.0.0.1", "--port", "0", *QUIET]
+        start = [*file, "--port", "0", *QUIET]
         scheduler = stack.enter_context(_program("dask_scheduler", start, lenient))
         for number in range(num_machines):
             own = {
