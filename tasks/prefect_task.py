@@ -5,7 +5,6 @@ Only a worker that died without a word is tried again: no other failure would go
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 import prefect
@@ -19,15 +18,13 @@ from prefect.states import Completed
 
 from tasks.prefect_view import shown
 from tasks.progress import say_done
+from tasks.reuse import is_reused, say_reused
 from tasks.run_record import Run
 from tasks.stage import Stage
 from tasks.train_errors import WorkerDiedError
 
 NUM_RETRIES = 2
 RETRY_SECONDS = 2.0
-
-_REUSED: ContextVar[bool] = ContextVar("reused", default=False)
-"Whether the stage that is published was served from the store."
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,9 +54,9 @@ def _saying_whether_reused(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def performed(*args: P.args, **kwargs: P.kwargs) -> R:
-        _REUSED.set(False)
+        say_reused(is_reused=False)
         result = function(*args, **kwargs)
-        if _REUSED.get() and TaskRunContext.get() is not None:
+        if is_reused() and TaskRunContext.get() is not None:
             reused: State[Any] = Completed(name="Reused", data=result)
             return reused  # type: ignore[return-value]  # Prefect takes a state for the task's
         return result
@@ -83,7 +80,7 @@ def publish(run: Run, stage: Stage, record: Mapping[str, Any]) -> None:
     """Say on the terminal and show in the Prefect UI what a stage did."""
     name, summary = stage.name, stage.summary(record["measurements"])
     say_done(name, summary, record)
-    _REUSED.set(record["reused_from"] is not None)
+    say_reused(is_reused=record["reused_from"] is not None)
     if TaskRunContext.get() is None:
         return
     source = f" (reused from {record['reused_from']})" if record["reused_from"] else ""
