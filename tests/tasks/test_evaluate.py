@@ -199,14 +199,14 @@ def test_bits_per_byte_are_subtracted_across_tokenizers(copied: Finished) -> Non
     assert 0 < row["bits_error"] < 0.2
 
 
-def test_an_evaluation_is_found_by_run_by_checkpoint_and_by_ref(reading: Finished) -> None:
-    refs = reading.refs
-    names = (reading.run.name, str(refs.checkpoint), str(refs.evaluation))
+def test_an_evaluation_is_found_by_run_by_checkpoint_and_by_ref(copied: Finished) -> None:
+    refs = copied.refs
+    names = (copied.run.name, str(refs.checkpoint), str(refs.evaluation))
     assert {find_evaluation(name).artefact.ref for name in names} == {refs.evaluation}
     with pytest.raises(WrongRefError):
         find_evaluation(str(refs.shards))
     with pytest.raises(NotFoundError):
-        find_evaluation(begin(reading.settings, "empty").name)
+        find_evaluation(begin(copied.settings, "empty").name)
 
 
 @pytest.mark.parametrize(
