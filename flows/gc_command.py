@@ -91,16 +91,14 @@ def _show(found: "Found", weight: "Weight", where: str, *, dry_run: bool) -> Non
     out.print(
         f"{found.num_artefacts:,} artefacts: records lead to {found.num_reachable:,}; of the rest "
         f"{found.num_young:,} are young, {found.num_imported:,} imported",
-        markup=False,
     )
     for run, num in sorted(found.unknown_runs.items())[:SHOWN]:
         err.print(
             f"kept {num:,} for {run}, of which there are no records here: name their directory "
             f"with --evidence, or give them up with --forget {run}",
-            markup=False,
         )
     verb = "would free" if dry_run else "freed"
-    out.print(f"{verb} {_freed(weight, where)}", markup=False)
+    out.print(f"{verb} {_freed(weight, where)}")
 
 
 def _freed(weight: "Weight", where: str) -> str:

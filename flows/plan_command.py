@@ -39,6 +39,4 @@ def plan(
     if json:
         show_json({"plan": str(path), "sha256": sha256})
         return
-    out.print(
-        f"plan   {path}\nsha256 {sha256}\nrun    assay run --plan {sha256[:12]}", markup=False
-    )
+    out.print(f"plan   {path}\nsha256 {sha256}\nrun    assay run --plan {sha256[:12]}")

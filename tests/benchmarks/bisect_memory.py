@@ -13,30 +13,19 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from flows.settings import load_settings
 from model.bisection import Bisection, bisect
 from model.file_values import ValueFile
-from model.llama import Llama, LlamaSettings, initialise
+from model.llama import Llama, initialise
 from model.teacher_forcing import Keep
 from model.torch_side import llama_side
 
-SETTINGS = LlamaSettings(
-    vocab_size=50_257,
-    hidden_size=1024,
-    num_layers=24,
-    num_heads=16,
-    num_kv_heads=4,
-    intermediate_size=2816,
-    max_position_embeddings=4096,
-    rope_theta=10_000.0,
-    rms_norm_eps=1e-5,
-    initializer_std=0.02,
-    attention_bias=False,
-    tie_embeddings=True,
-)
+SETTINGS = replace(load_settings("llama-370m").model, tie_embeddings=True)
 FAULTY = "model.layers.11.mlp.down_proj.weight"
 
 

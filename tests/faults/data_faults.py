@@ -216,6 +216,12 @@ def _(lab: Lab) -> None:
     encode(lab)
 
 
+def shard_again(lab: Lab, finished: Finished) -> None:
+    with lab.at(SHARDING), at_home(finished.home):
+        settings = tiny_settings(finished.home, ["shard.seed=2"])
+        sharded(begin(settings, "other"), finished.refs.tokens, settings)
+
+
 @fault(
     "F30",
     "files without the manifest that is written last",
@@ -227,9 +233,7 @@ def _(lab: Lab) -> None:
     finished, index = damaged(lab, lab.finished.refs.tokens, "index.json")
     if lab.planted:
         index.unlink()
-    with lab.at(SHARDING), at_home(finished.home):
-        settings = tiny_settings(finished.home, ["shard.seed=2"])
-        sharded(begin(settings, "other"), finished.refs.tokens, settings)
+    shard_again(lab, finished)
 
 
 @fault(
@@ -246,9 +250,7 @@ def _(lab: Lab) -> None:
         for entry in document["files"]:
             entry["sha256"] = ""
         index.write_bytes(pretty(document))
-    with lab.at(SHARDING), at_home(finished.home):
-        settings = tiny_settings(finished.home, ["shard.seed=2"])
-        sharded(begin(settings, "other"), finished.refs.tokens, settings)
+    shard_again(lab, finished)
 
 
 @fault(
