@@ -54,6 +54,13 @@ def step_of(directory: Path) -> int:
     return len(read_rows(path)) if path.is_file() else 0
 
 
+def kill_once_there_is_a_snapshot(rank: psutil.Process, directory: Path) -> None:
+    """Kill a rank when an epoch's snapshot is whole: it is written while the next steps run."""
+    while not complete_snapshots(directory):
+        time.sleep(0.01)
+    rank.kill()
+
+
 def interrupted(
     job: Job, at_step: int, interrupt: Callable[[list[psutil.Process]], object]
 ) -> tuple[TaskError, list[psutil.Process]]:
@@ -91,14 +98,16 @@ def test_a_rank_that_is_killed_is_named_and_any_number_of_ranks_goes_on(
     finished: Finished, tmp_path: Path
 ) -> None:
     job = job_of(finished, tmp_path, num_ranks=2)
-    error, processes = interrupted(job, 20, lambda ranks: ranks[1].kill())
+    error, processes = interrupted(
+        job, 20, lambda ranks: kill_once_there_is_a_snapshot(ranks[1], tmp_path)
+    )
     assert isinstance(error, WorkerDiedError)
     assert (error.rank, error.num_ranks, error.status) == (1, 2, -signal.SIGKILL)
     # The second rank may not have said yet what the first has logged.
     assert error.step >= 19
     assert error.silent_seconds is not None
     assert not any(is_alive(each) for each in processes)
-    assert len(complete_snapshots(tmp_path)) == 1
+    assert complete_snapshots(tmp_path)
 
     with pytest.raises(StoppedError):
         work(job_of(finished, tmp_path), stop_after(24, tmp_path))
