@@ -219,9 +219,7 @@ def gradients(state: TrainingState) -> dict[str, torch.Tensor]:
 
 def worker(shards: Path) -> dict[str, Any]:
     """Train as a run does: in a process of its own, with its checks, its log and a snapshot."""
-    preset = tomllib.loads((PRESETS / "llama-370m-best.toml").read_text())
-    index = json.loads((shards / "index.json").read_text())["content"]
-    llama, recipe = settings(
+    _, recipe = settings(
         num_steps=WARM_STEPS + 2 * STEPS,
         steps_per_epoch=WARM_STEPS + STEPS,
         warmup_steps=1,
@@ -229,28 +227,8 @@ def worker(shards: Path) -> dict[str, Any]:
         max_passes=9,
     )
     with tempfile.TemporaryDirectory() as scratch:
-        job = Job(
-            directory=scratch,
-            shards=str(shards),
-            shards_ref="shards:" + 64 * "0",
-            shards_index=index,
-            model=replace(llama, vocab_size=index["vocab_size"]),
-            train=recipe,
-            thresholds=Thresholds(**{**preset["thresholds"], **LENIENT}),
-            num_threads=8,
-            device=DEVICE,
-            num_ranks=1,
-            num_nodes=1,
-            rendezvous="",
-            parallelism="ddp",
-            deterministic=False,
-            compiled=True,
-            start_timeout_seconds=300.0,
-            step_timeout_seconds=300.0,
-            state_digest_steps=20,
-        )
         begin = time.time()
-        run_ranks(job, lambda: None)
+        run_ranks(job(Path(scratch), shards, recipe), lambda: None)
         steps_taken = read_rows(Path(scratch) / "train.jsonl")
         epochs = [
             json.loads(path.read_text()) for path in sorted(Path(scratch).rglob("epoch-*.json"))
@@ -265,6 +243,34 @@ def worker(shards: Path) -> dict[str, Any]:
         "losses": [row["train_loss"] for row in steps_taken[::5]],
         "val_losses": [epoch["val_loss"] for epoch in epochs],
     }
+
+
+def job(scratch: Path, shards: Path, recipe: TrainSettings, **changes: Any) -> Job:
+    """Return what trains the 370M on some shards, for a while."""
+    preset = tomllib.loads((PRESETS / "llama-370m-best.toml").read_text())
+    index = json.loads((shards / "index.json").read_text())["content"]
+    llama, _ = settings()
+    facts = {
+        "directory": str(scratch),
+        "shards": str(shards),
+        "shards_ref": "shards:" + 64 * "0",
+        "shards_index": index,
+        "model": replace(llama, vocab_size=index["vocab_size"]),
+        "train": recipe,
+        "thresholds": Thresholds(**{**preset["thresholds"], **LENIENT}),
+        "num_threads": 8,
+        "device": DEVICE,
+        "num_ranks": 1,
+        "num_nodes": 1,
+        "rendezvous": "",
+        "parallelism": "ddp",
+        "deterministic": False,
+        "compiled": True,
+        "start_timeout_seconds": 300.0,
+        "step_timeout_seconds": 300.0,
+        "state_digest_steps": 20,
+    }
+    return Job(**{**facts, **changes})
 
 
 def clocked(work: Callable[[], object], repeats: int = 10) -> float:
@@ -307,6 +313,56 @@ def products() -> dict[str, Any]:
         seconds = clocked(partial(torch.matmul, a, b.T))
         found[name] = round(2 * m * n * k / seconds / 1e12)
     return {"tflops": found}
+
+
+def product(m: int, n: int, k: int, *, eight_bits: bool = False) -> Callable[[], object]:
+    """Return what multiplies (m, k) by (k, n) into bfloat16."""
+    a_MK = torch.randn(m, k, device=DEVICE, dtype=torch.bfloat16)
+    b_NK = torch.randn(n, k, device=DEVICE, dtype=torch.bfloat16)
+    if not eight_bits:
+        return partial(torch.matmul, a_MK, b_NK.T)
+    one = torch.ones((), device=DEVICE)
+    a_MK, b_NK = (each.to(torch.float8_e4m3fn) for each in (a_MK, b_NK))
+    return lambda: torch._scaled_mm(
+        a_MK, b_NK.T, one, one, out_dtype=torch.bfloat16, use_fast_accum=True
+    )
+
+
+@torch.compile
+def both_layouts(x_MN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Round to 8 bits as the forward and the backward products each read it."""
+    eight_MN = (x_MN * 0.5).to(torch.float8_e4m3fn)
+    return eight_MN, eight_MN.T.contiguous()
+
+
+def float8() -> dict[str, Any]:
+    """Bound what 8 bits would gain: all products of a micro-batch, and the casts that they need.
+
+    A bound from above: scales are taken as known, so that no cast looks for the largest value.
+    """
+    tokens, layers = 16 * CONTEXT, 24
+    shapes = {
+        "qkv": (tokens, 1536, 1024, layers),
+        "output": (tokens, 1024, 1024, layers),
+        "gate_up": (tokens, 5632, 1024, layers),
+        "down": (tokens, 1024, 2816, layers),
+        "head": (8192, VOCABULARY, 1024, tokens // 8192),
+    }
+    found: dict[str, Any] = {}
+    totals = dict.fromkeys(("bfloat16", "float8", "casts"), 0.0)
+    for name, (m, n, k, count) in shapes.items():
+        x_MK = torch.randn(m, k, device=DEVICE, dtype=torch.bfloat16)
+        grad_MN = torch.randn(m, n, device=DEVICE, dtype=torch.bfloat16)
+        # Forward, the gradient of the inputs, the gradient of the weights.
+        trio = [(m, n, k), (m, k, n), (n, k, m)]
+        seconds = {
+            "bfloat16": sum(clocked(product(*each)) for each in trio),
+            "float8": sum(clocked(product(*each, eight_bits=True)) for each in trio),
+            "casts": clocked(partial(both_layouts, x_MK)) + clocked(partial(both_layouts, grad_MN)),
+        }
+        found[name] = {key: 1e3 * value * count for key, value in seconds.items()}
+        totals = {key: total + found[name][key] for key, total in totals.items()}
+    return {"milliseconds": found, "milliseconds_in_all": totals}
 
 
 def attention() -> dict[str, Any]:
@@ -387,6 +443,7 @@ def main() -> int:
     )
     bench.part("products", products)
     bench.part("attention", attention)
+    bench.part("float8", float8)
     bench.part("agreement", agreement)
     bench.part("compiled, 16 rows", lambda: steps(compiled=True))
     bench.part("kernels", lambda: kernels(arguments.out))
