@@ -1,6 +1,6 @@
 """What operations cost: starts of commands, Prefect around the stages, MLflow's rates and tables.
 
-    python -m tests.benchmarks.operations --part start|tasks|pipeline|mlflow|many
+    python -m tests.benchmarks.operations --part start|tasks|pipeline|mlflow
 
 Prints a Markdown table and the load of the machine; `mlflow` adds PostgreSQL where its programs are
 (`--postgres DIR`, run as root, who becomes the user `postgres`).
@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import statistics
 import subprocess
 import sys
@@ -28,7 +27,6 @@ TRIES = 3
 TASKS = 100
 BATCH = 900
 BATCHES = 20
-RUNS = 1000
 Row = dict[str, Any]
 
 
@@ -205,60 +203,6 @@ def _postgres(programs: str, home: str) -> Iterator[str]:
         control(*server, "-m", "immediate", "stop")
 
 
-def many(points: int) -> list[Row]:
-    """Fill a database with runs of so many points, and ask what a page asks."""
-    with tempfile.TemporaryDirectory() as home:
-        uri = f"sqlite:///{home}/many.db"
-        experiment, run_ids = _fill(uri, f"{home}/many.db", points)
-        with _served(home, uri) as server:
-            from mlflow import MlflowClient
-
-            client = MlflowClient(server)
-            asked: dict[str, Callable[[], object]] = {
-                "a page of 100 runs": lambda: client.search_runs([experiment], max_results=100),
-                "runs below a loss": lambda: client.search_runs(
-                    [experiment], "metrics.train_loss < 1", max_results=100
-                ),
-                f"a curve of {points:,} points": lambda: client.get_metric_history(
-                    run_ids[0], "train_loss"
-                ),
-            }
-            rows = [{"asked": name, **_median(ask)} for name, ask in asked.items()]
-        size_mb = Path(f"{home}/many.db").stat().st_size / 1e6
-        return [*rows, {"asked": f"size of the database, MB: {size_mb:.0f}", "s": None}]
-
-
-def _median(ask: Callable[[], object]) -> Row:
-    seconds = []
-    for _ in range(TRIES):
-        begin = time.perf_counter()
-        ask()
-        seconds.append(time.perf_counter() - begin)
-    return {"s": round(statistics.median(seconds), 2)}
-
-
-def _fill(uri: str, path: str, points: int) -> tuple[str, list[str]]:
-    """Make the runs by MLflow and their points by SQL, which is the same table only sooner."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(uri)
-    experiment = client.create_experiment("many")
-    run_ids = []
-    for number in range(RUNS):
-        run_id = client.create_run(experiment, run_name=f"run-{number}").info.run_id
-        client.log_metric(run_id, "train_loss", 1.0 - number / RUNS, step=points)
-        run_ids.append(str(run_id))
-    with sqlite3.connect(path) as database:
-        database.execute("PRAGMA synchronous = OFF")
-        for run_id in run_ids:
-            database.executemany(
-                "INSERT INTO metrics (key, value, timestamp, run_uuid, step, is_nan)"
-                " VALUES ('train_loss', ?, ?, ?, ?, 0)",
-                ((10.0 / (step + 1), step, run_id, step) for step in range(points)),
-            )
-    return experiment, run_ids
-
-
 def _free_port() -> int:
     import socket
 
@@ -273,14 +217,12 @@ def main() -> None:
         "start": start, "tasks": tasks, "pipeline": pipeline
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=(*parts, "mlflow", "many"), required=True)
+    parser.add_argument("--part", choices=(*parts, "mlflow"), required=True)
     parser.add_argument("--postgres", help="Directory of PostgreSQL's programs.")
-    parser.add_argument("--points", type=int, default=10_000, help="Of each run of `many`.")
     options = parser.parse_args()
     # Else a server that was started here would outlive this.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     parts["mlflow"] = lambda: mlflow(options.postgres)
-    parts["many"] = lambda: many(options.points)
     loads = [os.getloadavg()[0]]
     rows = parts[options.part]()
     loads.append(os.getloadavg()[0])
