@@ -38,9 +38,9 @@ def processes(_runtime: RuntimeSettings, _what: str, number: int) -> Iterator[Ta
 def dask(runtime: RuntimeSettings, what: str, number: int) -> Iterator[TaskRunner[Any]]:
     """Yield the cluster of the settings' scheduler, or one of processes of this machine.
 
-    Dask itself gives the units of a dead worker to others.
+    Dask itself gives the units of a dead worker to others, but does not start with one.
 
-    Raises: FeatureError, SchedulerError, UnitDiedError.
+    Raises: FeatureError, SchedulerError, UnitDiedError, WorkersLostError.
     """
     try:
         from distributed import CancelledError, Client, KilledWorker
@@ -73,6 +73,10 @@ def dask(runtime: RuntimeSettings, what: str, number: int) -> Iterator[TaskRunne
         if not _is_about_connecting(refusal):
             raise
         raise SchedulerError(address, " ".join(str(refusal).split())) from refusal
+    except RuntimeError as death:
+        if str(death) not in ("Nanny failed to start.", "Worker failed to start."):
+            raise
+        raise WorkersLostError from death
 
 
 def _is_about_connecting(error: OSError | ValueError) -> bool:

@@ -119,8 +119,9 @@ def served() -> Iterator[Service | Helper]:
     """Yield what needs servers."""
     for how in DISTURBANCES[:-1]:
         yield Service(number="R16", name="Prefect", how=how, codes=(NETWORK,))
-    yield Helper(number="R17", runner="processes", codes=())
-    yield Helper(number="R17", runner="dask", codes=())
+    for runner in ("processes", "dask"):
+        for when in ("starting", "working"):
+            yield Helper(number="R17", runner=runner, when=when, codes=())
     for how in DISTURBANCES:
         yield Service(number="R16", name="MLflow", how=how, codes=())
 

@@ -138,10 +138,11 @@ class Helper:
 
     number: str
     runner: Literal["processes", "dask"]
+    when: Literal["starting", "working"]
     codes: tuple[int, ...]
 
     def __str__(self) -> str:
-        return f"a worker of {self.runner}: killed"
+        return f"a {self.when} worker of {self.runner}: killed"
 
 
 Fault = Operation | Moment | Flip | Disk | Twin | Bucket | Rank | Service | Helper

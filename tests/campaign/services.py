@@ -236,7 +236,7 @@ class _Disturbance:
 
 
 def helper(bench: Bench, fault: Helper, shared: Servers) -> Finding:
-    """Kill a process that makes units, once there are some."""
+    """Kill a process that makes units, as soon as there is one or once a unit is made."""
     straight, home = bench.home("pretokenize"), bench.home("pretokenize")
     assert bench.run(straight, until="pretokenize", changes=SMALL_UNITS).code == 0
     (home / "log").mkdir()
@@ -266,7 +266,7 @@ class _Killer:
         self.home, self.command, self.fault, self.done = home, command, fault, False
 
     def __call__(self) -> None:
-        if self.done:
+        if self.done or (self.fault.when == "working" and not self._units()):
             return
         for each in list(self.command.children.values()):
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -275,3 +275,6 @@ class _Killer:
                     each.kill()
                     self.done = True
                     return
+
+    def _units(self) -> bool:
+        return any((self.home / "store" / "units").glob("*/*/unit.json"))

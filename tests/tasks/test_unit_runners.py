@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -178,6 +180,32 @@ def test_a_killed_worker_costs_the_units_in_flight_and_leaves_no_task_running(
     assert len(times) <= 5 + NUM_WORKERS
     assert list((home / "store" / "tmp").iterdir()) == []
     assert states_of_the_last("write: 5 units") <= {"COMPLETED", "CRASHED"}
+
+
+@pytest.mark.slow
+def test_a_dask_worker_that_is_killed_while_it_starts_costs_a_start(
+    machines: Machines, home: Path
+) -> None:
+    before = set(psutil.Process().children(recursive=True))
+    with ThreadPoolExecutor(1) as threads:
+        future = threads.submit(made, machines.runtime("local dask"), six(home / "marks"))
+        killed = wait_for_worker(before)
+        killed.kill()
+        found = future.result()
+    assert [(each / "text").read_text()[0] for each in found] == list("abcdef")
+    assert killed.pid not in said(home / "marks", "pid")
+
+
+def wait_for_worker(before: set[psutil.Process]) -> psutil.Process:
+    """Return a process that a pool has just started."""
+    deadline = time.monotonic() + 40
+    while time.monotonic() < deadline:
+        for each in set(psutil.Process().children(recursive=True)) - before:
+            with suppress(psutil.NoSuchProcess):
+                if "spawn_main" in " ".join(each.cmdline()):
+                    return each
+        time.sleep(0.01)
+    raise AssertionError("no worker was started")
 
 
 def states_of_the_last(name: str) -> set[str]:
