@@ -5,7 +5,7 @@ Only a worker that died without a word is tried again: no other failure would go
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import prefect
 from prefect import get_run_logger
@@ -30,21 +30,30 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def stage_task(name: str, task_run_name: str) -> Callable[[Callable[P, R]], prefect.Task[P, R]]:
-    """Make a Prefect task of a function that performs a stage."""
-    made = prefect.task(
-        name=name,
-        task_run_name=task_run_name,
-        # The store decides what has been done; Prefect's cache does not look at the data.
-        cache_policy=NO_CACHE,
-        persist_result=False,
-        retries=NUM_RETRIES,
-        retry_delay_seconds=RETRY_SECONDS,
-        retry_condition_fn=_is_retryable,
-    )
+class StageTask(prefect.Task[P, R]):
+    """A task that returns what it made, also where Prefect was given the state around it."""
 
-    def make(function: Callable[P, R]) -> prefect.Task[P, R]:
-        return made(_saying_whether_reused(function))
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # type: ignore[override]
+        """Perform the stage."""
+        made: Any = super().__call__(*args, **kwargs)
+        return cast("R", made.result() if isinstance(made, State) else made)
+
+
+def stage_task(name: str, task_run_name: str) -> Callable[[Callable[P, R]], StageTask[P, R]]:
+    """Make a Prefect task of a function that performs a stage."""
+
+    def make(function: Callable[P, R]) -> StageTask[P, R]:
+        return StageTask(
+            _saying_whether_reused(function),
+            name=name,
+            task_run_name=task_run_name,
+            # The store decides what has been done; Prefect's cache does not look at the data.
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            retries=NUM_RETRIES,
+            retry_delay_seconds=RETRY_SECONDS,
+            retry_condition_fn=_is_retryable,
+        )
 
     return make
 

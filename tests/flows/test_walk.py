@@ -238,8 +238,10 @@ def test_prefect_is_told_of_every_epochs_snapshot(first: Run) -> None:
 
 
 def test_a_second_run_reuses_every_stage_and_says_from_which_run(pipeline: Any, first: Run) -> None:
-    again = find_run(pipeline("walk", "smoke", TINY).evidence)
+    finished = pipeline("walk", "smoke", TINY)
+    again = find_run(finished.evidence)
     assert again.name == f"{first.name}-2"
+    assert finished.output == first.stage_records()["checkpoint"]["output"]
     assert outcomes(again) == ["reused"] * 6
     assert {each["reused_from"] for each in again.stage_records().values()} == {first.name}
     assert set(task_states(again)) == {"Reused"}
