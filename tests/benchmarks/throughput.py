@@ -250,7 +250,7 @@ def worker(shards: Path) -> dict[str, Any]:
             state_digest_steps=20,
         )
         begin = time.time()
-        run_ranks(job, lambda: None)
+        run_ranks(job, lambda _pulse: None)
         steps_taken = read_rows(Path(scratch) / "train.jsonl")
         epochs = [
             json.loads(path.read_text()) for path in sorted(Path(scratch).rglob("epoch-*.json"))
