@@ -10,6 +10,7 @@ What is said after a comma may change while the same is being done.
 """
 
 
-def paced(num_tokens: int, seconds: float) -> str:
-    """Say how many tokens are done, and how many that makes a second."""
-    return f"{num_tokens:,} tokens, {num_tokens / max(seconds, 1e-9):,.0f} a second"
+def paced(num_tokens: int, num_new: int, seconds: float) -> str:
+    """Say how many tokens are done, and at what pace the new ones among them came, if any did."""
+    said = f"{num_tokens:,} tokens"
+    return f"{said}, {num_new / seconds:,.0f} a second" if num_new > 0 and seconds > 0 else said

@@ -66,14 +66,13 @@ def _count_and_score(
     """Score the models that count, and write what they make of each row."""
     train, val = (open_rows(out, index, split) for split in SPLITS)
     begun = time.monotonic()
+
+    def tell(num_done: int, num_all: int, num_tokens: int) -> None:
+        pace = paced(num_tokens, num_tokens, time.monotonic() - begun)
+        on_progress(f"baselines, {pace}", num_done, num_all)
+
     scored, num_counted = count_and_score(
-        train,
-        val,
-        index.vocab_size,
-        max_train_tokens=settings.baseline_tokens,
-        tell=lambda num_done, num_all, num_tokens: on_progress(
-            f"baselines, {paced(num_tokens, time.monotonic() - begun)}", num_done, num_all
-        ),
+        train, val, index.vocab_size, max_train_tokens=settings.baseline_tokens, tell=tell
     )
     scored.write(out)
     everything = np.arange(len(val))

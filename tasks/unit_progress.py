@@ -36,13 +36,14 @@ class UnitProgress:
     _num_all: int = field(init=False)
     _num_tokens: int = 0
     "Of the units that are done."
-    _begun: float = field(init=False)
+    _first: tuple[float, int] | None = None
+    "When tokens were first seen, and how many: until then the workers were starting."
     _under_way: dict[str, int] = field(default_factory=dict)
     _telling: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         """Begin."""
-        self._num_all, self._begun = len(self.waiting), self.clock()
+        self._num_all = len(self.waiting)
         self.on_progress(self.what, 0, self._num_all)
 
     def count(self, key: str, num_tokens: int) -> None:
@@ -56,6 +57,8 @@ class UnitProgress:
     def look(self) -> None:
         """Look how far those are that are being made."""
         with self._telling:
+            if not self.waiting:
+                return
             before, self._under_way = self._under_way, {}
             for short, directory in self.cache.under_way():
                 self._see(short, directory)
@@ -74,7 +77,9 @@ class UnitProgress:
     def _tell(self) -> None:
         said = self.what
         if num_tokens := self._num_tokens + sum(self._under_way.values()):
-            said += f", {paced(num_tokens, self.clock() - self._begun)}"
+            now = self.clock()
+            since, before = self._first = self._first or (now, num_tokens)
+            said += f", {paced(num_tokens, num_tokens - before, now - since)}"
         self.on_progress(said, self._num_done(), self._num_all)
 
     def _num_done(self) -> float:
