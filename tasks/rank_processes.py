@@ -13,7 +13,7 @@ from pathlib import Path
 from tasks import places
 from tasks.meeting import call_nodes, meeting
 from tasks.processes import write_owner
-from tasks.pulse import Pulse
+from tasks.pulse import Pulse, read_pulse
 from tasks.rank_watch import RankWatch
 from tasks.telemetry import sampling
 from tasks.train_errors import NodesMissingError, WorkerHungError
@@ -109,7 +109,7 @@ def _watch(
             return culprit
         if is_asked_to_stop():
             watch.ask_to_stop()
-        look(watch.pulses().get(0))
+        look(read_pulse(watch.control, 0))
         time.sleep(LOOK_SECONDS)
 
 
