@@ -283,7 +283,8 @@ def until_it_trains(places: Path, name: str, num_starts: int = 1) -> tuple[Run, 
                 directory = Path(json.loads(live.read_text())["training"])
                 starts = starts_of(directory)
                 steps = read_lines(directory / "train.jsonl")
-                if len(starts) >= num_starts and steps[-1]["step"] > starts[-1]["step"] + 20:
+                begun = steps and len(starts) >= num_starts
+                if begun and steps[-1]["step"] > starts[-1]["step"] + 20:
                     return Run(plan.parent), directory
         return None
 
