@@ -95,7 +95,7 @@ def test_a_page_that_another_machine_opens_asks_the_server_alone(up: Up) -> None
         page.open(f"http://{others[0]}:{up.prefect_port}/", "Login")
         page.screenshot("prefect-login")
         assert page.hosts == {others[0]}
-        # Its other UI, which nothing leads to, is why.
+        # Its other UI, to which its address does not lead, is why.
         page.open(f"http://{others[0]}:{up.prefect_port}/v2/", "Login")
         assert eventually(lambda: page.evaluate("1") and ANALYTICS in page.hosts, 30)
 
