@@ -7,7 +7,7 @@ Legend: N rows, S tokens in a row, D documents, V vocabulary.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,23 +82,39 @@ class RowBaselines:
 
 
 def count_and_score(
-    train: Rows, val: Rows, vocab_size: int, *, max_train_tokens: int
+    train: Rows,
+    val: Rows,
+    vocab_size: int,
+    *,
+    max_train_tokens: int,
+    tell: Callable[[int, int, int], None] = lambda _done, _all, _tokens: None,
 ) -> tuple[RowBaselines, int]:
     """Score counting models on every validation row; return how many tokens were counted, too.
 
     Of more training tokens than `max_train_tokens`, rows spread evenly over them are counted.
+    `tell` is called with how many rows of how many are read, and how many tokens were in them.
 
     Raises: TokenOutOfRangeError.
     """
     every_row = np.arange(len(val))
-    ngrams = Ngrams(max(ORDERS.values()), vocab_size)
-    for ids_NS in _read(val, vocab_size, every_row):
-        ngrams.expect(ids_NS)
     chosen = spread(len(train), max(max_train_tokens // train.row_tokens, 1))
-    for ids_NS in _read(train, vocab_size, chosen):
+    num_done, num_all, num_tokens = 0, 2 * len(val) + len(chosen), 0
+
+    def read(rows: Rows, places: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        nonlocal num_done, num_tokens
+        for ids_NS in _read(rows, vocab_size, places):
+            yield ids_NS
+            num_done += len(ids_NS)
+            num_tokens += int((ids_NS != PADDING).sum())
+            tell(num_done, num_all, num_tokens)
+
+    ngrams = Ngrams(max(ORDERS.values()), vocab_size)
+    for ids_NS in read(val, every_row):
+        ngrams.expect(ids_NS)
+    for ids_NS in read(train, chosen):
         ngrams.count(ids_NS)
     nats, targets = [], []
-    for ids_NS in _read(val, vocab_size, every_row):
+    for ids_NS in read(val, every_row):
         nats.append(ngrams.nats(ids_NS))
         targets.append((ids_NS[:, 1:] != PADDING).sum(axis=1))
     nats_NK = np.concatenate(nats)

@@ -18,7 +18,7 @@ from data.intake import VERSION as INTAKE_VERSION
 from data.intake import IntakeSettings, take_in
 from data.settlement import VERSION as SETTLEMENT_VERSION
 from data.settlement import settle_units
-from data.token_files import dtype_of
+from data.token_files import DtypeName, dtype_of, tokens_written
 from data.tokenizer import Tokenizer, TokenizerSettings
 from data.tokenizer_sample import VERSION as SAMPLE_VERSION
 from data.tokenizer_sample import draw_sample, name_sample, removed_digests, visits
@@ -129,7 +129,9 @@ def engine_unit(corpus: Corpus, vocabulary: Unit) -> Unit:
     )
 
 
-def intake_unit(corpus: Corpus, unit: SourceUnit, vocabulary: Unit, engine: Unit) -> Unit:
+def intake_unit(
+    corpus: Corpus, unit: SourceUnit, dtype: DtypeName, vocabulary: Unit, engine: Unit
+) -> Unit:
     """Say how a unit of the source is taken in."""
     settings = IntakeSettings(
         filters=corpus.filters,
@@ -152,6 +154,7 @@ def intake_unit(corpus: Corpus, unit: SourceUnit, vocabulary: Unit, engine: Unit
         label=f"take in {unit.files[0].path}",
         make=partial(take_in, source=corpus.source.bare, unit=unit, settings=settings),
         inputs=(vocabulary, engine, *corpus.source.inputs(unit)),
+        count_tokens=partial(tokens_written, dtype=dtype),
     )
 
 
@@ -195,6 +198,7 @@ def compaction_unit(
         ),
         inputs=(taken,),
         aside=(settled,),
+        count_tokens=partial(tokens_written, dtype=dtype),
     )
 
 

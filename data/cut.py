@@ -107,6 +107,12 @@ def cut(
     check_documents(written.blocks(), planned, order_M, tokenizer, settings.round_trip_share)
 
 
+def tokens_cut(unit: Path) -> int:
+    """Count the tokens in the rows of a shard, once they are counted."""
+    # Written after them, so that they are complete.
+    return int(np.load(unit / COUNTS).sum()) if (unit / SIZES).is_file() else 0
+
+
 def _gather(
     tokens: Path, files: TokenFiles, planned: ShardPlan, end_of_text_id: int
 ) -> NDArray[np.integer[Any]]:

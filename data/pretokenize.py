@@ -98,7 +98,8 @@ def pretokenize(corpus: Corpus, make_units: MakeUnits, *, out: Path) -> TokensIn
     make_units.somewhere("engine", [engine])
     adopt(vocabulary_directory / TOKENIZER, out / TOKENIZER)
     tokenizer = Tokenizer.load(out / TOKENIZER)
-    taken = [intake_unit(corpus, unit, vocabulary, engine) for unit in corpus.source.units]
+    dtype = dtype_of(tokenizer.vocab_size)
+    taken = [intake_unit(corpus, unit, dtype, vocabulary, engine) for unit in corpus.source.units]
     make_units.somewhere("take in", taken)
     settled = settlement_unit(corpus, taken)
     (settled_directory,) = make_units("settle", [settled])

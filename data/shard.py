@@ -24,6 +24,7 @@ from data.cut import (
     Packing,
     TokenFiles,
     cut,
+    tokens_cut,
 )
 from data.cut import VERSION as CUT_VERSION
 from data.digests import file_sha256
@@ -222,6 +223,7 @@ def cut_units(
             label=f"{split} shard {number}",
             make=partial(cut, split=split, number=number, files=files, settings=cutting),
             aside=(plan, tokens),
+            count_tokens=tokens_cut,
         )
 
 

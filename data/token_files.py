@@ -28,6 +28,12 @@ def dtype_of(vocab_size: int) -> DtypeName:
     return "uint16" if vocab_size <= 2**16 else "uint32"
 
 
+def tokens_written(unit: Path, *, dtype: DtypeName) -> int:
+    """Count the tokens that a unit holds by now."""
+    path = unit / TOKENS
+    return path.stat().st_size // LITTLE_ENDIAN[dtype].itemsize if path.is_file() else 0
+
+
 TOKEN_FILE = re.compile(r"tokens-[0-9]{5,9}\.bin")
 
 

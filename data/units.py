@@ -34,6 +34,8 @@ class Unit:
     inputs: "tuple[Unit | Given, ...]" = ()
     aside: "tuple[Unit | Given, ...]" = ()
     """What only a part of matters here: the recipe holds the digest of that part instead."""
+    count_tokens: Callable[[Path], int] | None = None
+    """Counts the tokens in `out`, also while it is being made; picklable, for whoever watches."""
 
 
 class MakeUnits(Protocol):

@@ -27,6 +27,8 @@ QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    # The newer UI asks an analytics host for its configuration, whatever is set.
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
     "MLFLOW_DISABLE_AGENT_HINT": "true",
     # A third of the silence after which `assay up` takes a flow for dead.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",

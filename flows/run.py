@@ -13,6 +13,7 @@ from prefect.runtime import flow_run
 from prefect.states import Failed
 
 from flows.environment import service_addresses
+from flows.mlflow_pages import run_page
 from flows.settings import PipelineSettings
 from tasks import places
 from tasks.alive import live
@@ -136,4 +137,4 @@ def mlflow_address(run: Run) -> str | None:
         return None
     embedded = service_addresses().get("mlflow", DEFAULT_MLFLOW)
     server = without_login(uri) if uri.startswith("http") else embedded
-    return f"{server}/#/experiments/{sent.experiment_id}/runs/{sent.run_id}"
+    return run_page(server, sent.experiment_id, sent.run_id)

@@ -13,8 +13,10 @@ from flows.children import Children, log_of
 from flows.environment import UP_FILE, answers
 from flows.errors import PortBusyError
 from flows.exposure import LOOPBACK, Exposure, own_login
+from flows.mlflow_pages import experiment_page
 from flows.serve import READY
 from tasks import places
+from tasks.mirroring import experiment_id
 from tasks.store import locked
 
 PREFECT_ENVIRONMENT = {
@@ -42,7 +44,7 @@ class Services:
 
     @contextmanager
     def running(self) -> Iterator[dict[str, str]]:
-        """Start everything, yield the addresses, and stop everything.
+        """Start everything, yield the pages to look at, and stop everything.
 
         Raises: PortBusyError, ServiceFailedError.
         """
@@ -72,12 +74,13 @@ class Services:
                 children.wait_until("mlflow", lambda: answers(f"{mlflow}/health"))
             children.wait_until("prefect", lambda: answers(f"{prefect}/api/health"))
             children.start("deployments", self._serve_command())
+            runs = experiment_page(mlflow, experiment_id())
             children.wait_until("deployments", lambda: READY in log_of("deployments").read_text())
-            addresses = {"prefect": prefect, "mlflow": mlflow}
+            addresses = {"prefect": prefect, "mlflow": mlflow, "prefect_api": f"{prefect}/api"}
             up_file = places.home() / UP_FILE
-            up_file.write_text(json.dumps({**addresses, "prefect_api": f"{prefect}/api"}))
+            up_file.write_text(json.dumps(addresses))
             stack.callback(up_file.unlink, missing_ok=True)
-            yield addresses
+            yield {"prefect": prefect, "mlflow": runs}
 
     def wait(self) -> None:
         """Return when a signal asks to stop.

@@ -156,8 +156,8 @@ def up(
         preset=preset,
         exposure=allowed,
     )
-    with services.running() as addresses:
-        for name, address in addresses.items():
+    with services.running() as pages:
+        for name, address in pages.items():
             out.print(f"{name:<12}{address}")
         out.print("\nthe deployments are served; Ctrl-C stops everything")
         services.wait()

@@ -46,7 +46,7 @@ def end_epoch(session: Session, report: EpochReport) -> None:
     begin = time.perf_counter()
     session.beat("validating")
     model = whole_model(state.model)
-    losses = ValLosses.of(session.validation.count(model, session.ranks, session.beat))
+    losses = ValLosses.of(session.validation.count(model, session.ranks, counting(session)))
     fingerprint = Fingerprint.of(model, probe_ids(session.validation.rows))
     measured: dict[str, Any] = {
         "cursor_rows": state.cursor_rows,
@@ -70,6 +70,12 @@ def end_epoch(session: Session, report: EpochReport) -> None:
     if copy is not None:
         epoch = EpochData(copy, fingerprint, losses, rows, measured)
         session.writer.start(lambda: _save_epoch(session, snapshot, epoch))
+
+
+def counting(session: Session) -> Callable[[int], None]:
+    """Return what says how many of the validation rows are scored."""
+    num_rows = len(session.validation.chosen)
+    return lambda scored: session.beat(counted=(scored, num_rows))
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,4 +77,14 @@ def mirror_now(run: Run) -> dict[str, Any]:
     return sent
 
 
+def experiment_id() -> str | None:
+    """Return the id of the experiment of all runs; None if MLflow cannot say it."""
+    command = [sys.executable, "-m", "tasks.mlflow_experiment"]
+    environment = {**os.environ, **TIMEOUTS}
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=places.PROJECT, env=environment, check=False
+    )
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
 _COMMAND = (sys.executable, "-m", "tasks.mlflow_mirror")

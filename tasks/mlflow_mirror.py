@@ -16,7 +16,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
@@ -37,12 +36,12 @@ from tasks.mirror_log import (
     trend_points,
 )
 from tasks.mirror_state import Sent
+from tasks.mlflow_experiment import open_client, require_experiment
 from tasks.mlflow_models import DIGEST_LENGTH, log_checkpoint, log_snapshot, register
 from tasks.run_record import Run, find_run
 from tasks.run_report import write_report
 from tasks.store import locked
 
-EXPERIMENT = "assay"
 LOOK_SECONDS = 2.0
 BATCH_METRICS = 900
 "A REST batch holds at most a thousand entities of all kinds."
@@ -92,7 +91,7 @@ class Mirror:
             self.sent.has_params = True
 
     def _create_run(self, plan: Mapping[str, Any]) -> None:
-        self.sent.experiment_id = _experiment(self.client)
+        self.sent.experiment_id = require_experiment(self.client)
         tags = {
             "assay.run": self.run.name,
             "assay.evidence": str(self.run.directory),
@@ -240,25 +239,6 @@ class Mirror:
             params=[Param(key, value) for key, value in (params or {}).items()],
             tags=[RunTag(key, value) for key, value in (tags or {}).items()],
         )
-
-
-def open_client() -> tuple[MlflowClient, str]:
-    """Connect to the tracking server; the embedded database is made by one process at a time."""
-    uri = places.mlflow_uri()
-    with locked(places.mlflow_lock(), what="the MLflow database", wait=True):
-        client = MlflowClient(uri)
-        client.search_experiments(max_results=1)
-    return client, uri
-
-
-def _experiment(client: MlflowClient) -> str:
-    with locked(places.mlflow_lock(), what="the MLflow database", wait=True):
-        if known := client.get_experiment_by_name(EXPERIMENT):
-            return str(known.experiment_id)
-        location = None
-        if client.tracking_uri.startswith("sqlite:"):
-            location = (places.mlflow_directory() / "artifacts").as_uri()
-        return str(client.create_experiment(EXPERIMENT, artifact_location=location))
 
 
 def _datasets(inputs: Mapping[str, str]) -> list[DatasetInput]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from evidence.chain import Head, parse_head
-from tasks.mlflow_mirror import EXPERIMENT, open_client
+from tasks.mlflow_experiment import EXPERIMENT, open_client
 
 TAG = "assay.chain_head"
 

@@ -51,7 +51,7 @@ def progress_bars() -> Iterator[OnProgress]:
     known: dict[str, TaskID] = {}
     work: dict[str, Work] = {}
 
-    def show(what: str, done: int, total: int) -> None:
+    def show(what: str, done: float, total: int) -> None:
         # "train, loss 3.2" and "train, loss 3.1" are one bar: what follows the comma may change.
         name = what.partition(",")[0]
         if name not in known:
@@ -60,8 +60,12 @@ def progress_bars() -> Iterator[OnProgress]:
         bars.update(known[name], description=what, completed=done, total=total)
         work[name].show(what, done, total, in_lines=not is_terminal)
 
-    with bars:
-        yield show
+    try:
+        with bars:
+            yield show
+    finally:
+        for each in work.values():
+            each.artifact.tell()
 
 
 @dataclass(slots=True)
@@ -71,7 +75,7 @@ class Work:
     name: str
     told: float = field(init=False)
     artifact: "ProgressArtifact" = field(init=False)
-    first: tuple[float, int] | None = None
+    first: tuple[float, float] | None = None
     "When the first of it was done, and how much that was: what came before is the start."
 
     def __post_init__(self) -> None:
@@ -80,19 +84,19 @@ class Work:
         key = re.sub("[^a-z0-9]+", "-", self.name.lower()).strip("-")
         self.artifact = ProgressArtifact(f"{key}-progress")
 
-    def show(self, what: str, done: int, total: int, *, in_lines: bool) -> None:
+    def show(self, what: str, done: float, total: int, *, in_lines: bool) -> None:
         """Update the artifact, and say a line on stderr if one is due."""
         now = time.monotonic()
         if self.first is None and done:
             self.first = (now, done)
-        said = f"{what}: {done:,} of {total:,}{self._left(now, done, total)}"
+        said = f"{what}: {int(done):,} of {total:,}{self._left(now, done, total)}"
         self.artifact.show(done, total, said)
-        if in_lines and done < total and now - self.told >= LINE_SECONDS:
+        if in_lines and now - self.told >= LINE_SECONDS:
             self.told = now
             sys.stderr.write(f"  {said}\n")
             sys.stderr.flush()
 
-    def _left(self, now: float, done: int, total: int) -> str:
+    def _left(self, now: float, done: float, total: int) -> str:
         """Say how long the rest takes at the pace so far; nothing before there is a pace."""
         if self.first is None or done <= self.first[1] or done >= total:
             return ""
@@ -123,15 +127,23 @@ class ProgressArtifact:
         self._id: UUID | None = None
         self._begun = time.monotonic()
         self._last = self._begun
+        self._percent, self._lasted = 0.0, False
+        self._untold: str | None = None
 
-    def show(self, done: int, total: int, description: str) -> None:
-        """Update the artifact, every few seconds and at the end; what is done at once has none."""
-        lasted = time.monotonic() - self._begun >= LASTING_SECONDS
-        finished = done >= total and (lasted or self._id is not None)
-        if TaskRunContext.get() is None or not (finished or self._is_due()):
+    def show(self, done: float, total: int, description: str) -> None:
+        """Update the artifact, every few seconds and once all is done."""
+        now, before = time.monotonic(), self._percent
+        self._percent, self._untold = 100.0 * done / max(1, total), description
+        self._lasted = now - self._begun >= LASTING_SECONDS
+        if now - self._last >= ARTIFACT_SECONDS or self._percent >= 100.0 > before:
+            self.tell()
+
+    def tell(self) -> None:
+        """Tell what was not told yet; what was done at once has no artifact."""
+        if self._untold is None or not self._lasted or TaskRunContext.get() is None:
             return
         self._last = time.monotonic()
-        percent = 100.0 * done / max(1, total)
+        percent, description, self._untold = self._percent, self._untold, None
         if self._id is None:
             self._id = shown(
                 lambda: _identity(create_progress_artifact(percent, self._key, description))
@@ -139,9 +151,6 @@ class ProgressArtifact:
         else:
             made = self._id
             shown(lambda: update_progress_artifact(made, percent, description))
-
-    def _is_due(self) -> bool:
-        return time.monotonic() - self._last >= ARTIFACT_SECONDS
 
 
 def _identity(made: object) -> UUID:

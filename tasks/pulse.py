@@ -31,6 +31,9 @@ class Pulse:
     doing: Doing
     seconds: float
     host: str = HOST
+    num_done: int = 0
+    num_all: int = 0
+    "How much of it is done, and how much there is; both zero of what is not counted."
 
 
 class Heart:
@@ -41,6 +44,7 @@ class Heart:
         self._rank = rank
         self._step = 0
         self._doing: Doing = "starting"
+        self._counted = (0, 0)
         self.beat()
 
     @property
@@ -48,29 +52,41 @@ class Heart:
         """The step that this rank has come to."""
         return self._step
 
-    def beat(self, step: int | None = None, doing: Doing | None = None) -> None:
-        """Say that this rank lives, and where it is."""
+    def beat(
+        self,
+        step: int | None = None,
+        doing: Doing | None = None,
+        counted: tuple[int, int] | None = None,
+    ) -> None:
+        """Say that this rank lives, and where it is; what it begins to do is not counted yet."""
         self._step = self._step if step is None else step
-        self._doing = self._doing if doing is None else doing
-        pulse = Pulse(
-            rank=self._rank,
-            pid=os.getpid(),
-            step=self._step,
-            doing=self._doing,
-            seconds=time.monotonic(),
-        )
-        os.pwrite(self._descriptor, json.dumps(asdict(pulse)).ljust(WIDTH).encode(), 0)
+        if doing is not None:
+            self._doing, self._counted = doing, (0, 0)
+        self._counted = counted or self._counted
+        self._write(self._doing)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Say for the length of a block that this rank waits for others."""
-        before = self._doing
-        if before == "starting":
+        if self._doing == "starting":
             yield
             return
-        self.beat(doing="waiting for other ranks")
+        self._write("waiting for other ranks")
         yield
-        self.beat(doing=before)
+        self._write(self._doing)
+
+    def _write(self, doing: Doing) -> None:
+        num_done, num_all = self._counted
+        pulse = Pulse(
+            rank=self._rank,
+            pid=os.getpid(),
+            step=self._step,
+            doing=doing,
+            seconds=time.monotonic(),
+            num_done=num_done,
+            num_all=num_all,
+        )
+        os.pwrite(self._descriptor, json.dumps(asdict(pulse)).ljust(WIDTH).encode(), 0)
 
 
 def pulse_file(control: Path, rank: int) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 from tasks import places
 from tasks.meeting import call_nodes, meeting
 from tasks.processes import write_owner
+from tasks.pulse import Pulse, read_pulse
 from tasks.rank_watch import RankWatch
 from tasks.telemetry import sampling
 from tasks.train_errors import NodesMissingError, WorkerHungError
@@ -23,7 +24,11 @@ END_SECONDS = 10.0
 "Within which the launcher tells the exit statuses of ranks that are gone."
 
 
-def run_ranks(job: Job, look: Callable[[], None]) -> None:
+Look = Callable[[Pulse | None], None]
+"Told what the first rank said last, if it is to be seen."
+
+
+def run_ranks(job: Job, look: Look) -> None:
     """Train to the end, calling `look` now and then; a SIGTERM has training stop with a snapshot.
 
     Raises: WorkerFailedError with a rank's own words, WorkerDiedError if it had none,
@@ -59,7 +64,7 @@ def run_ranks(job: Job, look: Callable[[], None]) -> None:
             finally:
                 watch.end()
                 process.kill()
-        look()
+        look(None)
         ended = [words.kind for words in watch.words().values()]
         if culprit is None and ended == ["done"] * job.num_ranks:
             return
@@ -91,7 +96,7 @@ def _missing(job: Job) -> NodesMissingError:
 def _watch(
     process: subprocess.Popen[bytes],
     watch: RankWatch,
-    look: Callable[[], None],
+    look: Look,
     is_asked_to_stop: Callable[[], bool],
 ) -> int | None:
     """Return when all is over, with the rank that ended it if it was one."""
@@ -104,7 +109,7 @@ def _watch(
             return culprit
         if is_asked_to_stop():
             watch.ask_to_stop()
-        look()
+        look(read_pulse(watch.control, 0))
         time.sleep(LOOK_SECONDS)
 
 

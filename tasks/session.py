@@ -43,8 +43,8 @@ class Session:
         """Have the first rank tell the others whether training goes on."""
         self.ended = self.ranks.gather(self.judge is not None and self.judge.ended)[0]
 
-    def beat(self, doing: Doing | None = None) -> None:
-        """Say that this rank lives."""
+    def beat(self, doing: Doing | None = None, counted: tuple[int, int] | None = None) -> None:
+        """Say that this rank lives, what it does, and how much of how much is done."""
         self.doing = doing or self.doing
         if self.heart is not None:
-            self.heart.beat(self.state.step, doing)
+            self.heart.beat(self.state.step, doing, counted)

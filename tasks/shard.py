@@ -1,5 +1,6 @@
 """Shard: token files to shuffled rows, and what trivial models score on them."""
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from data.baselines import BASELINES, ORDERS, count_and_score, target_bytes
 from data.compression import CompressedSizes, compressed_sizes
 from data.pretokenize import TokensIndex
-from data.progress import Progress
+from data.progress import Progress, paced
 from data.rows import PADDING, Rows, blocks, open_rows
 from data.shard import ShardSettings, ShardsIndex, shard
 from data.split import SPLITS
@@ -49,21 +50,29 @@ def build_shards(
     """Cut the rows, then score the baselines on them."""
     given = Given(str(tokens.ref), tokens.directory)
     index = shard(given, tokens.read_index(TokensIndex), settings, bounds, make_units, out=out)
-    on_progress("baselines", 0, 1)
+    on_progress("compression", 0, 1)
     texts = validation_texts(tokens.directory, tokens.read_index(TokensIndex), COMPRESSED_BYTES)
     compressed = asdict(compressed_sizes(texts))
+    on_progress("compression", 1, 1)
     (out / BASELINES).write_bytes(
-        pretty({**_count_and_score(out, index, settings), "compressed": compressed})
+        pretty({**_count_and_score(out, index, settings, on_progress), "compressed": compressed})
     )
-    on_progress("baselines", 1, 1)
     return index
 
 
-def _count_and_score(out: Path, index: ShardsIndex, settings: ShardSettings) -> dict[str, Any]:
+def _count_and_score(
+    out: Path, index: ShardsIndex, settings: ShardSettings, on_progress: Progress
+) -> dict[str, Any]:
     """Score the models that count, and write what they make of each row."""
     train, val = (open_rows(out, index, split) for split in SPLITS)
+    begun = time.monotonic()
+
+    def tell(num_done: int, num_all: int, num_tokens: int) -> None:
+        pace = paced(num_tokens, num_tokens, time.monotonic() - begun)
+        on_progress(f"baselines, {pace}", num_done, num_all)
+
     scored, num_counted = count_and_score(
-        train, val, index.vocab_size, max_train_tokens=settings.baseline_tokens
+        train, val, index.vocab_size, max_train_tokens=settings.baseline_tokens, tell=tell
     )
     scored.write(out)
     everything = np.arange(len(val))

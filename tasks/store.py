@@ -123,6 +123,11 @@ class Store:
                 shutil.rmtree(directory, ignore_errors=True)
                 lock.unlink(missing_ok=True)
 
+    def builds(self, name: str) -> list[Path]:
+        """List the directories in which something whose name begins so is being built."""
+        found = (self.root / "tmp").glob(f"{BUILD}{name}*")
+        return [path for path in found if path.is_dir()]
+
     def _sweep(self) -> None:
         """Remove the builds whose lock nobody holds any more."""
         for lock in (self.root / "tmp").glob(f"{BUILD}*.lock"):

@@ -32,7 +32,11 @@ def _sample(path: Path, pid: int, stop: threading.Event) -> None:
         process.cpu_percent()
         with path.open("a") as file:
             while not stop.wait(SAMPLE_SECONDS):
-                file.write(json.dumps(_facts(process)) + "\n")
+                facts = _facts(process)
+                # It has ended, and nobody has asked how: what there is left of it measures nothing.
+                if not facts["process_memory_megabytes"]:
+                    return
+                file.write(json.dumps(facts) + "\n")
                 file.flush()
     except (psutil.NoSuchProcess, OSError):
         # Telemetry is an aid: a full disk shows in the training's own writes.

@@ -5,11 +5,12 @@ and to the Prefect UI from here, and a worker that dies is started again from it
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from data.progress import Progress as OnProgress
 from data.shard import ShardsIndex
 from evidence.canonical import pretty
 from evidence.records import SEAL, Recipe
@@ -31,6 +32,7 @@ from tasks.plots import show_plot
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.preflight import check_fits
 from tasks.progress import progress_bars
+from tasks.pulse import Pulse
 from tasks.rank_processes import run_ranks
 from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
@@ -145,21 +147,25 @@ class _Progress:
         self,
         directory: Path,
         num_steps: int,
-        bars: Callable[[str, int, int], None],
+        bars: OnProgress,
         shared: SharedSnapshots,
         events: SnapshotEvents,
         plot: LiveLossPlot,
     ) -> None:
         self._tail = LogTail(directory / TRAIN_LOG)
-        self._num_steps = num_steps
+        self._step, self._num_steps = 0, num_steps
         self._bars, self._shared, self._events, self._plot = bars, shared, events, plot
         bars("train", 0, num_steps)
 
-    def show(self) -> None:
-        """Look, and show."""
+    def show(self, pulse: Pulse | None = None) -> None:
+        """Look, and show; `pulse` says what the steps do not, that validation rows are scored."""
         for row in self._tail.rows():
             if SPIKE not in row:
-                self._bars(_said(row), row["step"], self._num_steps)
+                self._step = row["step"]
+                self._bars(_said(row), self._step, self._num_steps)
+        if pulse and pulse.num_all:
+            validated = f"{pulse.num_done:,} of {pulse.num_all:,} rows"
+            self._bars(f"train, validating {validated}", self._step, self._num_steps)
         self._shared.look()
         self.tell()
         self._plot.look()

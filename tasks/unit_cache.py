@@ -8,7 +8,7 @@ with the same unit finds it there, and drops what it has.
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,9 @@ from tasks.store import Store
 
 UNIT = "unit.json"
 SCHEMA = "assay.unit/1"
+BUILD = "unit-"
+SHORT = 16
+"Digits of a unit's key in the name of the directory in which it is being made."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +42,14 @@ class UnitJob:
     make: Callable[..., None]
     inputs: tuple[str | Given, ...]
     aside: tuple[str | Given, ...]
+    count_tokens: Callable[[Path], int] | None
 
     def __str__(self) -> str:
         return self.label
+
+    def num_tokens(self, directory: Path) -> int:
+        """Count the tokens in what was made, or in what there is of it by now."""
+        return self.count_tokens(directory) if self.count_tokens else 0
 
 
 class Keys:
@@ -70,6 +78,7 @@ class Keys:
             make=unit.make,
             inputs=self._named(unit.inputs),
             aside=self._named(unit.aside),
+            count_tokens=unit.count_tokens,
         )
 
     def _named(self, needs: tuple[Unit | Given, ...]) -> tuple[str | Given, ...]:
@@ -132,10 +141,15 @@ class UnitCache:
         if found := self.find(job.key):
             return found
         needs = [self._needed(each) for each in (*job.inputs, *job.aside)]
-        with self.store.building(f"unit-{job.key[:16]}") as directory:
+        with self.store.building(f"{BUILD}{job.key[:SHORT]}") as directory:
             job.make(directory, *needs)
             self._commit(directory, job)
         return self.directory(job.key)
+
+    def under_way(self) -> Iterator[tuple[str, Path]]:
+        """Yield the directories in which units are being made, each with how its key begins."""
+        for directory in self.store.builds(BUILD):
+            yield directory.name.partition(BUILD)[2][:SHORT], directory
 
     def _commit(self, directory: Path, job: UnitJob) -> None:
         inputs = [each.name if isinstance(each, Given) else each for each in job.inputs]

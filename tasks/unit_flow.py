@@ -5,7 +5,6 @@ sub-flow: what waits is not begun, what is finished is kept.
 """
 
 import pickle
-from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from tasks.prefect_task import NUM_RETRIES
 from tasks.runtime import RuntimeSettings
 from tasks.store import open_store
 from tasks.unit_cache import UnitCache, UnitJob
+from tasks.unit_progress import Count
 from tasks.unit_runners import RUNNERS, WorkersLostError
 from tasks.unit_worker import portable
 
@@ -45,7 +45,7 @@ class _Batch:
     """The jobs of a sub-flow; jobs leave it as they are done."""
 
     waiting: dict[str, UnitJob]
-    count: Callable[[], None]
+    count: Count
     flow_run: UUID | None = None
     "The sub-flow that makes them."
 
@@ -62,7 +62,7 @@ def make_on_runner(
     what: str,
     jobs: list[UnitJob],
     num_workers: int,
-    count: Callable[[], None],
+    count: Count,
 ) -> None:
     """Make jobs on the settings' task runner, counting each that is done.
 
@@ -105,12 +105,13 @@ def _flow() -> None:
     batch = _BATCH.get()
     batch.flow_run = UUID(str(flow_run.id))
     location = places.store_url() or str(places.store())
-    futures: list[PrefectFuture[str]] = [
+    futures: list[PrefectFuture[tuple[str, int]]] = [
         _make_unit.submit(job.label, location, pickle.dumps(job)) for job in batch.waiting.values()
     ]
     for future in as_completed(futures):
-        del batch.waiting[future.result()]
-        batch.count()
+        key, num_tokens = future.result()
+        del batch.waiting[key]
+        batch.count(key, num_tokens)
 
 
 @prefect.task(
@@ -119,12 +120,12 @@ def _flow() -> None:
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def _make_unit(label: str, location: str, pickled: bytes) -> str:
-    """Make one unit in a worker; return its key."""
+def _make_unit(label: str, location: str, pickled: bytes) -> tuple[str, int]:
+    """Make one unit in a worker; return its key and how many tokens it holds."""
     job: UnitJob = pickle.loads(pickled)  # noqa: S301  # from the process that asks for it
     with portable(label):
-        UnitCache(open_store(location)).make(job)
-    return job.key
+        made = UnitCache(open_store(location)).make(job)
+        return job.key, job.num_tokens(made)
 
 
 def _say_crashed(flow_runs: list[UUID]) -> None:

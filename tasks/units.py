@@ -18,6 +18,7 @@ from tasks.errors import UnsharedStoreError
 from tasks.runtime import RuntimeSettings
 from tasks.store import open_store
 from tasks.unit_cache import Keys, UnitCache, UnitJob
+from tasks.unit_progress import Count, watched
 
 FoundT = TypeVar("FoundT")
 CHECK_THREADS = 8
@@ -27,7 +28,7 @@ CHECK_THREADS = 8
 def make_units(runtime: RuntimeSettings, on_progress: Progress | None = None) -> MakeUnits:
     """Return what makes units with these resources, in this machine's store."""
 
-    def show(what: str, done: int, total: int) -> None:
+    def show(what: str, done: float, total: int) -> None:
         if on_progress is not None:
             on_progress(what, done, total)
 
@@ -137,29 +138,22 @@ def _make_all(
     runtime: RuntimeSettings, what: str, jobs: list[UnitJob], on_progress: Progress
 ) -> None:
     """Make jobs that do not depend on each other."""
-    done = 0
-
-    def count() -> None:
-        nonlocal done
-        done += 1
-        on_progress(what, done, len(jobs))
-
-    if jobs:
-        on_progress(what, 0, len(jobs))
-    # A single one is made here, unless that would bring what it needs here too.
-    if not _is_shared(runtime) or (len(jobs) < 2 and not runtime.scheduler):
-        _make_here(jobs, count)
+    if not jobs:
         return
-    from tasks.unit_flow import make_on_runner
+    with watched(what, jobs, on_progress) as count:
+        # A single one is made here, unless that would bring what it needs here too.
+        if not _is_shared(runtime) or (len(jobs) < 2 and not runtime.scheduler):
+            _make_here(jobs, count)
+            return
+        from tasks.unit_flow import make_on_runner
 
-    make_on_runner(runtime, what, jobs, num_workers(runtime), count)
+        make_on_runner(runtime, what, jobs, num_workers(runtime), count)
 
 
-def _make_here(jobs: list[UnitJob], count: Callable[[], None]) -> None:
+def _make_here(jobs: list[UnitJob], count: Count) -> None:
     cache = UnitCache(open_store())
     for job in jobs:
-        cache.make(job)
-        count()
+        count(job.key, job.num_tokens(cache.make(job)))
 
 
 def _is_shared(runtime: RuntimeSettings) -> bool:

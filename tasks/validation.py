@@ -63,9 +63,12 @@ class Validation:
         return int(self.bytes_of_document.sum())
 
     def count(
-        self, model: Llama, ranks: Ranks | None = None, beat: Callable[[], None] = lambda: None
+        self,
+        model: Llama,
+        ranks: Ranks | None = None,
+        tell: Callable[[int], None] = lambda _num_rows: None,
     ) -> LossCounter:
-        """Score every target token, a chunk of rows a rank at a time.
+        """Score every target token, a chunk of rows a rank at a time; tell how many rows are done.
 
         Every rank adds up what all have scored, in the order of the rows: the sums are those of one
         rank, to the bit. All must hold the same whole model.
@@ -73,13 +76,15 @@ class Validation:
         ranks = ranks or Ranks()
         counter = LossCounter(self.num_documents, self.rows.row_tokens - 1)
         chunks = list(blocks(self.chosen, CHUNK_ROWS))
+        num_rows = 0
         for first in range(0, len(chunks), ranks.size):
             own = first + ranks.rank
             losses_BT = self.score(model, chunks[own]) if own < len(chunks) else None
-            beat()
             at_once = chunks[first : first + ranks.size]
             for chunk, found_BT in zip(at_once, ranks.gather(losses_BT), strict=False):
                 self._add(counter, chunk, found_BT)
+                num_rows += len(chunk)
+            tell(num_rows)
         return counter
 
     def score(self, model: Llama, chunk: NDArray[np.int64]) -> NDArray[np.float32]:

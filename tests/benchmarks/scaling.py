@@ -64,7 +64,7 @@ def training(
     with tempfile.TemporaryDirectory() as scratch:
         begin = time.time()
         ranks: dict[str, Any] = {"num_ranks": num_ranks, "parallelism": parallelism}
-        run_ranks(job(Path(scratch), shards, recipe, **ranks), lambda: None)
+        run_ranks(job(Path(scratch), shards, recipe, **ranks), lambda _pulse: None)
         rows = read_rows(Path(scratch) / "train.jsonl")
     seconds = statistics.median(row["wall_seconds"] for row in rows[WARM_STEPS:])
     return Trained(

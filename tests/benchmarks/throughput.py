@@ -228,7 +228,7 @@ def worker(shards: Path) -> dict[str, Any]:
     )
     with tempfile.TemporaryDirectory() as scratch:
         begin = time.time()
-        run_ranks(job(Path(scratch), shards, recipe), lambda: None)
+        run_ranks(job(Path(scratch), shards, recipe), lambda _pulse: None)
         steps_taken = read_rows(Path(scratch) / "train.jsonl")
         epochs = [
             json.loads(path.read_text()) for path in sorted(Path(scratch).rglob("epoch-*.json"))

@@ -56,6 +56,17 @@ def test_counting_in_pieces_is_counting_at_once(
     assert scored(*rows) == at_once
 
 
+def test_how_many_rows_and_tokens_are_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "READ_TOKENS", 1)
+    train = [[1, 2, 3, 4], [4, 3, 2, 1], [1, 2, 1, 2]]
+    rows, told = opened(tmp_path, train, [[1, 2, 3, 4]]), list[tuple[int, int, int]]()
+    tell = lambda *each: told.append(each)  # noqa: E731
+    count_and_score(*rows, VOCAB_SIZE, max_train_tokens=8, tell=tell)
+    assert told == [(1, 4, 4), (2, 4, 8), (3, 4, 12), (4, 4, 16)]
+
+
 def test_the_means_over_some_rows_are_those_of_these_rows_alone(tmp_path: Path) -> None:
     train, val = [[1, 2, 3, 4], [4, 3, 2, 1], [1, 2, 1, 2]], [[1, 2, 3, 4], [5, 5, 5, 5]]
     both, alone = opened(tmp_path / "both", train, val), opened(tmp_path / "one", train, val[1:])

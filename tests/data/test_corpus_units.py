@@ -140,8 +140,10 @@ def test_the_payload_of_a_unit_does_not_grow_with_the_source(tmp_path: Path) -> 
         units = InlineUnits(tmp_path / f"units{num_files}")
         vocabulary = vocabulary_unit(corpus, units)
         engine = engine_unit(corpus, vocabulary)
-        taken = [intake_unit(corpus, each, vocabulary, engine) for each in corpus.source.units]
-        return [len(pickle.dumps(unit.make)) for unit in taken]
+        taken = [
+            intake_unit(corpus, each, "uint16", vocabulary, engine) for each in corpus.source.units
+        ]
+        return [len(pickle.dumps((unit.make, unit.count_tokens))) for unit in taken]
 
     few, many = payloads(3), payloads(300)
     assert len(many) == 300

@@ -50,7 +50,7 @@ class Page:
         self._call("Page.navigate", url=url)
         end = time.monotonic() + seconds
         while True:
-            shown = str(self.evaluate("document.body ? document.body.innerText : ''"))
+            shown = self.text()
             missing = [text for text in texts if text.lower() not in shown.lower()]
             if not missing:
                 return shown
@@ -58,6 +58,10 @@ class Page:
                 self.screenshot("missing")
                 raise AssertionError(f"{url} shows no {missing}, but:\n{shown}")
             time.sleep(LOOK_SECONDS)
+
+    def text(self) -> str:
+        """Return all that the page shows now."""
+        return str(self.evaluate("document.body ? document.body.innerText : ''"))
 
     def evaluate(self, expression: str) -> Any:
         """Evaluate JavaScript in the page."""

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from flows.mlflow_pages import TRAINING, experiment_page
 from model.train_settings import TrainSettings
 from tasks.run_record import Run
 from tasks.training_log import read_lines
@@ -34,10 +36,13 @@ from tests.test_architecture import PROJECT
 
 PATIENCE_SECONDS = 150.0
 DEPLOYMENTS = ["bisect", "corpus", "epochs", "manual", "nightly", "train"]
+SAID = "said-by-up.txt"
 ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 LONG = ("train.num_steps=200000", "train.steps_per_epoch=400", "train.max_passes=100000",
         "train.early_stop_patience=100000")  # fmt: skip
 "A training that does not end while a test looks at it."
+PLOTS = "document.querySelectorAll('.js-plotly-plot').length"
+PARAMETERS_THAT_DIFFER = '[aria-label="Parameters - Show diff only"]'
 
 
 def free_port() -> int:
@@ -114,6 +119,7 @@ def start_up(root: Path, *options: str, **variables: str) -> subprocess.Popen[st
     for line in process.stdout:
         said.append(line)
         if "served" in line:
+            (root / SAID).write_text("".join(said))
             return process
     pytest.fail(f"assay up ended: {said}")
 
@@ -133,6 +139,26 @@ def test_both_services_answer(up: tuple[subprocess.Popen[str], int, int]) -> Non
     for port, path in ((up[1], "api/health"), (up[2], "health")):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=10) as reply:
             assert reply.status == 200
+
+
+def test_the_address_of_mlflow_is_that_of_trainings_before_there_is_a_run(
+    up: tuple[subprocess.Popen[str], int, int], places: Path
+) -> None:
+    page = f"http://127.0.0.1:{up[2]}/#/experiments/1?workflowType=machine_learning"
+    assert f"mlflow      {page}\n" in (places / SAID).read_text()
+    experiment = MlflowClient(f"http://127.0.0.1:{up[2]}").get_experiment("1")
+    assert experiment.name == "assay"
+
+
+def test_prefect_reports_nothing_and_shows_the_pages_that_ask_no_other_host(
+    up: tuple[subprocess.Popen[str], int, int],
+) -> None:
+    server = f"http://127.0.0.1:{up[1]}"
+    with urllib.request.urlopen(f"{server}/api/admin/settings", timeout=10) as reply:
+        assert json.loads(reply.read())["server"]["analytics_enabled"] is False
+    as_a_browser = urllib.request.Request(server, headers={"Accept": "text/html"})
+    with urllib.request.urlopen(as_a_browser, timeout=10) as reply:
+        assert urllib.parse.urlsplit(reply.url).path in ("", "/")
 
 
 def test_all_of_it_listens_for_this_machine_alone(
@@ -257,7 +283,8 @@ def until_it_trains(places: Path, name: str, num_starts: int = 1) -> tuple[Run, 
                 directory = Path(json.loads(live.read_text())["training"])
                 starts = starts_of(directory)
                 steps = read_lines(directory / "train.jsonl")
-                if len(starts) >= num_starts and steps[-1]["step"] > starts[-1]["step"] + 20:
+                begun = steps and len(starts) >= num_starts
+                if begun and steps[-1]["step"] > starts[-1]["step"] + 20:
                     return Run(plan.parent), directory
         return None
 
@@ -347,10 +374,16 @@ def test_reconcile_closes_what_the_killed_run_left_open(
 
 
 def reconcile(places: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = assay(places, "reconcile")
+    return found
+
+
+def assay(places: Path, *words: str) -> Any:
+    """Do a command where the run is; return what it says."""
     environment = {name: value for name, value in os.environ.items() if name not in USERS}
     program = "from flows.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", program, "reconcile", "--json"],
+        [sys.executable, "-c", program, *words, "--json"],
         env={**environment, **env_of(places)},
         cwd=PROJECT,
         capture_output=True,
@@ -358,8 +391,7 @@ def reconcile(places: Path) -> list[dict[str, Any]]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
+    return json.loads(done.stdout)
 
 
 @pytest.mark.topology
@@ -405,14 +437,20 @@ def test_the_form_of_a_training_describes_its_settings(server: Server) -> None:
     assert all(field["description"] for field in fields.values())
 
 
-def shown_run(server: Server, finished: Finished) -> str:
+def shown_run(server: Server, finished: Finished, name: str, *changes: str) -> str:
     """A whole pipeline of what has been made, by the deployment for hands."""
-    overrides = [*OVERRIDES, f'source.path="{finished.home / "corpus"}"']
-    flow_run = server.start("manual", name="shown", preset="smoke", overrides=overrides)
+    overrides = [*OVERRIDES, f'source.path="{finished.home / "corpus"}"', *changes]
+    flow_run = server.start("manual", name=name, preset="smoke", overrides=overrides)
     ended = server.end_of(flow_run)
     assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
-    assert ended["name"] == "shown: smoke on directory"
+    assert ended["name"] == f"{name}: smoke on directory"
     return flow_run
+
+
+def sent_of(places: Path, name: str) -> tuple[Run, dict[str, Any]]:
+    """Return the run of a name and what MLflow has of it."""
+    (run,) = [Run(path.parent) for path in (places / "ev").glob(f"{name}-????-??-??/plan.json")]
+    return run, json.loads((places / "home" / "mirror" / f"{run.name}.json").read_text())
 
 
 @pytest.mark.topology
@@ -420,10 +458,9 @@ def shown_run(server: Server, finished: Finished) -> str:
 def test_a_person_sees_runs_losses_and_models_in_a_browser_without_a_network(
     up: tuple[subprocess.Popen[str], int, int], server: Server, places: Path, finished: Finished
 ) -> None:
-    flow_run = shown_run(server, finished)
+    flow_run = shown_run(server, finished, "shown")
     prefect, mlflow = (f"http://127.0.0.1:{port}" for port in up[1:])
-    (run,) = [Run(path.parent) for path in (places / "ev").glob("shown-*/plan.json")]
-    sent = json.loads((places / "home" / "mirror" / f"{run.name}.json").read_text())
+    run, sent = sent_of(places, "shown")
     wanted = {"flow_runs": {"id": {"any_": [flow_run]}}}
     artifacts = post(f"{server.api}/artifacts/filter", wanted)
     loss = next(each["id"] for each in artifacts if each["key"] == "train-loss")
@@ -447,6 +484,42 @@ def test_a_person_sees_runs_losses_and_models_in_a_browser_without_a_network(
         page.screenshot("mlflow-models")
         page.open(f"{mlflow}/#/models/assay-smoke", "champion", "candidate", run.name)
         page.screenshot("mlflow-registry")
+        assert page.hosts == {"127.0.0.1"}
+
+
+@pytest.mark.topology
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_a_person_compares_trainings_in_a_browser_without_a_network(
+    up: tuple[subprocess.Popen[str], int, int], server: Server, places: Path, finished: Finished
+) -> None:
+    shown_run(server, finished, "slower", "train.peak_lr=5e-3")
+    assay(places, "mirror", finished.run.name)
+    runs = [sent_of(places, name) for name in ("tiny", "slower")]
+    trainings = [sent["stage_run_ids"]["train"] for _, sent in runs]
+    (experiment,) = {sent["experiment_id"] for _, sent in runs}
+    losses = [run.stage_records()["train"]["measurements"]["best_val_loss"] for run, _ in runs]
+    mlflow = f"http://127.0.0.1:{up[2]}"
+    of_trainings = experiment_page(mlflow, experiment)
+    charts = f"{mlflow}/#/experiments/{experiment}/runs?{TRAINING}&compareRunsMode=CHART"
+    query = {"runs": json.dumps(trainings), "experiments": json.dumps([experiment])}
+    comparison = f"{mlflow}/#/compare-runs?{urllib.parse.urlencode(query)}"
+    with browser() as page:
+        shown = page.open(of_trainings, *(run.name for run, _ in runs))
+        assert "Playground" not in shown, "language-model applications are shown"
+        page.screenshot("mlflow-runs")
+        page.open(charts, "Model metrics", "bisect.sites")
+        eventually(lambda: page.evaluate(PLOTS), 60)
+        page.screenshot("mlflow-charts")
+        page.open(comparison, *(f"{run.name}: train" for run, _ in runs),
+                  "Parallel Coordinates Plot", "train.num_steps\t48\t48")  # fmt: skip
+        eventually(lambda: "0.01000" in page.text(), 60)
+        page.screenshot("mlflow-compare")
+        page.evaluate(f"document.querySelector('{PARAMETERS_THAT_DIFFER}').click()")
+        eventually(lambda: "train.num_steps" not in page.text(), 60)
+        parameters, metrics = page.text().split("Show diff only")[1:3]
+        assert parameters.split() == ["train.peak_lr", "0.01", "0.005", "Metrics"]
+        assert {"train.best_val_loss", *(f"{loss:.3f}" for loss in losses)} <= {*metrics.split()}
+        page.screenshot("mlflow-compare-parameters")
         assert page.hosts == {"127.0.0.1"}
 
 

@@ -58,6 +58,11 @@ def write(text: str, marks: Path, out: Path, *inputs: Path) -> None:
     (out / "deep" / "bytes").write_bytes(text.encode() * 1000)
 
 
+def letters(out: Path) -> int:
+    """Count the letters of the text, as if they were tokens."""
+    return len((out / "text").read_text())
+
+
 def unit(
     text: str, marks: Path, *inputs: Unit | Given, aside: tuple[Unit | Given, ...] = ()
 ) -> Unit:
@@ -69,6 +74,7 @@ def unit(
         make=partial(write, text, marks),
         inputs=inputs,
         aside=aside,
+        count_tokens=letters,
     )
 
 

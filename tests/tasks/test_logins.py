@@ -94,7 +94,8 @@ def test_mlflow_is_told_of_without_its_login(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     Sent(copied.run.name, "http://***@127.0.0.1:9", run_id="1", experiment_id="2").save()
 
-    assert mlflow_address(copied.run) == "http://***@127.0.0.1:9/#/experiments/2/runs/1"
+    page = "http://***@127.0.0.1:9/#/experiments/2/runs/1?workflowType=machine_learning"
+    assert mlflow_address(copied.run) == page
     sent = Sent.load(Run(Path("other")), uri)
     sent.save()
     assert sent.uri == "http://***@127.0.0.1:9"

@@ -32,6 +32,25 @@ def test_waiting_for_others_is_said_and_taken_back(tmp_path: Path) -> None:
     assert pulse.doing == "training"
 
 
+def test_what_is_counted_is_said_until_something_else_begins(tmp_path: Path) -> None:
+    heart = Heart(tmp_path, 0)
+
+    def counted() -> tuple[int, int]:
+        pulse = read_pulse(tmp_path, 0)
+        assert pulse is not None
+        return pulse.num_done, pulse.num_all
+
+    assert counted() == (0, 0)
+    heart.beat(7, "validating", (0, 10**9))
+    heart.beat(counted=(10**9 - 1, 10**9))
+    with heart.waiting():
+        assert counted() == (10**9 - 1, 10**9)
+    heart.beat()
+    assert counted() == (10**9 - 1, 10**9)
+    heart.beat(doing="saving")
+    assert counted() == (0, 0)
+
+
 def test_before_its_first_pulse_a_rank_has_none(tmp_path: Path) -> None:
     assert read_pulse(tmp_path, 0) is None
     pulse_file(tmp_path, 0).write_text('{"rank": 0, "pi')

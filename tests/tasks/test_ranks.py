@@ -35,7 +35,7 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def nothing() -> None:
+def nothing(_pulse: object) -> None:
     pass
 
 

@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tasks import telemetry
@@ -45,6 +46,17 @@ def test_a_process_that_is_gone_ends_the_samples_without_an_error(tmp_path: Path
         process.wait()
     with sampling(tmp_path, process.pid):
         time.sleep(0.05)
+
+
+def test_a_process_that_has_ended_is_not_sampled(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read() == b""
+        while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        with sampling(tmp_path, process.pid):
+            time.sleep(0.1)
+    assert (tmp_path / "telemetry.jsonl").read_text() == ""
 
 
 def test_a_directory_that_is_gone_ends_the_samples_without_an_error(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from evidence.records import EPOCH_FIELDS
 from model.errors import NonFiniteError, StreamExhaustedError
 from model.train import VERSION, StepReport, train
 from model.training_state import new_state
+from tasks.pulse import Doing, Heart, read_pulse
 from tasks.snapshots import complete_snapshots
 from tasks.step_watch import FIELDS
 from tasks.thresholds import Thresholds
@@ -91,6 +92,22 @@ def test_a_job_is_read_as_it_was_written(finished: Finished, tmp_path: Path) -> 
 def test_two_trainings_of_one_job_are_equal_bit_for_bit(finished: Finished, tmp_path: Path) -> None:
     work(job_of(finished, tmp_path))
     assert_same_training(tmp_path, finished.training.directory)
+
+
+def test_a_validation_says_how_many_rows_it_has_scored(finished: Finished, tmp_path: Path) -> None:
+    said: list[tuple[Doing, int, int]] = []
+
+    class Listened(Heart):
+        def beat(self, *what: Any, **more: Any) -> None:
+            super().beat(*what, **more)
+            pulse = read_pulse(tmp_path, 0)
+            assert pulse is not None
+            if pulse.num_all:
+                said.append((pulse.doing, pulse.num_done, pulse.num_all))
+
+    job = job_of(finished, tmp_path, num_steps=4, steps_per_epoch=4, warmup_steps=1)
+    work(replace(job, thresholds=lenient(finished)), heart=Listened(tmp_path, 0))
+    assert said == [("validating", done, 77) for done in (16, 32, 48, 64, 77)]
 
 
 def test_the_log_has_every_step_with_what_was_measured(finished: Finished) -> None:

@@ -117,18 +117,18 @@ def test_a_directory_that_is_not_there_is_named(home: Path, marks: Path, tmp_pat
 
 
 def test_progress_is_told_from_none_to_all(home: Path, marks: Path) -> None:
-    told: list[tuple[str, int, int]] = []
+    told: list[tuple[str, float, int]] = []
     make = make_units(INLINE, lambda *each: told.append(each))
     base = unit("base", marks)
     make("write", [unit("a", marks, base), unit("b", marks, base)])
     make("write", [unit("a", marks, base)])
-    assert told == [
-        ("write: inputs", 0, 1),
-        ("write: inputs", 1, 1),
-        ("write", 0, 2),
-        ("write", 1, 2),
-        ("write", 2, 2),
+    counted = [(what.partition(" tokens")[0], done, all_) for what, done, all_ in told if done]
+    assert list(dict.fromkeys(counted)) == [
+        ("write: inputs, 4", 1, 1),
+        ("write, 5", 1, 2),
+        ("write, 10", 2, 2),
     ]
+    assert told[0] == ("write: inputs", 0, 1)
 
 
 @pytest.mark.parametrize("name", ["text", "deep/bytes", "unit.json"])

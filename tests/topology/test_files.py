@@ -14,8 +14,15 @@ import pytest
 import yaml
 from prefect.utilities.templating import apply_values, find_placeholders
 
+from flows.environment import QUIET
 from tests.test_architecture import PROJECT
-from tests.topology.compose import COMPOSE, VARIABLE, command_of, services
+from tests.topology.compose import (
+    COMPOSE,
+    VARIABLE,
+    command_of,
+    environment_of_image,
+    services,
+)
 
 DOCKER = PROJECT / "docker"
 NAMES = ("POSTGRES", "OBJECTS", "PREFECT", "MLFLOW", "FLASK")
@@ -129,6 +136,13 @@ def test_layers_are_lean_and_hold_no_secret() -> None:
             assert rest.endswith("rm -rf /var/lib/apt/lists/*") or "lists/* &&" in rest
         if word in ("ENV", "ARG"):
             assert not SECRET_NAME.search(rest)
+
+
+def test_containers_report_home_no_more_than_commands_do() -> None:
+    told = environment_of_image()
+    for name in ("DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "PREFECT_SERVER_ANALYTICS_ENABLED",
+                 "PREFECT_SERVER_UI_V2_ENABLED"):  # fmt: skip
+        assert told[name] == QUIET[name]
 
 
 def test_what_the_image_copies_exists_and_is_sent_to_the_builder() -> None:
