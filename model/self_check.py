@@ -78,7 +78,7 @@ def attentive(model: Llama) -> Iterator[None]:
 @torch.no_grad()
 def forward_error(model: Llama, ids_BS: NDArray[np.int64]) -> float:
     """Return the relative L2 difference of the model's logits to those of the plain model."""
-    weights = plain_weights(model)
+    weights = _Widened(dict(model.named_parameters()))
     device = next(model.parameters()).device
     found_BTV = model(torch.from_numpy(ids_BS[:, :-1]).to(device)).double().cpu().numpy()
     plain_BTV = np.stack([plain_logits(weights, model.settings, ids[:-1]) for ids in ids_BS])
@@ -182,3 +182,19 @@ def _root_mean_square(values: Array) -> float:
 def _float64(tensor: Tensor) -> Array:
     found: Array = whole(tensor).double().cpu().numpy()
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Widened(Mapping[str, Array]):
+    """Weights in float64, each as it is asked for: all of them may not fit into memory."""
+
+    parameters: Mapping[str, Tensor]
+
+    def __getitem__(self, name: str) -> Array:
+        return _float64(self.parameters[name].detach())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parameters)
+
+    def __len__(self) -> int:
+        return len(self.parameters)

@@ -1,8 +1,8 @@
 """What is asked of a model that writes code."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from data.code_problems import BUILT_IN
 from model.errors import WrongSettingError
@@ -74,6 +74,12 @@ class CodeBenchmarkSettings:
     def problems_name(self) -> str:
         """What figures about the problems begin with."""
         return Path(self.problems).name.partition(".")[0].lower()
+
+    def as_kept(self) -> dict[str, Any]:
+        """Write the settings as an evaluation keeps them: where a file lies decides nothing."""
+        if self.problems in BUILT_IN:
+            return asdict(self)
+        return {**asdict(self), "problems": self.problems_name}
 
     @property
     def sampling(self) -> Sampling:

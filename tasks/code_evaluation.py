@@ -1,5 +1,6 @@
 """What an evaluation says of the code that a model writes: does it run, does it parse."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -62,8 +63,8 @@ def have_code_written(
 ) -> dict[str, Any]:
     """Have the model answer problems and continue held-out code, with the weights scored.
 
-    Held-out code is known with the tokens of the shards alone. What cannot be kept as a file is
-    returned.
+    Held-out code is known with the tokens of the shards alone. Returned is what was observed: how
+    long a machine takes is no property of a model.
 
     Raises: IsolationUnavailableError, SandboxError, WrongProblemsError, MissingFileError.
     """
@@ -101,10 +102,18 @@ def written_measurements(artefact: Artefact) -> Measurements:
         failures.append(found.pop("syntax_inference_failures"))
     if failures:
         found["inference_failures"] = sum(failures)
-    if timed := artefact.index["content"].get("decoding"):
-        found["decode_tokens_per_second"] = timed["tokens"] / median(timed["seconds"])
-        found["decode_device"] = timed["device"]
     return found
+
+
+def decoding_measurements(observed: Mapping[str, Any]) -> Measurements:
+    """Say how fast the model decoded, and on what; nothing where it was not timed."""
+    timed = observed.get("decoding")
+    if timed is None:
+        return {}
+    return {
+        "decode_tokens_per_second": timed["tokens"] / median(timed["seconds"]),
+        "decode_device": timed["device"],
+    }
 
 
 def written_summary(measured: Measurements) -> str:

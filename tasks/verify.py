@@ -249,7 +249,7 @@ def _check_numbers(
 ) -> None:
     """Measure and judge again, and compare with what was recorded."""
     try:
-        measured = dict(stage.measure(artefact))
+        measured = dict(stage.measurements(artefact, record.get("observed", {})))
     except KNOWN_ERRORS as error:
         report.check(holds=False, failure=f"{name}: cannot be measured again: {error}")
         return

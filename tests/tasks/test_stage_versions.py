@@ -115,7 +115,7 @@ def test_the_card_says_what_was_measured(tmp_path: Path) -> None:
 
 def test_what_an_evaluation_holds_belongs_to_its_version(finished: Finished) -> None:
     artefact = finished.store.open(finished.refs.evaluation)
-    assert evaluate.VERSION == evaluate.STAGE.version == 5
+    assert evaluate.VERSION == evaluate.STAGE.version == 6
     assert [each["path"] for each in artefact.index["files"]] == [
         "documents.parquet",
         "positions.parquet",
@@ -132,6 +132,7 @@ def test_what_an_evaluation_holds_belongs_to_its_version(finished: Finished) -> 
         "rows",
         "all_rows",
         "precision",
+        "forward_error",
         "tokenizer_sha256",
         "validation_sha256",
         "baselines",
@@ -208,7 +209,7 @@ def test_the_versions_of_all_stages_are_in_their_recipes(finished: Finished) -> 
         "pretokenize": 2,
         "shard": 3,
         "train": 5,
-        "evaluate": 5,
+        "evaluate": 6,
         "checkpoint": 5,
         "bisect": 1,
     }
