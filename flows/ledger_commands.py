@@ -75,9 +75,7 @@ def recheck(
 def chain(
     pin: Annotated[
         list[str] | None,
-        typer.Option(
-            help="SEQ:SHA256, git (trailers here), mlflow (tags), checkpoint:DIGEST (its card)."
-        ),
+        typer.Option(help="SEQ:SHA256, git (trailers here), mlflow (tags), or checkpoint:DIGEST."),
     ] = None,
     repair: Repair = False,  # noqa: FBT002
     trailer: Trailer = False,  # noqa: FBT002
@@ -125,7 +123,7 @@ def _pins(texts: Sequence[str]) -> "dict[str, Head]":
         elif text == MLFLOW:
             pins |= _mlflow_pins()
         elif text.startswith(CHECKPOINT):
-            pins |= _card_pins(text)
+            pins |= _checkpoint_pins(text)
         else:
             pins[text[:20]] = parse_head(text)
     return pins
@@ -146,21 +144,21 @@ def _git_pins() -> "dict[str, Head]":
     return found
 
 
-def _card_pins(text: str) -> "dict[str, Head]":
-    """Read the head that a checkpoint's model card notes.
+def _checkpoint_pins(text: str) -> "dict[str, Head]":
+    """Read the head that is noted beside a checkpoint in the store.
 
     Raises: NotFoundError, AmbiguousError, WrongHeadError.
     """
     from evidence.chain import parse_head
-    from tasks.model_card import pinned_head
-    from tasks.publish_bundle import CARD
+    from tasks.run_record import CHAIN_HEAD
     from tasks.store import open_store
 
-    sealed = open_store().open(open_store().resolve(text))
-    noted = pinned_head((sealed.directory / CARD).read_text())
+    store = open_store()
+    ref = store.resolve(text)
+    noted = store.observed(ref).get(CHAIN_HEAD)
     if noted is None:
-        raise NotFoundError("head of the chain", str(sealed.directory / CARD))
-    return {sealed.ref.short: parse_head(noted)}
+        raise NotFoundError(f"head of the chain, noted with {ref.short}", store.where)
+    return {ref.short: parse_head(noted)}
 
 
 def _mlflow_pins() -> "dict[str, Head]":
