@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.errors import VerificationError, WrongUseError
+from flows.errors import VerificationError, WrongUseError, WrongValueError
 from flows.run_commands import Json
 from flows.screen import err, out, show_json, show_table
 from tasks.errors import NotFoundError
@@ -33,22 +33,33 @@ def add_to(app: typer.Typer) -> None:
 def recheck(
     subject: Annotated[str, typer.Argument(metavar="ID", help="A run, or RUN/STAGE.")],
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "cpu",
+    texts: Annotated[
+        str,
+        typer.Option(
+            help="How many answers and how many continuations are written again: a number, or all."
+        ),
+    ] = "20",
+    seed: Annotated[int, typer.Option(min=0, help="Draws which; the output names them.")] = 0,
     json: Json = False,  # noqa: FBT002
 ) -> None:
     """Do the recorded checks over on the recorded inputs; exit 5 if one leaves its bar."""
     from evidence.records import STAGES
     from tasks.device import available_device
     from tasks.recheck import recheck as do_over
+    from tasks.recheck_written import Draw
     from tasks.run_record import find_run
     from tasks.schemas import require_shapes
 
     name, slash, stage = subject.rpartition("/")
     if not slash or stage not in STAGES:
         name, stage = subject, ""
+    if texts != "all" and not (texts.isascii() and texts.isdigit()):
+        raise WrongValueError("assay recheck", "--texts", f"{texts!r:.20}", "a number, or all")
+    draw = Draw(None if texts == "all" else int(texts), seed)
     run = find_run(name)
     require_shapes(run)
     rows = []
-    for found in do_over(run, stage or None, available_device(device)):
+    for found in do_over(run, stage or None, available_device(device), draw):
         err.print(f"  {found.stage}: {len(found.results)} checks done over")
         rows += [
             {

@@ -75,11 +75,7 @@ def have_code_written(
     if settings.problems:
         answer_problems(model, tokenizer, settings, num_threads(runtime), out)
     if settings.syntax_prompts and tokens is not None:
-        held_out = validation_texts(
-            tokens.directory, tokens.read_index(TokensIndex), MAX_TEXT_BYTES
-        )
-        texts = [text.decode("utf-8", errors="replace") for text in held_out]
-        continue_definitions(model, tokenizer, texts, settings, out)
+        continue_definitions(model, tokenizer, held_out_texts(tokens), settings, out)
     if not settings.speed_tokens:
         return {}
     seconds = decode_seconds(model, tokenizer.end_of_text_id, settings.speed_tokens)
@@ -88,10 +84,16 @@ def have_code_written(
     return {"decoding": timed}
 
 
+def held_out_texts(tokens: Artefact) -> list[str]:
+    """Decode the documents that definitions are taken from."""
+    index = tokens.read_index(TokensIndex)
+    held_out = validation_texts(tokens.directory, index, MAX_TEXT_BYTES)
+    return [text.decode("utf-8", errors="replace") for text in held_out]
+
+
 def written_measurements(artefact: Artefact) -> Measurements:
     """Compute everything again from what was kept of what the model wrote."""
-    recorded = artefact.index["content"]["code_benchmark"]
-    settings = CodeBenchmarkSettings(**{**recorded, "pass_at": tuple(recorded["pass_at"])})
+    settings = CodeBenchmarkSettings.of_record(artefact.index["content"]["code_benchmark"])
     found: dict[str, float | int | str | None] = {}
     failures: list[Any] = []
     if (artefact.directory / ANSWERS).is_file():

@@ -157,6 +157,8 @@ def test_other_mistakes_are_sentences(home: Path, capsys: pytest.CaptureFixture[
     assert assay(["recheck", run.name]) == 3
     assert "no finished stage" in capsys.readouterr().err
     assert assay(["recheck", run.name, "--device", "cuda:9"]) == 9
+    assert assay(["recheck", run.name, "--texts", "-1"]) == 2
+    assert "--texts is '-1', should be a number, or all" in capsys.readouterr().err
     assert assay(["withdraw", run.name, "--reason", " "]) == 2
     assert assay(["chain", "--pin", "newest"]) == 2
     assert "should be SEQ:SHA256" in capsys.readouterr().err
