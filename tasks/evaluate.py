@@ -144,9 +144,9 @@ def evaluate_task(
         check_tokenizer(model.short, opened.tokenizer_sha256, rows.directory)
         corpus = store.open(parse_ref(tokens)) if tokens else None
         found = score_losses(opened, rows, corpus, settings, runtime, out)
-        observed = have_code_written(opened, rows, corpus, settings, code, runtime, out)
+        kept, observed = have_code_written(opened, rows, corpus, settings, code, runtime, out)
         asked = {"code_benchmark": code.as_kept()}
-        return Built({**opened.facts(shards), **found, **asked}, observed)
+        return Built({**opened.facts(shards), **found, **asked, **kept}, observed)
 
     done = perform(
         run,

@@ -14,10 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from data.baselines import BASELINES, ORDERS, RowBaselines
 from data.compression import CompressedSizes
 from data.documents import DOCUMENTS, read_pieces
+from data.rows import open_rows
 from data.shard import SUFFIXES, ShardsIndex
 from data.split import SplitName
 from data.tokenizer import TOKENIZER
@@ -68,7 +70,7 @@ def score_losses(
     )
     llama = model.load(device)
     # Before the weights are rounded: what is looked at is the computation, and rounding hides it.
-    error = forward_error(llama, validation.rows.ids([0])[:, : PLAIN_TOKENS + 1])
+    error = forward_error(llama, first_ids(shards)[None])
     counter = validation.count(round_weights(llama, settings.precision))
     _write_documents(out / LOSSES, shards.directory, index, tokens, counter, validation)
     _write_positions(out / POSITIONS, counter)
@@ -89,6 +91,15 @@ def score_losses(
             "compressed": baselines["compressed"],
         },
     }
+
+
+def first_ids(shards: Artefact) -> NDArray[np.int64]:
+    """Take the tokens on which a model is held to other implementations of it.
+
+    Shapes: (S,).
+    """
+    rows = open_rows(shards.directory, shards.read_index(ShardsIndex), VAL)
+    return rows.ids([0])[0, : PLAIN_TOKENS + 1]
 
 
 def _validation_sha256(shards: Artefact, num_rows: int) -> str:
