@@ -36,7 +36,7 @@ def recheck(
     texts: Annotated[
         str,
         typer.Option(
-            help="How many answers and how many continuations are written again: a number, or all."
+            help="How many answers and continuations are written again: a number, 0, or all."
         ),
     ] = "20",
     seed: Annotated[int, typer.Option(min=0, help="Draws which; the output names them.")] = 0,

@@ -195,6 +195,11 @@ def test_every_edited_measurement_is_computed_again(copied: Finished, stage: str
             "train.metadata.json: recipe_sha256 is not the one in metadata.json",
         ),
         (
+            "checkpoint",
+            lambda record: record.update(observed={"chain_head": f"7:{'0' * 64}"}),
+            "checkpoint.metadata.json: chain_head is None, says 7:000",
+        ),
+        (
             "shard",
             set_at("measurements", "train_rows", to=None),
             "shard.metadata.json: train_rows is 402, record says None",
