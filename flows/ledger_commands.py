@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from tasks.errors import NotFoundError
 
 if TYPE_CHECKING:
     from evidence.chain import Head
+    from tasks.rechecked import Rechecked
 
 Repair = Annotated[
     bool, typer.Option("--repair", help="Complete what a crash left; it edits nothing.")
@@ -61,18 +62,7 @@ def recheck(
     rows = []
     for found in do_over(run, stage or None, available_device(device), draw):
         err.print(f"  {found.stage}: {len(found.results)} checks done over")
-        rows += [
-            {
-                "stage": found.stage,
-                "check": each.check,
-                "recorded": each.recorded,
-                "measured": each.measured,
-                "bar": f"{each.bar:g}{' of it' if each.relative else ''}",
-                "n": each.n,
-                "verdict": each.verdict,
-            }
-            for each in found.results
-        ]
+        rows += [_rechecked_row(found.stage, each) for each in found.results]
     if json:
         show_json({"run": run.name, "checks": rows})
     else:
@@ -81,6 +71,18 @@ def recheck(
         said = (f"{row['stage']}: {row['check']} is {row['measured']}, record says "
                 f"{row['recorded']} within {row['bar']}" for row in failed)  # fmt: skip
         raise VerificationError(run.name, len(rows), tuple(said))
+
+
+def _rechecked_row(stage: str, each: "Rechecked") -> dict[str, Any]:
+    return {
+        "stage": stage,
+        "check": each.check,
+        "recorded": each.recorded,
+        "measured": each.measured,
+        "bar": f"{each.bar:g}{' of it' if each.relative else ''}",
+        "n": each.n,
+        "verdict": each.verdict,
+    }
 
 
 def chain(
