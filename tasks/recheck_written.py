@@ -34,6 +34,8 @@ from tasks.rechecked import Rechecked
 from tasks.store import Artefact, Store
 from tasks.syntax_benchmark import CONTINUATIONS, continuations, held_out_definitions
 
+PASSES, PARSES = ("passes", "fails"), ("parses", "does not parse")
+
 
 @dataclass(frozen=True, slots=True)
 class Draw:
@@ -104,8 +106,8 @@ def _answers(
         row = table.iloc[place]
         yield Rechecked(
             check=f"answer {place % settings.samples} to {tasks[place]}",
-            recorded=_said("passes", row["verdict"] == PASSED, row["task"] + row["completion"]),
-            measured=_said("passes", verdict.outcome == PASSED, tasks[place] + text), bar=0, n=1,
+            recorded=_said(PASSES, row["verdict"] == PASSED, row["task"] + row["completion"]),
+            measured=_said(PASSES, verdict.outcome == PASSED, tasks[place] + text), bar=0, n=1,
         )  # fmt: skip
 
 
@@ -121,12 +123,12 @@ def _continuations(
     definitions = held_out_definitions(tokenizer, held_out_texts(tokens), settings)
     columns = (table["is_valid"], table["prompt"] + table["continuation"])
     yield _counted("definitions", len(table), len(definitions))
-    recorded = [_said("parses", *each) for each in zip(*columns, strict=True)][: len(definitions)]
+    recorded = [_said(PARSES, *each) for each in zip(*columns, strict=True)][: len(definitions)]
     chosen = draw.of(len(recorded))
 
     def write(places: Sequence[int]) -> list[str]:
         written = continuations(model, tokenizer, definitions, settings, places)
-        return [_said("parses", each.is_valid, each.prompt + each.continuation) for each in written]
+        return [_said(PARSES, each.is_valid, each.prompt + each.continuation) for each in written]
 
     for place, found in zip(chosen, _decided(write, recorded, chosen), strict=True):
         yield Rechecked(
@@ -149,7 +151,7 @@ def _decided(
     return [everything[place] for place in chosen]
 
 
-def _said(verb: str, is_so: object, text: str) -> str:
+def _said(words: tuple[str, str], is_so: object, text: str) -> str:
     """Write a verdict and a text as they are compared."""
-    verdict = verb if is_so else f"{verb} not"
+    verdict = words[0] if is_so else words[1]
     return f"{verdict}, {sha256(text.encode()).hexdigest()[:12]}"
