@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.errors import VerificationError, WrongUseError
+from flows.errors import VerificationError, WrongUseError, WrongValueError
 from flows.run_commands import Json
 from flows.screen import err, out, show_json, show_table
 from tasks.errors import NotFoundError
 
 if TYPE_CHECKING:
     from evidence.chain import Head
+    from tasks.rechecked import Rechecked
 
 Repair = Annotated[
     bool, typer.Option("--repair", help="Complete what a crash left; it edits nothing.")
@@ -33,35 +34,35 @@ def add_to(app: typer.Typer) -> None:
 def recheck(
     subject: Annotated[str, typer.Argument(metavar="ID", help="A run, or RUN/STAGE.")],
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "cpu",
+    texts: Annotated[
+        str,
+        typer.Option(
+            help="How many answers and continuations are written again: a number, 0, or all."
+        ),
+    ] = "20",
+    seed: Annotated[int, typer.Option(min=0, help="Draws which; the output names them.")] = 0,
     json: Json = False,  # noqa: FBT002
 ) -> None:
     """Do the recorded checks over on the recorded inputs; exit 5 if one leaves its bar."""
     from evidence.records import STAGES
     from tasks.device import available_device
     from tasks.recheck import recheck as do_over
+    from tasks.recheck_written import Draw
     from tasks.run_record import find_run
     from tasks.schemas import require_shapes
 
     name, slash, stage = subject.rpartition("/")
     if not slash or stage not in STAGES:
         name, stage = subject, ""
+    if texts != "all" and not (texts.isascii() and texts.isdigit()):
+        raise WrongValueError("assay recheck", "--texts", f"{texts!r:.20}", "a number, or all")
+    draw = Draw(None if texts == "all" else int(texts), seed)
     run = find_run(name)
     require_shapes(run)
     rows = []
-    for found in do_over(run, stage or None, available_device(device)):
+    for found in do_over(run, stage or None, available_device(device), draw):
         err.print(f"  {found.stage}: {len(found.results)} checks done over")
-        rows += [
-            {
-                "stage": found.stage,
-                "check": each.check,
-                "recorded": each.recorded,
-                "measured": each.measured,
-                "bar": f"{each.bar:g}{' of it' if each.relative else ''}",
-                "n": each.n,
-                "verdict": each.verdict,
-            }
-            for each in found.results
-        ]
+        rows += [_rechecked_row(found.stage, each) for each in found.results]
     if json:
         show_json({"run": run.name, "checks": rows})
     else:
@@ -72,12 +73,22 @@ def recheck(
         raise VerificationError(run.name, len(rows), tuple(said))
 
 
+def _rechecked_row(stage: str, each: "Rechecked") -> dict[str, Any]:
+    return {
+        "stage": stage,
+        "check": each.check,
+        "recorded": each.recorded,
+        "measured": each.measured,
+        "bar": f"{each.bar:g}{' of it' if each.relative else ''}",
+        "n": each.n,
+        "verdict": each.verdict,
+    }
+
+
 def chain(
     pin: Annotated[
         list[str] | None,
-        typer.Option(
-            help="SEQ:SHA256, git (trailers here), mlflow (tags), checkpoint:DIGEST (its card)."
-        ),
+        typer.Option(help="SEQ:SHA256, git (trailers here), mlflow (tags), or checkpoint:DIGEST."),
     ] = None,
     repair: Repair = False,  # noqa: FBT002
     trailer: Trailer = False,  # noqa: FBT002
@@ -125,7 +136,7 @@ def _pins(texts: Sequence[str]) -> "dict[str, Head]":
         elif text == MLFLOW:
             pins |= _mlflow_pins()
         elif text.startswith(CHECKPOINT):
-            pins |= _card_pins(text)
+            pins |= _checkpoint_pins(text)
         else:
             pins[text[:20]] = parse_head(text)
     return pins
@@ -146,21 +157,21 @@ def _git_pins() -> "dict[str, Head]":
     return found
 
 
-def _card_pins(text: str) -> "dict[str, Head]":
-    """Read the head that a checkpoint's model card notes.
+def _checkpoint_pins(text: str) -> "dict[str, Head]":
+    """Read the head that is noted beside a checkpoint in the store.
 
     Raises: NotFoundError, AmbiguousError, WrongHeadError.
     """
     from evidence.chain import parse_head
-    from tasks.model_card import pinned_head
-    from tasks.publish_bundle import CARD
+    from tasks.run_record import CHAIN_HEAD
     from tasks.store import open_store
 
-    sealed = open_store().open(open_store().resolve(text))
-    noted = pinned_head((sealed.directory / CARD).read_text())
+    store = open_store()
+    ref = store.resolve(text)
+    noted = store.observed(ref).get(CHAIN_HEAD)
     if noted is None:
-        raise NotFoundError("head of the chain", str(sealed.directory / CARD))
-    return {sealed.ref.short: parse_head(noted)}
+        raise NotFoundError(f"head of the chain, noted with {ref.short}", store.where)
+    return {ref.short: parse_head(noted)}
 
 
 def _mlflow_pins() -> "dict[str, Head]":

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.errors import InvalidModelError, RunGoesOnError, RunKilledError, VerificationError
+from flows.errors import (
+    InvalidModelError,
+    RunGoesOnError,
+    RunKilledError,
+    VerificationError,
+    WrongValueError,
+)
 from flows.run_commands import Json
 from flows.screen import err, out, show_json, show_table
 
@@ -49,6 +55,8 @@ def compare(
     """Put settings and results side by side, and losses on the same data against each other."""
     from flows.report import comparison, shortened
 
+    if len(names) < 2:
+        raise WrongValueError("assay compare", "NAME", f"{names[0]} alone", "two names or more")
     found = comparison(names)
     if json:
         show_json(found)
@@ -88,13 +96,14 @@ def status(
     found = find_or_last(run)
     require_shapes(found)
     withdrawn = reason_of(found)
-    rows, criteria, faults = gate_table(found), acceptance_table(found), plan_faults(found)
+    rows, (criteria, unreachable) = gate_table(found), acceptance_table(found)
+    faults = plan_faults(found)
     departed, order = departure_rows(found, plan)
     faults += [*order, *(f"{each['setting']} is {each['run']}, the plan says {each['plan']}"
                          for each in departed)]  # fmt: skip
     if json:
         show_json({"run": found.name, "outcome": outcome(found), "gates": rows,
-                   "acceptance": criteria, "plan_faults": faults,
+                   "acceptance": criteria, "out_of_reach": unreachable, "plan_faults": faults,
                    "departures": departed, "withdrawn": withdrawn})  # fmt: skip
     else:
         out.print(f"{found.name}: {outcome(found)}")
@@ -107,6 +116,10 @@ def status(
             show_table(rows, title="gates of the run")
             out.print()
         show_table(criteria, title="acceptance")
+        if unreachable:
+            why = "it is too small, or does not measure them"
+            out.print(f"whatever its model learns, this run does not meet these ({why}): "
+                      f"{', '.join(unreachable)}")  # fmt: skip
         if departed:
             out.print()
             show_table(departed, title="not as planned")

@@ -180,11 +180,15 @@ def departure_rows(run: Run, plan: str | None) -> tuple[list[dict[str, Any]], li
     return rows, [] if plan else order_faults(run)
 
 
-def acceptance_table(run: Run) -> list[dict[str, Any]]:
-    """Judge the criteria of acceptance by a run's records and the bounds of its plan."""
-    from tasks.acceptance import CRITERIA, GATES, judge_criteria
+def acceptance_table(run: Run) -> tuple[list[dict[str, Any]], list[str]]:
+    """Judge the criteria of acceptance by a run's records and the bounds of its plan.
 
-    return [
+    Also name those that the run could not have met, whatever its model learnt.
+    """
+    from tasks.acceptance import CRITERIA, GATES, judge_criteria, out_of_reach
+
+    judged = judge_criteria(run, (*CRITERIA, *GATES))
+    rows = [
         {
             "criterion": each.id,
             "verdict": each.verdict,
@@ -193,5 +197,6 @@ def acceptance_table(run: Run) -> list[dict[str, Any]]:
             "holds when": each.sentence,
             "record": each.record,
         }
-        for each in judge_criteria(run, (*CRITERIA, *GATES))
+        for each in judged
     ]
+    return rows, out_of_reach(run, judged)

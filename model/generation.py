@@ -88,6 +88,7 @@ def generate(
     stop_id: int | None,
     context_length: int,
     num_rows: int,
+    chosen: Sequence[int] | None = None,
     block_tokens: int = _BLOCK_TOKENS,
     compiled: bool = False,
     is_finished: Callable[[Sequence[int]], bool] = lambda _: False,
@@ -95,7 +96,8 @@ def generate(
     """Check the requests, then continue all prompts, `num_rows` at a time; yield block by block.
 
     A sequence ends before `stop_id`, with `num_tokens` ids, or with the block after which its ids
-    are finished. What it draws depends on the seed and on its place in `prompts`, not on others.
+    are finished. What it draws depends on the seed and on its place in `prompts`, not on others;
+    so some may be `chosen` by their places, and continue as among all.
 
     Raises: WrongSettingError.
     """
@@ -106,7 +108,9 @@ def generate(
         model, num_rows=num_rows, num_positions=min(context_length, longest + num_tokens)
     )
     slots = Slots(cached, sampling, block_tokens=block_tokens, compiled=compiled)
-    return _Batch(slots, num_tokens, stop_id, is_finished).run(prompts)
+    places = range(len(prompts)) if chosen is None else chosen
+    asked = [(place, prompts[place]) for place in places]
+    return _Batch(slots, num_tokens, stop_id, is_finished).run(asked)
 
 
 def _refuse_wrong(prompt_ids: Sequence[int], context_length: int, vocab_size: int) -> None:
@@ -150,9 +154,9 @@ class _Batch:
         self.is_finished = is_finished
         self.active: dict[int, _Sequence] = {}
 
-    def run(self, prompts: Sequence[Sequence[int]]) -> Iterator[Piece]:
-        """Give every free slot the next prompt, draw a block, and again."""
-        waiting = deque(enumerate(prompts)) if self.num_tokens > 0 else deque()
+    def run(self, prompts: Sequence[tuple[int, Sequence[int]]]) -> Iterator[Piece]:
+        """Give every free slot the next prompt, each with its place, draw a block, and again."""
+        waiting = deque(prompts) if self.num_tokens > 0 else deque()
         while waiting or self.active:
             for row in range(self.slots.num_rows):
                 if row not in self.active and waiting:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.decoding import CachedLlama
 from model.llama import Llama, LlamaSettings, planned_std
 from model.plain_llama import Array, Weights, plain_logits, plain_loss
 from model.ranks import whole
@@ -78,11 +79,29 @@ def attentive(model: Llama) -> Iterator[None]:
 @torch.no_grad()
 def forward_error(model: Llama, ids_BS: NDArray[np.int64]) -> float:
     """Return the relative L2 difference of the model's logits to those of the plain model."""
-    weights = plain_weights(model)
+    weights = _Widened(dict(model.named_parameters()))
     device = next(model.parameters()).device
     found_BTV = model(torch.from_numpy(ids_BS[:, :-1]).to(device)).double().cpu().numpy()
     plain_BTV = np.stack([plain_logits(weights, model.settings, ids[:-1]) for ids in ids_BS])
     return float(np.linalg.norm(found_BTV - plain_BTV) / np.linalg.norm(plain_BTV))
+
+
+@torch.no_grad()
+def decoding_error(model: Llama, ids_T: NDArray[np.int64]) -> float:
+    """Return the relative L2 difference of the last logits to those of a forward pass.
+
+    The first half of the ids is read at once, as a prompt is, the rest one by one.
+    """
+    device = next(model.parameters()).device
+    ids_1T = torch.from_numpy(ids_T)[None].to(device)
+    num_read, num_ids = ids_1T.shape[1] // 2, ids_1T.shape[1]
+    cached = CachedLlama(model, num_rows=1, num_positions=num_ids)
+    cached.read(torch.zeros(1, dtype=torch.long, device=device), ids_1T[:, :num_read])
+    for place in range(num_read, num_ids):
+        place_1 = torch.tensor([place], device=device)
+        logits_1V = cached.step(ids_1T[:, place], place_1, place + 1)
+    expected_1V = model(ids_1T)[:, -1]
+    return float((logits_1V - expected_1V).double().norm() / expected_1V.double().norm())
 
 
 def slope_error(model: Llama, gradients: Weights, ids_BS: NDArray[np.int64]) -> float:
@@ -182,3 +201,19 @@ def _root_mean_square(values: Array) -> float:
 def _float64(tensor: Tensor) -> Array:
     found: Array = whole(tensor).double().cpu().numpy()
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Widened(Mapping[str, Array]):
+    """Weights in float64, each as it is asked for: all of them may not fit into memory."""
+
+    parameters: Mapping[str, Tensor]
+
+    def __getitem__(self, name: str) -> Array:
+        return _float64(self.parameters[name].detach())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parameters)
+
+    def __len__(self) -> int:
+        return len(self.parameters)

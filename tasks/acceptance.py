@@ -5,7 +5,7 @@ measured is not measured: no criterion is met by default, and none knows how its
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +99,13 @@ GATES = (
           "train.tokens_per_parameter", ">=", "acceptance.min_tokens_per_parameter"),
 )  # fmt: skip
 
+SIZES = (
+    *("pretokenize.decoded_documents", "pretokenize.vocab_size"),
+    *("train.tokens_per_parameter", "train.repeated_steps", "checkpoint.parameters"),
+    *("evaluate.syntax_completions", "evaluate.humaneval_problems", "checkpoint.gguf_prompts"),
+)
+"What settings and corpus decide, and no training."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
@@ -120,6 +127,18 @@ def judge_criteria(run: Run, criteria: tuple[Gate, ...]) -> list[Judged]:
     stages, settings = run.stage_records(), flatten(run.plan()["settings"])
     known = {**settings, **_measured(stages), **_derived(run, stages)}
     return [_judged(gate, known, stages) for gate in criteria]
+
+
+def out_of_reach(run: Run, judged: Sequence[Judged]) -> list[str]:
+    """Name the criteria that nothing the model learns could meet: too small, or not measured."""
+    finished = {stage for stage, record in run.stage_records().items() if record["output"]}
+    found = [
+        each.id
+        for each in judged
+        if (each.verdict == NOT_MET and each.measured in SIZES)
+        or (each.verdict == NOT_MEASURED and each.measured.partition(".")[0] in finished)
+    ]
+    return list(dict.fromkeys(found))
 
 
 def plan_faults(run: Run) -> list[str]:

@@ -25,14 +25,14 @@ from tasks.model_card import Evaluated, model_card
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.probe import probe_ids, read_probe_loss
 from tasks.publish_bundle import RECIPE, finish, listed_files, publish_faults
-from tasks.run_record import Run
+from tasks.run_record import CHAIN_HEAD, Run
 from tasks.snapshots import SNAPSHOTS, Snapshot
-from tasks.stage import Stage, perform
+from tasks.stage import Built, Stage, perform
 from tasks.store import Artefact, Store, open_store
 from tasks.thresholds import Thresholds
 from tasks.train_measure import SETTINGS
 
-VERSION = 5
+VERSION = 6
 
 
 def measure(artefact: Artefact) -> Measurements:
@@ -129,16 +129,18 @@ def checkpoint_task(
 ) -> CheckpointRef:
     """Seal the snapshot that the evaluation scored."""
 
-    def build(out: Path) -> dict[str, Any]:
+    def build(out: Path) -> Built:
         store = open_store()
         scored = store.open(evaluation)
         training, shards = scored_from(store, scored)
         rows = open_rows(shards.directory, shards.read_index(ShardsIndex), "val")
         ids = probe_ids(rows).tolist()
         epoch = int(scored.index["content"]["epoch"])
-        head = run.plan()["chain_head"]
-        evaluated = Evaluated(scored.ref, epoch, evaluate.measure(scored), head)
-        return write_bundle(training, evaluated, shards, settings, ids, out)
+        evaluated = Evaluated(scored.ref, epoch, evaluate.measure(scored))
+        content = write_bundle(training, evaluated, shards, settings, ids, out)
+        # A chain that is written anew later contradicts what is noted beside the checkpoint.
+        head = run.plan()[CHAIN_HEAD]
+        return Built(content, {CHAIN_HEAD: head} if head else {})
 
     done = perform(
         run,

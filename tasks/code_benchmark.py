@@ -4,6 +4,7 @@ Two controls are judged with every model: the solutions that come with the probl
 Where not all of the first pass and none of the second, no figure of the model's means anything.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -38,7 +39,7 @@ NOT_INFERRED: Outcome = "inference failure"
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
+class Given:
     """An answer as it is recorded, before it is judged."""
 
     answered_by: str
@@ -93,18 +94,9 @@ def answer_problems(
     Raises: MissingFileError, WrongProblemsError, IsolationUnavailableError, SandboxError.
     """
     problems = parse_problems(settings.problems, problems_content(settings.problems))
-    asked = [problem for problem in problems for _ in range(settings.samples)]
-    completions = complete_all(
-        model,
-        tokenizer,
-        encode(tokenizer, [problem.prompt for problem in asked]),
-        num_tokens=settings.max_tokens,
-        sampling=settings.sampling,
-        is_finished=lambda text: without_what_follows(text) != text,
-    )
-    given = _given(problems, asked, completions, settings.samples)
-    with Sandbox.opened(settings.sandbox) as sandbox:
-        judged = sandbox.judge_all([_as_answer(each, problems) for each in given], num_workers)
+    completions = write_answers(model, tokenizer, problems, settings)
+    given = _given(problems, completions, settings.samples)
+    judged = judge_answers(given, problems, settings, num_workers)
     for number, completion in enumerate(completions):
         if not completion.is_sound:
             judged[number] = Verdict(NOT_INFERRED, "scores were NaN or infinite")
@@ -114,26 +106,66 @@ def answer_problems(
     table.to_parquet(out / ANSWERS, index=False)
 
 
+def write_answers(
+    model: Llama,
+    tokenizer: Tokenizer,
+    problems: Sequence[CodeProblem],
+    settings: CodeBenchmarkSettings,
+    chosen: Sequence[int] | None = None,
+) -> list[Completion]:
+    """Have the samples of all problems written, or those at the chosen places among them."""
+    asked = [problem.prompt for problem in problems for _ in range(settings.samples)]
+    return complete_all(
+        model,
+        tokenizer,
+        encode(tokenizer, asked),
+        num_tokens=settings.max_tokens,
+        sampling=settings.sampling,
+        chosen=chosen,
+        is_finished=lambda text: without_what_follows(text) != text,
+    )
+
+
+def judge_answers(
+    given: Sequence[Given],
+    problems: Sequence[CodeProblem],
+    settings: CodeBenchmarkSettings,
+    num_workers: int,
+) -> list[Verdict]:
+    """Run answers against the tests of their problems.
+
+    Raises: IsolationUnavailableError, SandboxError.
+    """
+    with Sandbox.opened(settings.sandbox) as sandbox:
+        return sandbox.judge_all([_as_answer(each, problems) for each in given], num_workers)
+
+
+def read_answers(directory: Path) -> pd.DataFrame:
+    """Read what a model answered, in the order in which it was asked."""
+    table = pd.read_parquet(directory / ANSWERS)
+    return table[table["answered_by"] == MODEL]
+
+
 def _given(
     problems: Sequence[CodeProblem],
-    asked: Sequence[CodeProblem],
     completions: Sequence[Completion],
     num_samples: int,
-) -> list[_Given]:
+) -> list[Given]:
     """List the model's answers, then those of the controls."""
+    asked = [(problem, sample) for problem in problems for sample in range(num_samples)]
     answers = [
-        (MODEL, problem, number % num_samples, without_what_follows(completion.text))
-        for number, (problem, completion) in enumerate(zip(asked, completions, strict=True))
+        (MODEL, problem, sample, without_what_follows(completion.text))
+        for (problem, sample), completion in zip(asked, completions, strict=True)
     ]
     answers += [(CANONICAL, problem, 0, problem.canonical_solution) for problem in problems]
     answers += [(NONSENSICAL, problem, 0, NONSENSE) for problem in problems]
     return [
-        _Given(by, problem.task_id, sample, sha256(problem.prompt.encode()).hexdigest(), text)
+        Given(by, problem.task_id, sample, sha256(problem.prompt.encode()).hexdigest(), text)
         for by, problem, sample, text in answers
     ]
 
 
-def _as_answer(given: _Given, problems: Sequence[CodeProblem]) -> Answer:
+def _as_answer(given: Given, problems: Sequence[CodeProblem]) -> Answer:
     problem = next(each for each in problems if each.task_id == given.task)
     return Answer(
         code=problem.prompt + given.completion,
@@ -144,8 +176,12 @@ def _as_answer(given: _Given, problems: Sequence[CodeProblem]) -> Answer:
 
 
 def _storable(detail: str) -> str:
-    """Keep what generated code said in a form that any file can hold."""
-    return detail.encode("utf-8", errors="backslashreplace").decode()
+    """Keep what generated code said in a form that any file can hold, and that is the same again.
+
+    Where an object lay in memory is another place each time.
+    """
+    storable = detail.encode("utf-8", errors="backslashreplace").decode()
+    return re.sub(r"\bat 0x[0-9a-f]+", "at 0x...", storable)
 
 
 def code_measurements(directory: Path, settings: CodeBenchmarkSettings) -> Measurements:

@@ -1,8 +1,9 @@
 """What is asked of a model that writes code."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from data.code_problems import BUILT_IN
 from model.errors import WrongSettingError
@@ -74,6 +75,17 @@ class CodeBenchmarkSettings:
     def problems_name(self) -> str:
         """What figures about the problems begin with."""
         return Path(self.problems).name.partition(".")[0].lower()
+
+    @classmethod
+    def of_record(cls, recorded: Mapping[str, Any]) -> "CodeBenchmarkSettings":
+        """Read settings from where JSON has no tuples."""
+        return cls(**{**recorded, "pass_at": tuple(recorded["pass_at"])})
+
+    def as_kept(self) -> dict[str, Any]:
+        """Write the settings as an evaluation keeps them: where a file lies decides nothing."""
+        if self.problems in BUILT_IN:
+            return asdict(self)
+        return {**asdict(self), "problems": self.problems_name}
 
     @property
     def sampling(self) -> Sampling:

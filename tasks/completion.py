@@ -30,13 +30,17 @@ def complete_all(
     *,
     num_tokens: int,
     sampling: Sampling,
+    chosen: Sequence[int] | None = None,
     is_finished: Callable[[str], bool] = lambda _: False,
 ) -> list[Completion]:
     """Continue every prompt until an end of text, enough tokens, or a finished text.
 
+    With `chosen` only the prompts at these places, as they are continued among all.
+
     Raises: WrongSettingError.
     """
-    if not prompts:
+    places = range(len(prompts)) if chosen is None else chosen
+    if not places:
         return []
     ids: list[list[int]] = [[] for _ in prompts]
     sound = [True] * len(prompts)
@@ -49,13 +53,14 @@ def complete_all(
         stop_id=tokenizer.end_of_text_id,
         context_length=model.settings.max_position_embeddings,
         num_rows=min(ROWS, len(prompts)),
+        chosen=places,
         is_finished=lambda drawn: is_finished(decode(tokenizer, drawn)),
     ):
         ids[piece.sequence] += piece.ids
         sound[piece.sequence] = piece.is_sound
     return [
-        Completion(decode(tokenizer, drawn), len(drawn) >= num_tokens, is_sound)
-        for drawn, is_sound in zip(ids, sound, strict=True)
+        Completion(decode(tokenizer, ids[place]), len(ids[place]) >= num_tokens, sound[place])
+        for place in places
     ]
 
 

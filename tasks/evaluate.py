@@ -6,7 +6,6 @@ The loss stands beside models that only count and compressors, the code beside c
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,6 +16,7 @@ from tasks.code_benchmark import problems_sha256
 from tasks.code_benchmark_settings import CodeBenchmarkSettings
 from tasks.code_evaluation import (
     WRITTEN_GATES,
+    decoding_measurements,
     have_code_written,
     written_measurements,
     written_summary,
@@ -30,12 +30,12 @@ from tasks.preflight import check_tokenizer
 from tasks.run_record import Run
 from tasks.runtime import RuntimeSettings
 from tasks.scored_model import Scored
-from tasks.stage import Stage, perform
+from tasks.stage import Built, Stage, perform
 from tasks.store import Artefact, open_store
 from tasks.thresholds import Thresholds
 from tasks.written_tables import illustrate_written
 
-VERSION = 5
+VERSION = 6
 
 
 def measure(artefact: Artefact) -> Measurements:
@@ -59,8 +59,16 @@ STAGE = Stage(
     version=VERSION,
     ref_type=EvaluationRef,
     measure=measure,
+    measure_observed=decoding_measurements,
     summary=summary,
     gates=(
+        Gate(
+            id="evaluate.forward",
+            sentence="the model predicts what a plain float64 implementation does",
+            measured="forward_error",
+            operator="<=",
+            threshold="thresholds.max_forward_error",
+        ),
         Gate(
             id="evaluate.reload",
             sentence="the saved weights score what the model in training scored",
@@ -130,14 +138,15 @@ def evaluate_task(
     store = open_store()
     tokens = store.origin(shards).get("tokens")
 
-    def build(out: Path) -> dict[str, Any]:
+    def build(out: Path) -> Built:
         torch.set_num_threads(num_threads(runtime))
         rows, opened = store.open(shards), model.open(store)
         check_tokenizer(model.short, opened.tokenizer_sha256, rows.directory)
         corpus = store.open(parse_ref(tokens)) if tokens else None
         found = score_losses(opened, rows, corpus, settings, runtime, out)
-        timed = have_code_written(opened, rows, corpus, settings, code, runtime, out)
-        return {**opened.facts(shards), **found, "code_benchmark": asdict(code), **timed}
+        kept, observed = have_code_written(opened, rows, corpus, settings, code, runtime, out)
+        asked = {"code_benchmark": code.as_kept()}
+        return Built({**opened.facts(shards), **found, **asked, **kept}, observed)
 
     done = perform(
         run,

@@ -19,9 +19,9 @@ from evidence.refs import REF_TYPES, CheckpointRef, EvaluationRef, Ref, parse_re
 from model.loss_statistics import ratio_difference
 from model.paired_losses import improvement
 from tasks.errors import NotFoundError
-from tasks.evaluate import measure
+from tasks.evaluate import STAGE
 from tasks.evaluate_errors import OutdatedEvaluationError
-from tasks.loss_evaluation import CARRIED, LOSSES
+from tasks.loss_evaluation import CARRIED, FORWARD, LOSSES
 from tasks.run_record import find_run
 from tasks.store import Artefact, open_store
 
@@ -37,8 +37,8 @@ class Named:
     artefact: Artefact
 
     def measurements(self) -> Measurements:
-        """Compute what it measured."""
-        return measure(self.artefact)
+        """Compute what it measured, as far as that is known here."""
+        return STAGE.measurements(self.artefact, open_store().observed(self.artefact.ref))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,11 @@ def find_evaluation(text: str) -> Named:
 
 
 def require_current(artefact: Artefact) -> None:
-    """Refuse an evaluation that does not say what it scored, or on what it timed decoding.
+    """Refuse an evaluation that does not say what it scored.
 
     Raises: OutdatedEvaluationError.
     """
-    content = artefact.index["content"]
-    # Decoding was once timed without saying on what.
-    if not set(CARRIED) <= content.keys() or "device" not in content.get("decoding", {"device"}):
+    if not {*CARRIED, FORWARD} <= artefact.index["content"].keys():
         raise OutdatedEvaluationError(artefact.ref.short)
 
 

@@ -14,17 +14,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from data.baselines import BASELINES, ORDERS, RowBaselines
 from data.compression import CompressedSizes
 from data.documents import DOCUMENTS, read_pieces
+from data.rows import open_rows
 from data.shard import SUFFIXES, ShardsIndex
 from data.split import SplitName
 from data.tokenizer import TOKENIZER
-from evidence.canonical import digest, file_sha256, read_object
+from evidence.canonical import digest, file_sha256, finite, read_object
 from evidence.gates import Measurements
 from model.evaluation import round_weights
 from model.loss_statistics import LossCounter, LossStatistics, bits_per_byte, loss_statistics, ratio
+from model.self_check import forward_error
 from tasks.device import choose_device
 from tasks.evaluate_settings import EvaluateSettings
 from tasks.runtime import RuntimeSettings
@@ -36,8 +39,11 @@ LOSSES, POSITIONS = "documents.parquet", "positions.parquet"
 VAL: SplitName = "val"
 EDGE_SHARE = 8
 """One part in so many of a row is its beginning, and one its end."""
+PLAIN_TOKENS = 16
+"""On which the model is held to the plain implementation: that is slow."""
 CARRIED = ("model_sha256", "validation_sha256", "tokenizer_sha256", "precision")
 "What an evaluation measured, and on what, by digest."
+FORWARD = "forward_error"
 
 
 def score_losses(
@@ -62,8 +68,10 @@ def score_losses(
         document_end=index.end_of_text_id if model.document_masking else None,
         num_rows=settings.rows,
     )
-    llama = round_weights(model.load(device), settings.precision)
-    counter = validation.count(llama)
+    llama = model.load(device)
+    # Before the weights are rounded: what is looked at is the computation, and rounding hides it.
+    error = forward_error(llama, first_ids(shards)[None])
+    counter = validation.count(round_weights(llama, settings.precision))
     _write_documents(out / LOSSES, shards.directory, index, tokens, counter, validation)
     _write_positions(out / POSITIONS, counter)
     baselines: Any = read_object(shards.directory / BASELINES)
@@ -73,6 +81,7 @@ def score_losses(
         "rows": len(validation.chosen),
         "all_rows": len(validation.rows),
         "precision": settings.precision,
+        FORWARD: finite(error),
         "tokenizer_sha256": file_sha256(shards.directory / TOKENIZER),
         "validation_sha256": _validation_sha256(shards, len(validation.chosen)),
         "baselines": {
@@ -82,6 +91,15 @@ def score_losses(
             "compressed": baselines["compressed"],
         },
     }
+
+
+def first_ids(shards: Artefact) -> NDArray[np.int64]:
+    """Take the tokens on which a model is held to other implementations of it.
+
+    Shapes: (S,).
+    """
+    rows = open_rows(shards.directory, shards.read_index(ShardsIndex), VAL)
+    return rows.ids([0])[0, : PLAIN_TOKENS + 1]
 
 
 def _validation_sha256(shards: Artefact, num_rows: int) -> str:
@@ -160,6 +178,7 @@ def loss_measurements(artefact: Artefact) -> Measurements:
     bits = ratio(nats[tokens > 0] / math.log(2), num_bytes[tokens > 0])
     return {
         **{name: content[name] for name in CARRIED},
+        FORWARD: content[FORWARD],
         "val_loss": found.mean_nats,
         "val_loss_standard_error": found.standard_error_nats,
         "val_perplexity": math.exp(found.mean_nats),

@@ -1,6 +1,5 @@
 """The model card: what the bundle is, in words and numbers that the records back."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,7 +9,6 @@ from evidence.refs import Ref
 from model.llama import LlamaSettings
 from tasks.checkpoint_settings import CheckpointSettings
 
-PIN = "Until then the chain of records ended with"
 Files = Mapping[str, tuple[int, str]]
 
 LABELS = {
@@ -32,8 +30,6 @@ class Evaluated:
     ref: Ref
     epoch: int
     measured: Measurements
-    chain_head: str | None = None
-    "The end of the chain of records when its run began; absent before the first record."
 
 
 def model_card(
@@ -54,19 +50,9 @@ A {_family(llama)} of {llama.num_layers} layers trained from scratch on {setting
 {_measured(evaluated)}
 
 {_tables(llama, forward, files)}
-Made from `{provenance["source"]}`; scored in `{evaluated.ref}`.
-{_pin(evaluated.chain_head)}"""
-
-
-def _pin(chain_head: str | None) -> str:
-    """Note the head of the chain: a chain that was written anew since contradicts it."""
-    return "" if chain_head is None else f"\n{PIN} `{chain_head}`.\n"
-
-
-def pinned_head(card: str) -> str | None:
-    """Read the head of the chain that a card notes."""
-    match = re.search(rf"^{re.escape(PIN)} `([0-9a-f:]+)`", card, re.MULTILINE)
-    return match.group(1) if match else None
+Made from `{provenance["source"]}`; scored in `{evaluated.ref}`. The record of that evaluation has
+every figure with its settings, its gates and the machine that it was measured on.
+"""
 
 
 def _measured(evaluated: Evaluated) -> str:

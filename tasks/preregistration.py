@@ -17,7 +17,7 @@ from tasks.errors import NotFoundError
 from tasks.ledger import settle, writing
 from tasks.ledger_errors import OtherVersionError
 from tasks.provenance import provenance
-from tasks.run_record import PREREGISTRATION, Run, check_name, now
+from tasks.run_record import CHAIN_HEAD, PREREGISTRATION, Run, check_name, now
 
 SCHEMA = "assay.preregistration/1"
 PLANS = "plans"
@@ -105,7 +105,7 @@ def order_faults(run: Run) -> list[str]:
     line = chain.planned(said)
     if line is None:
         return [f"{PREREGISTRATION}: the chain has no line for this plan"]
-    head = run.plan()["chain_head"]
+    head = run.plan()[CHAIN_HEAD]
     if head is None or int(head.partition(":")[0]) < line.seq:
         return [f"{PREREGISTRATION}: in line {line.seq} of the chain, after the run had begun"]
     entered = chain.line_of(record[SEAL]) if record else None

@@ -18,6 +18,7 @@ from tasks import bisection
 from tasks.errors import NotFoundError
 from tasks.loss_evaluation import mean_loss
 from tasks.models import APR, load_apr
+from tasks.recheck_written import Draw, written_again
 from tasks.rechecked import Rechecked
 from tasks.scored_model import (
     OpenModel,
@@ -101,10 +102,12 @@ def _replayed(
     )  # fmt: skip
 
 
-def evaluation_again(store: Store, record: Mapping[str, Any], device: str) -> Iterator[Rechecked]:
-    """Score the model again on the rows that were scored.
+def evaluation_again(
+    store: Store, record: Mapping[str, Any], device: str, draw: Draw
+) -> Iterator[Rechecked]:
+    """Score the model again on the rows that were scored, and have it write again what it wrote.
 
-    Raises: NotFoundError, ArtefactDamagedError.
+    Raises: NotFoundError, ArtefactDamagedError, IsolationUnavailableError.
     """
     evaluation = store.open(parse_ref(record["output"]))
     shards = store.open(parse_ref(record["recipe"]["inputs"]["shards"]))
@@ -116,6 +119,9 @@ def evaluation_again(store: Store, record: Mapping[str, Any], device: str) -> It
         measured=facts["model_sha256"], bar=0, n=1,
     )  # fmt: skip
     yield _scored_again(opened, evaluation, shards, record, device)
+    if draw.number != 0:
+        model = round_weights(opened.load(device), content["precision"])
+        yield from written_again(store, record, evaluation, model, shards, draw)
 
 
 def _named(inputs: Mapping[str, str], store: Store) -> Scored:

@@ -3,7 +3,7 @@
 import os
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ class Made:
     ref: Ref
     run: str
     recipe: Mapping[str, Any]
+    observed: Mapping[str, Any] = field(default_factory=dict)
+    "What was seen of the machine and the moment while it was made; no part of the artefact."
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +56,22 @@ class Recipes:
                 found.append(made)
         return found
 
-    def making(self, ref: Ref) -> Mapping[str, Any] | None:
-        """Return a recipe that made an artefact, if it was made or used here."""
+    def making(self, ref: Ref) -> Made | None:
+        """Return how an artefact was made, if it was made or used here."""
         for path in sorted((self.root / "recipes").glob("*/*.json")):
-            entry: Any = loads(path.read_bytes(), path.name)
-            if entry["ref"] == str(ref):
-                recipe: Mapping[str, Any] = entry["recipe"]
-                return recipe
+            made = _made(path.read_bytes(), path.name)
+            if made.ref == ref:
+                return made
         return None
 
-    def enter(self, recipe: Recipe, ref: Ref, run: str) -> None:
+    def enter(self, recipe: Recipe, ref: Ref, run: str, observed: Mapping[str, Any]) -> None:
         """Enter what a recipe has made, here."""
         path = self.root / _name(recipe)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
+        entry = {"recipe": recipe.as_record(), "ref": str(ref), "run": run}
         with partial.open("wb") as file:
-            file.write(dumps({"recipe": recipe.as_record(), "ref": str(ref), "run": run}))
+            file.write(dumps({**entry, **({"observed": observed} if observed else {})}))
             file.flush()
             # Else a machine that loses its power may keep the name without the content.
             os.fsync(file.fileno())
@@ -88,7 +90,8 @@ class Recipes:
 def _made(content: bytes, where: str) -> Made:
     entry: Any = loads(content, where)
     kind, _, digits = str(entry["ref"]).partition(":")
-    return Made(REF_TYPES[kind](digits), str(entry["run"]), entry["recipe"])
+    observed = entry.get("observed", {})
+    return Made(REF_TYPES[kind](digits), str(entry["run"]), entry["recipe"], observed)
 
 
 def _name(recipe: Recipe) -> str:

@@ -68,6 +68,21 @@ class Error(TypedDict):
     message: str
 
 
+class Decoding(TypedDict):
+    """How long tokens took that were drawn one after the other, each time."""
+
+    tokens: int
+    seconds: list[float]
+    device: str
+
+
+class Observed(TypedDict, total=False):
+    """What was seen of the machine and the moment while a stage made its output."""
+
+    decoding: Decoding
+    chain_head: Head
+
+
 class StageRecord(TypedDict):
     """`<stage>.metadata.json`."""
 
@@ -82,6 +97,7 @@ class StageRecord(TypedDict):
     reused_from: NotRequired[str | None]
     error: NotRequired[Error]
     output: Ref | None
+    observed: NotRequired[Observed]
     measurements: dict[str, Number]
     gates: list[Gate]
     wall_seconds: float

@@ -37,6 +37,8 @@ from tasks.provenance import provenance
 PLAN = "plan.json"
 PREREGISTRATION = "preregistration.json"
 "A copy of the plan that was registered before the run, if one was."
+CHAIN_HEAD = "chain_head"
+"The end of the chain of records when a run began; none before the first record."
 PLAN_SCHEMA = "assay.plan/1"
 CLOCK_SECONDS = 1.0
 "By which the kernel's and Python's clock may differ."
@@ -111,7 +113,7 @@ def start_run(
         "settings_sha256": digest(settings),
         "started": now(),
         "process": os.getpid(),
-        "chain_head": str(chain.head) if chain.head else None,
+        CHAIN_HEAD: str(chain.head) if chain.head else None,
         "provenance": provenance(),
     }
     if preregistration is not None:

@@ -195,13 +195,14 @@ class Sandbox:
 def _serve(requests: int, root: str) -> "subprocess.Popen[bytes]":
     """Start the process that boxes are forked from: a Python that has nothing of ours but them."""
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _START, str(_ROOT), str(requests)],
+        [sys.executable, "-P", "-s", "-S", "-c", _START, str(_ROOT), str(requests)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         pass_fds=(requests,),
         cwd=root,
-        env={},
+        # Sets of texts then have one order, and an answer one verdict. `-I` would ignore it.
+        env={"PYTHONHASHSEED": "0"},
         start_new_session=True,
     )
 

@@ -2,7 +2,9 @@
 
 Every task goes through `perform`, so every stage is cached, measured, gated and recorded in the
 same way. What a stage measured is computed from the artefact on disk, by the same function that
-`assay verify` calls again later.
+`assay verify` calls again later. What was seen of the machine and the moment (how fast it was, what
+the chain of records ended with) is in the record and beside the recipe, never in the artefact: the
+same inputs have the same ref.
 """
 
 import time
@@ -35,6 +37,20 @@ class Stage:
     "Says in a line what came out."
     gates: tuple[Gate, ...]
     "With thresholds named `thresholds.<field>`, filled in from the run's settings."
+    measure_observed: Callable[[Mapping[str, Any]], Measurements] = lambda _: {}
+    "Measures what was observed while the artefact was made."
+
+    def measurements(self, artefact: Artefact, observed: Mapping[str, Any]) -> Measurements:
+        """Compute all that a record of this stage says was measured."""
+        return {**self.measure(artefact), **self.measure_observed(observed)}
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An index, and what was observed while it came about that another time would be otherwise."""
+
+    index: object
+    observed: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +79,8 @@ def perform(
 ) -> Done:
     """Reuse or build a stage's artefact, and write its record either way.
 
-    `illustrate` writes what goes beside the record, before the record says that all is there.
+    `build` returns the artefact's index, or `Built`. `illustrate` writes what goes beside the
+    record, before the record says that all is there.
 
     Raises: GateFailedError after the record is written, StorageError, and whatever `build` raises.
     """
@@ -71,14 +88,15 @@ def perform(
     path = run.directory / stage_file(stage.name)
     begin = time.perf_counter()
     try:
-        artefact, reused_from = _obtain(run, stage, recipe, build, resumable=resumable)
-        measurements = dict(stage.measure(artefact))
+        artefact, observed, reused_from = _obtain(run, stage, recipe, build, resumable=resumable)
+        measurements = dict(stage.measurements(artefact, observed))
         illustrate(artefact)
         verdicts = judge_all(stage.gates, measurements, thresholds)
         result = {
             "outcome": "reused" if reused_from else "produced",
             "reused_from": reused_from,
             "output": str(artefact.ref),
+            **({"observed": dict(observed)} if observed else {}),
             "measurements": measurements,
             "gates": [verdict_record(verdict) for verdict in verdicts],
             "wall_seconds": round(time.perf_counter() - begin, 3),
@@ -122,21 +140,24 @@ def judge_all(
 
 def _obtain(
     run: Run, stage: Stage, recipe: Recipe, build: Callable[[Path], object], *, resumable: bool
-) -> tuple[Artefact, str | None]:
-    """Return the artefact, and the run that made it if that was not this one."""
+) -> tuple[Artefact, Mapping[str, Any], str | None]:
+    """Return the artefact, what was observed, and the run that made it if that was not this one."""
     store = open_store()
     if made := store.find(recipe):
         _check_inputs(store, recipe)
         artefact = store.open(made.ref)
         # Whoever made it may have been cut off before it was sent.
         store.share(recipe, made.ref)
-        return artefact, made.run
+        return artefact, made.observed, made.run
     store.check_writable()
     name = f"{stage.name}-{recipe.digest[:16]}"
     with store.resuming(name) if resumable else store.building(name) as directory:
-        ref = store.commit(directory, stage.ref_type, build(directory))
-    store.remember(recipe, ref, run.name)
-    return store.peek(ref), None
+        built = build(directory)
+        if not isinstance(built, Built):
+            built = Built(built, {})
+        ref = store.commit(directory, stage.ref_type, built.index)
+    store.remember(recipe, ref, run.name, built.observed)
+    return store.peek(ref), built.observed, None
 
 
 def _check_inputs(store: Store, recipe: Recipe) -> None:

@@ -220,17 +220,24 @@ class Store:
 
     def origin(self, ref: Ref) -> Mapping[str, str]:
         """Return from what an artefact was made, by name; empty where that is not known here."""
-        recipe = self._recipes.making(ref)
-        return recipe["inputs"] if recipe else {}
+        made = self._recipes.making(ref)
+        return made.recipe["inputs"] if made else {}
 
-    def remember(self, recipe: Recipe, ref: Ref, run: str) -> None:
+    def observed(self, ref: Ref) -> Mapping[str, Any]:
+        """Return what was seen while an artefact was made; empty where that is not known here."""
+        made = self._recipes.making(ref)
+        return made.observed if made else {}
+
+    def remember(
+        self, recipe: Recipe, ref: Ref, run: str, observed: Mapping[str, Any] | None = None
+    ) -> None:
         """Enter what a recipe has made, and send both to where the store is.
 
         What is made stays made here if that fails; `share` sends it then.
 
         Raises: StoreRefusedError, StoreUnreachableError.
         """
-        self._recipes.enter(recipe, ref, run)
+        self._recipes.enter(recipe, ref, run, observed or {})
         self.share(recipe, ref)
 
     def share(self, recipe: Recipe, ref: Ref) -> None:

@@ -7,6 +7,7 @@ shows nothing, and is not counted as valid.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,26 @@ _MAX_TOKEN_CHARACTERS = 16
 """On average over a passage; so much text has the tokens that are asked for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """The beginning of a definition, as ids, and as many of the document's own as are asked for."""
+
+    document: int
+    line: int
+    prompt: list[int]
+    rest: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """What a model wrote behind a prompt, as it is kept."""
+
+    prompt: str
+    continuation: str
+    is_sound: bool
+    is_valid: bool
+
+
 def continue_definitions(
     model: Llama,
     tokenizer: Tokenizer,
@@ -33,30 +54,20 @@ def continue_definitions(
     out: Path,
 ) -> None:
     """Have definitions of held-out documents continued; keep what was written and what parses."""
-    num_prompt, num_tokens = settings.syntax_prompt_tokens, settings.syntax_tokens
-    room = _MAX_TOKEN_CHARACTERS * (num_prompt + num_tokens)
-    chosen = passages(texts, settings.syntax_prompts, min_characters=room)
-    ids = encode(tokenizer, [passage.text[:room] for passage in chosen])
-    prompts = [each[:num_prompt] for each in ids]
-    true = [each[num_prompt : num_prompt + num_tokens] for each in ids]
-    completions = complete_all(
-        model, tokenizer, prompts, num_tokens=num_tokens, sampling=settings.sampling
-    )
+    definitions = held_out_definitions(tokenizer, texts, settings)
     generator = np.random.default_rng(_SHUFFLE_SEED)
 
     rows = []
-    for passage, prompt, rest, completion in zip(chosen, prompts, true, completions, strict=True):
+    for definition, found in zip(
+        definitions, continuations(model, tokenizer, definitions, settings), strict=True
+    ):
+        begun, rest = decode(tokenizer, definition.prompt), definition.rest
         shuffled = generator.permutation(rest).tolist()
-        begun = decode(tokenizer, prompt)
         rows.append(
             {
-                "document": passage.document,
-                "line": passage.line,
-                "prompt": begun,
-                "continuation": completion.text,
-                "is_sound": completion.is_sound,
-                "is_valid": completion.is_sound
-                and _is_valid(begun, completion.text, is_cut=completion.is_cut),
+                "document": definition.document,
+                "line": definition.line,
+                **asdict(found),
                 "is_true_valid": _is_valid(begun, decode(tokenizer, rest), is_cut=True),
                 "is_shuffled_valid": _is_valid(begun, decode(tokenizer, shuffled), is_cut=True),
             }
@@ -64,6 +75,47 @@ def continue_definitions(
     # Where no document has a definition as long as that there is nothing to say.
     if rows:
         pd.DataFrame(rows).to_parquet(out / CONTINUATIONS, index=False)
+
+
+def held_out_definitions(
+    tokenizer: Tokenizer, texts: Sequence[str], settings: CodeBenchmarkSettings
+) -> list[Definition]:
+    """Take the beginnings of definitions, spread over held-out documents."""
+    num_prompt = settings.syntax_prompt_tokens
+    end = num_prompt + settings.syntax_tokens
+    room = _MAX_TOKEN_CHARACTERS * end
+    chosen = passages(texts, settings.syntax_prompts, min_characters=room)
+    ids = encode(tokenizer, [passage.text[:room] for passage in chosen])
+    return [
+        Definition(passage.document, passage.line, each[:num_prompt], each[num_prompt:end])
+        for passage, each in zip(chosen, ids, strict=True)
+    ]
+
+
+def continuations(
+    model: Llama,
+    tokenizer: Tokenizer,
+    definitions: Sequence[Definition],
+    settings: CodeBenchmarkSettings,
+    chosen: Sequence[int] | None = None,
+) -> list[Continuation]:
+    """Have all definitions continued, or those at the chosen places among them."""
+    prompts = [definition.prompt for definition in definitions]
+    completions = complete_all(
+        model,
+        tokenizer,
+        prompts,
+        num_tokens=settings.syntax_tokens,
+        sampling=settings.sampling,
+        chosen=chosen,
+    )
+    places = range(len(prompts)) if chosen is None else chosen
+    found = []
+    for place, written in zip(places, completions, strict=True):
+        begun = decode(tokenizer, prompts[place])
+        parses = written.is_sound and _is_valid(begun, written.text, is_cut=written.is_cut)
+        found.append(Continuation(begun, written.text, written.is_sound, parses))
+    return found
 
 
 def _is_valid(prompt: str, continuation: str, *, is_cut: bool) -> bool:

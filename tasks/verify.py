@@ -18,7 +18,7 @@ from tasks import bisection, checkpoint, evaluate, pretokenize, shard, train_mea
 from tasks.errors import NotFoundError
 from tasks.known_errors import KNOWN_ERRORS
 from tasks.preregistration import departures, order_faults, registered
-from tasks.run_record import PLAN, Run
+from tasks.run_record import CHAIN_HEAD, PLAN, Run
 from tasks.schemas import schema_fault
 from tasks.stage import Stage, judge_all
 from tasks.store import Artefact, damages, open_store
@@ -213,6 +213,8 @@ def _check_stage(report: Report, run: Run, stage: str, run_record: Mapping[str, 
         holds=record["thresholds"] == plan["settings"]["thresholds"],
         failure=f"{name}: thresholds are not those of {PLAN}",
     )
+    if record["outcome"] == "produced" and CHAIN_HEAD in record.get("observed", {}):
+        report.compare(name, CHAIN_HEAD, plan[CHAIN_HEAD], record["observed"][CHAIN_HEAD])
     if record["output"] is None:
         return
     artefact = _open(report, parse_ref(record["output"]))
@@ -249,7 +251,7 @@ def _check_numbers(
 ) -> None:
     """Measure and judge again, and compare with what was recorded."""
     try:
-        measured = dict(stage.measure(artefact))
+        measured = dict(stage.measurements(artefact, record.get("observed", {})))
     except KNOWN_ERRORS as error:
         report.check(holds=False, failure=f"{name}: cannot be measured again: {error}")
         return

@@ -8,10 +8,8 @@ from evidence.chain import CHAIN, Head, parse_head, read_chain
 from evidence.records import RUN_RECORD, SEAL
 from tasks import places
 from tasks.ledger import unfit
-from tasks.run_record import PLAN, Run
+from tasks.run_record import CHAIN_HEAD, PLAN, Run
 from tasks.verify_report import Report
-
-CHAIN_HEAD = "chain_head"
 
 
 def check_place(

@@ -1,4 +1,4 @@
-"""Failures of bisection, packaging, evaluation and claims: F29 and F48 to F60."""
+"""Failures of bisection, packaging, evaluation and claims: F29, F37b and F48 to F60."""
 
 import json
 import math
@@ -14,8 +14,10 @@ from torch import Tensor
 
 from tasks.checkpoint import checkpoint_task
 from tasks.checkpoint_settings import CheckpointSettings
+from tasks.evaluate import evaluate_task
 from tasks.import_model import import_model
 from tasks.model_bisection import bisect_models
+from tasks.scored_model import scored
 from tests.faults.lab import AT_THE_END, Lab
 from tests.faults.loop_faults import copied, fault
 from tests.faults.model_faults import AT_RESUME
@@ -40,6 +42,7 @@ PROBLEM = {
     "canonical_solution": "    return 2 * x\n",
     "test": "def check(candidate):\n    assert candidate(2) == 4\n",
 }
+QWEN_BIASED = ("q_proj.weight", "k_proj.weight", "v_proj.weight")
 Tensors = dict[str, Tensor]
 
 
@@ -72,6 +75,46 @@ def take_in(lab: Lab, directory: Path) -> None:
     """Do as `assay import` does."""
     with lab.at(IMPORTING), at_home(lab.directory.parent / "home"):
         import_model(directory, LABELS, None)
+
+
+def qwen(lab: Lab) -> Path:
+    """Make a Qwen2 of what another program would find."""
+    directory = bundle(lab)
+    with_tensors(directory, add_biases)
+
+    def rename(config: dict[str, Any]) -> None:
+        for key in ("attention_bias", "mlp_bias", "pretraining_tp"):
+            del config[key]
+        config.update(model_type="qwen2", architectures=["Qwen2ForCausalLM"])
+
+    with_config(directory, rename)
+    return directory
+
+
+def add_biases(tensors: Tensors) -> None:
+    """Give queries, keys and values the biases that a Qwen2 has."""
+    generator = torch.Generator().manual_seed(1)
+    names = [name for name in tensors if name.endswith(QWEN_BIASED)]
+    for name in names:
+        bias = torch.randn(len(tensors[name]), generator=generator) / 10
+        tensors[name.replace("weight", "bias")] = bias
+
+
+def score(lab: Lab, model: Path) -> None:
+    """Evaluate a model from elsewhere on the finished run's rows, and have it write a little."""
+    finished = copied(lab, lab.directory.parent / "home")
+    settings = finished.settings
+    code = replace(settings.code_benchmark, syntax_prompts=1, syntax_tokens=1)
+    with at_home(finished.home):
+        evaluate_task.fn(
+            begin(settings, "elsewhere"),
+            scored(str(model)),
+            finished.refs.shards,
+            settings.evaluate,
+            code,
+            replace(settings.thresholds, max_loss_to_unigram=9.0),
+            settings.runtime,
+        )
 
 
 def seal(lab: Lab) -> None:
@@ -117,6 +160,36 @@ def _(lab: Lab) -> None:
     with_tensors(directory, resize)
     with_config(directory, lambda config: config.update(vocab_size=rows))
     take_in(lab, directory)
+
+
+@fault(
+    "F37b",
+    "the same in a model that is only evaluated",
+    "-",
+    "evaluate.forward",
+    AT_THE_END,
+)
+def _(lab: Lab) -> None:
+    def without_bias(x: Any, weight: Any, _bias: Any = None) -> Any:
+        return real(x, weight)
+
+    real = lab.replace("torch.nn.functional.linear", without_bias)
+    score(lab, qwen(lab))
+
+
+@fault(
+    "F37c",
+    "the same where tokens are drawn one by one, and nowhere else",
+    "-",
+    "evaluate.decoding",
+    AT_THE_END,
+)
+def _(lab: Lab) -> None:
+    def without_bias(layer: Any) -> Any:
+        return replace(real(layer), qkv_bias=None)
+
+    real = lab.replace("model.decoding._fuse", without_bias)
+    score(lab, qwen(lab))
 
 
 @fault(
@@ -349,7 +422,7 @@ def _(lab: Lab) -> None:
     "a check is cited that does not exist",
     "seven of eight names in one contract",
     "assay verify",
-    "evaluate.metadata.json: gate evaluate.reload is pass now",
+    "evaluate.metadata.json: gate evaluate.forward is pass now",
 )
 def _(lab: Lab) -> None:
     home = lab.directory.parent / "home"

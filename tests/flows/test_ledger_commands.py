@@ -157,6 +157,8 @@ def test_other_mistakes_are_sentences(home: Path, capsys: pytest.CaptureFixture[
     assert assay(["recheck", run.name]) == 3
     assert "no finished stage" in capsys.readouterr().err
     assert assay(["recheck", run.name, "--device", "cuda:9"]) == 9
+    assert assay(["recheck", run.name, "--texts", "-1"]) == 2
+    assert "--texts is '-1', should be a number, or all" in capsys.readouterr().err
     assert assay(["withdraw", run.name, "--reason", " "]) == 2
     assert assay(["chain", "--pin", "newest"]) == 2
     assert "should be SEQ:SHA256" in capsys.readouterr().err
@@ -175,26 +177,26 @@ def test_a_recheck_shows_every_number_twice_and_fails_outside_a_bar(
     assert "train: loss of step 17 is " in capsys.readouterr().err
 
 
-def test_a_head_in_a_model_card_is_a_pin(
+def test_a_head_beside_a_checkpoint_is_a_pin(
     copied: Finished, capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory = copied.run.directory.parent
     head = read_chain(directory).head
-    card = model_card_with(str(head), copied)
-    assert assay(["chain", "--pin", card]) == 0
+    sealed = sealed_after(str(head), copied)
+    assert assay(["chain", "--pin", sealed]) == 0
     rewrite(directory)
-    assert assay(["chain", "--pin", card]) == 5
+    assert assay(["chain", "--pin", sealed]) == 5
     assert f"a pin says {str(head).partition(':')[2][:12]}" in capsys.readouterr().err
 
 
-def test_a_card_from_before_the_first_record_is_no_pin(
+def test_a_checkpoint_from_before_the_first_record_is_no_pin(
     copied: Finished, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert assay(["chain", "--pin", str(copied.refs.checkpoint)]) == 3
     assert "no head of the chain" in capsys.readouterr().err
 
 
-def model_card_with(head: str, copied: Finished) -> str:
+def sealed_after(head: str, copied: Finished) -> str:
     """Seal the finished evaluation again, in a run that began after the first had ended."""
     run = begin(copied.settings)
     assert run.plan()["chain_head"] == head

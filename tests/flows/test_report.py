@@ -27,6 +27,9 @@ def test_status_prints_the_gates_and_the_table_of_acceptance(
     assert len(by_id) == 12
     assert by_id["AC-SHIP2-003"][1] == "met"
     assert by_id["AC-SHIP2-010"][1:3] == ["not", "measured"]
+    last = text.splitlines()[-1]
+    assert "whatever its model learns, this run does not meet these" in text
+    assert "AC-SHIP2-005" in last
 
 
 def test_status_of_a_run_whose_plan_was_changed_fails(

@@ -71,6 +71,7 @@ def together(
     temperature: float = 0.0,
     stop_id: int | None = None,
     block_tokens: int = 5,
+    chosen: Sequence[int] | None = None,
     is_finished: Callable[[Sequence[int]], bool] = lambda ids: False,
 ) -> list[list[int]]:
     """Continue all prompts, so many at a time."""
@@ -84,6 +85,7 @@ def together(
         context_length=tiny.CONTEXT,
         num_rows=num_rows,
         block_tokens=block_tokens,
+        chosen=chosen,
         is_finished=is_finished,
     ):
         found[piece.sequence] += piece.ids
@@ -130,6 +132,16 @@ def test_a_sequence_does_not_depend_on_its_batch(temperature: float, block_token
 
     assert together(model, 4, temperature=temperature, block_tokens=block_tokens) == alone
     assert [len(ids) for ids in alone] == [12] * 5
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_chosen_sequences_continue_as_among_all(temperature: float) -> None:
+    model = ours(tiny.LLAMA)
+
+    everything = together(model, 2, temperature=temperature)
+
+    some = together(model, 2, temperature=temperature, chosen=[4, 1])
+    assert some == [[], everything[1], [], [], everything[4]]
 
 
 def test_the_first_of_a_batch_draws_what_it_draws_alone() -> None:

@@ -7,7 +7,13 @@ import torch
 from model.llama import Llama, LlamaSettings, initialise
 from model.loss import token_losses
 from model.plain_llama import plain_logits, plain_loss
-from model.self_check import forward_error, measure_spread, read_gradients, slope_error
+from model.self_check import (
+    decoding_error,
+    forward_error,
+    measure_spread,
+    read_gradients,
+    slope_error,
+)
 from tests.model import tiny
 
 IDS_BS = tiny.rows(1)[0][:, :9]
@@ -54,6 +60,7 @@ def test_a_right_model_differs_by_rounding_alone(settings: LlamaSettings) -> Non
     model = new_model(settings=settings)
 
     assert 0 < forward_error(model, IDS_BS) < 1e-5
+    assert 0 < decoding_error(model, IDS_BS[0]) < 1e-5
     assert slope_error(model, gradients(model), IDS_BS) < 1e-5
 
 

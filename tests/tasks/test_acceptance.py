@@ -10,7 +10,7 @@ import pytest
 from evidence.errors import BrokenSealError
 from flows.settings import load_settings
 from model.errors import WrongSettingError
-from tasks.acceptance import CRITERIA, GATES, Judged, judge_criteria, plan_faults
+from tasks.acceptance import CRITERIA, GATES, Judged, judge_criteria, out_of_reach, plan_faults
 from tasks.run_record import Run
 from tests.tasks.tampering import reseal, set_at
 from tests.tasks.tiny import STEPS, Finished
@@ -61,6 +61,21 @@ def test_a_small_model_misses_the_band_of_parameters(reading: Finished) -> None:
         each for each in judge_criteria(reading.run, CRITERIA) if each.threshold == 366_000_000
     ]
     assert [each.verdict for each in found] == ["not met"]
+
+
+def test_what_a_run_is_too_small_for_or_does_not_measure_is_out_of_reach(
+    copied: Finished,
+) -> None:
+    def missed() -> list[str]:
+        return out_of_reach(copied.run, judge_criteria(copied.run, CRITERIA))
+
+    measure_too(copied.run, "evaluate", val_loss=9.0)
+    assert missed() == [f"AC-SHIP2-{n:03d}" for n in (2, 5, 7, 8, 9, 10, 11)]
+    # What a stage has yet to measure may still come.
+    (copied.run.directory / "evaluate.metadata.json").unlink()
+    assert missed() == [f"AC-SHIP2-{n:03d}" for n in (2, 5, 9, 11)]
+    measure_too(copied.run, "checkpoint", parameters=370_000_000)
+    assert missed() == [f"AC-SHIP2-{n:03d}" for n in (2, 9, 11)]
 
 
 def test_a_field_counts_as_soon_as_a_record_has_it(copied: Finished) -> None:

@@ -10,12 +10,12 @@ from model.errors import WrongSettingError
 from tasks.checkpoint import scored_from
 from tasks.evaluate import measure
 from tasks.evaluate_errors import OutdatedEvaluationError
-from tasks.loss_evaluation import CARRIED
+from tasks.loss_evaluation import CARRIED, FORWARD
 from tasks.store import Artefact, Store, open_store
 from tests.tasks.tiny import Finished, at_home
 
 REF = EvaluationRef("0" * 64)
-SCORED_A_FILE = {**dict.fromkeys(CARRIED, "0"), "training": None, "epoch": None}
+SCORED_A_FILE = {**dict.fromkeys((*CARRIED, FORWARD), "0"), "training": None, "epoch": None}
 
 
 def scored(tmp_path: Path, content: dict[str, Any]) -> Artefact:

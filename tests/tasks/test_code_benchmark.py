@@ -1,6 +1,8 @@
 """Problems and continuations in an evaluation: what is kept, what is computed, what stops a run."""
 
 import json
+import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +24,9 @@ from tasks.code_benchmark import ANSWERS, as_possible, check_ready
 from tasks.code_benchmark_settings import CodeBenchmarkSettings
 from tasks.errors import IsolationUnavailableError
 from tasks.evaluate import STAGE
+from tasks.recheck_model import evaluation_again
+from tasks.recheck_written import Draw
+from tasks.rechecked import Rechecked
 from tasks.run_record import Run, finish_run
 from tasks.sandbox import Sandbox, SandboxSettings
 from tasks.scored_model import OpenModel
@@ -108,7 +113,8 @@ def test_every_answer_is_kept_with_its_verdict(judged: Judged) -> None:
 
 
 def test_figures_are_computed_from_what_is_kept(judged: Judged) -> None:
-    measured = STAGE.measure(judged.artefact)
+    observed = judged.run.stage_records()["evaluate"]["observed"]
+    measured = STAGE.measurements(judged.artefact, observed)
 
     assert measured["tiny_problems"] == 3
     assert measured["tiny_answers"] == 6
@@ -116,7 +122,7 @@ def test_figures_are_computed_from_what_is_kept(judged: Judged) -> None:
     assert (measured["canonical_pass_at_1"], measured["nonsense_pass_at_1"]) == (1, 0)
     assert measured["inference_failures"] == 0
     assert measured["sandbox_isolation"] == "namespaces"
-    timed = judged.artefact.index["content"]["decoding"]
+    timed = observed["decoding"]
     assert len(timed["seconds"]) == 3
     assert measured["decode_tokens_per_second"] == 20 / median(timed["seconds"])
     assert 0 < min(timed["seconds"]) < 600
@@ -174,16 +180,16 @@ def test_a_continuation_is_valid_only_by_code_of_its_own(
     assert _is_valid("def f():\n", continuation, is_cut=is_cut) is expected
 
 
-def test_an_evaluation_of_the_same_problems_is_the_same(
+def test_an_evaluation_of_the_same_problems_is_the_same_wherever_their_file_lies(
     finished: Finished, judged: Judged, tmp_path: Path
 ) -> None:
+    settings = settings_with(tmp_path, PROBLEMS)
     with at_home(finished.home):
-        # Without continuations it is another evaluation, made anew.
-        settings = settings_with(tmp_path, PROBLEMS, syntax_prompts=0, speed_tokens=0)
-        other = evaluation(finished, settings, begin(settings, "again"))
+        run = begin(settings, "again")
+        other = evaluation(finished, settings, run)
 
-    one, two = (pd.read_parquet(each.directory / ANSWERS) for each in (judged, other))
-    assert one.equals(two)
+    assert run.stage_records()["evaluate"]["outcome"] == "produced"
+    assert other.ref == judged.artefact.ref
 
 
 def stopped(finished: Finished, settings: PipelineSettings, name: str) -> str:
@@ -227,7 +233,7 @@ def test_a_model_that_scores_nothing_fails_every_answer_and_stops_the_run(
         out = _[-1]
         for name in ("documents.parquet", "positions.parquet"):
             (Path(str(out)) / name).write_bytes((kept.directory / name).read_bytes())
-        names = ("shards", "rows", "all_rows", "precision", "tokenizer_sha256",
+        names = ("shards", "rows", "all_rows", "precision", "forward_error", "tokenizer_sha256",
                  "validation_sha256", "baselines")  # fmt: skip
         return {name: kept.index["content"][name] for name in names}
 
@@ -242,17 +248,96 @@ def test_a_run_with_problems_verifies(finished: Finished, judged: Judged) -> Non
         assert verify_run(judged.run).failures == []
 
 
-def test_a_better_figure_in_the_record_is_found(finished: Finished, judged: Judged) -> None:
+@pytest.mark.parametrize("name", ["tiny_pass_at_2", "decode_tokens_per_second"])
+def test_a_better_figure_in_the_record_is_found(
+    finished: Finished, judged: Judged, name: str
+) -> None:
     paths = [judged.run.directory / f"{name}metadata.json" for name in ("evaluate.", "")]
     originals = [path.read_bytes() for path in paths]
-    reseal(paths[0], set_at("measurements", "tiny_pass_at_2", to=1.0))
+    true = json.loads(originals[0])["measurements"][name]
+    reseal(paths[0], set_at("measurements", name, to=1e6))
     reseal_run(judged.run)
     with at_home(finished.home):
         failures = verify_run(judged.run).failures
     for path, original in zip(paths, originals, strict=True):
         path.write_bytes(original)
 
-    assert failures == ["evaluate.metadata.json: tiny_pass_at_2 is 0.0, record says 1.0"]
+    assert failures == [f"evaluate.metadata.json: {name} is {true}, record says 1000000.0"]
+
+
+def written_again(
+    finished: Finished, judged: Judged, number: int | None = None, seed: int = 0,
+    output: str | None = None,
+) -> dict[str, Rechecked]:  # fmt: skip
+    record = judged.run.stage_records()["evaluate"]
+    with at_home(finished.home):
+        found = evaluation_again(
+            finished.store,
+            {**record, "output": output or record["output"]},
+            "cpu",
+            Draw(number, seed),
+        )
+        return {each.check: each for each in found}
+
+
+WRITTEN = re.compile("(answer|continuation) .*")
+
+
+def test_a_model_writes_again_what_it_wrote_and_it_is_judged_the_same(
+    finished: Finished, judged: Judged
+) -> None:
+    everything = written_again(finished, judged)
+    assert [name for name, each in everything.items() if not each.holds] == []
+    named = list(filter(WRITTEN.fullmatch, everything))
+    answers = [f"answer {sample} to tiny/{n}" for n in (2, 3, 4) for sample in (0, 1)]
+    assert named == answers + [f"continuation {n}" for n in range(6)]
+    some = written_again(finished, judged, number=2, seed=1)
+    assert all(each == everything[name] for name, each in some.items())
+    drawn = list(filter(WRITTEN.fullmatch, some))
+    assert len(drawn) == 4
+    assert drawn == list(filter(WRITTEN.fullmatch, written_again(finished, judged, 2, seed=1)))
+    assert drawn != list(filter(WRITTEN.fullmatch, written_again(finished, judged, 2, seed=2)))
+    assert not any(map(WRITTEN.fullmatch, written_again(finished, judged, 0)))
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "column", "value", "found"),
+    [
+        (ANSWERS, 1, "verdict", "passed", "answer 1 to tiny/2"),
+        (ANSWERS, 2, "completion", "    return 3 * x\n", "answer 0 to tiny/3"),
+        (ANSWERS, 3, "answered_by", "canonical", "number of answers"),
+        (CONTINUATIONS, 4, "continuation", "    return\n", "continuation 4"),
+        (CONTINUATIONS, 5, "is_valid", None, "continuation 5"),
+    ],
+)
+def test_what_the_model_never_wrote_is_found(
+    finished: Finished, judged: Judged, name: str, row: int, column: str, value: Any, found: str
+) -> None:
+    with finished.store.building("forged") as directory:
+        shutil.copytree(judged.directory, directory, dirs_exist_ok=True)
+        (directory / "index.json").unlink()
+        table = pd.read_parquet(directory / name)
+        table.loc[row, column] = (not table.loc[row, column]) if value is None else value
+        table.to_parquet(directory / name, index=False)
+        forged = finished.store.commit(directory, EvaluationRef, judged.artefact.index["content"])
+
+    again = written_again(finished, judged, output=str(forged))
+
+    assert found in [check for check, each in again.items() if not each.holds]
+
+
+def test_other_problems_than_the_recorded_are_not_answered(
+    finished: Finished, judged: Judged
+) -> None:
+    asked = judged.run.stage_records()["evaluate"]["recipe"]["settings"]["code_benchmark"]
+    path = Path(asked["problems"])
+    before = path.read_bytes()
+    path.write_bytes(before + b"\n")
+    again = written_again(finished, judged, number=1)
+    path.write_bytes(before)
+
+    assert not again["digest of the problems"].holds
+    assert not any(check.startswith("answer") for check in again)
 
 
 def test_missing_problems_are_refused_before_any_work(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 import hashlib
 import json
 import math
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -209,13 +211,30 @@ def test_an_evaluation_is_found_by_run_by_checkpoint_and_by_ref(copied: Finished
         find_evaluation(begin(copied.settings, "empty").name)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        {"epoch": 1, "training": "x"},
-        {**dict.fromkeys(CARRIED, ""), "decoding": {"tokens": 1, "seconds": 1.0}},
-    ],
-)
+def test_an_evaluation_made_again_has_the_same_ref_whatever_time_it_took(copied: Finished) -> None:
+    settings = replace(
+        copied.settings, code_benchmark=replace(copied.settings.code_benchmark, speed_tokens=4)
+    )
+    refs, records = [], []
+    for name in ("first", "reusing", "again"):
+        run = begin(settings, name)
+        ref = evaluate_training(run, copied.refs.training, copied.refs.shards, settings)
+        refs.append(ref)
+        records.append(run.stage_records()["evaluate"])
+        if name == "reusing":
+            shutil.rmtree(copied.store.directory(ref))
+
+    assert refs == [refs[0]] * 3
+    assert [each["outcome"] for each in records] == ["produced", "reused", "produced"]
+    first, reused, again = (each["observed"]["decoding"] for each in records)
+    assert first == reused
+    assert first["seconds"] != again["seconds"]
+    speed = 4 / median(again["seconds"])
+    assert records[2]["measurements"]["decode_tokens_per_second"] == speed
+    assert find_evaluation(str(refs[0])).measurements()["decode_tokens_per_second"] == speed
+
+
+@pytest.mark.parametrize("content", [{"epoch": 1, "training": "x"}, dict.fromkeys(CARRIED, "")])
 def test_an_evaluation_of_an_earlier_version_is_refused(
     copied: Finished, content: dict[str, Any]
 ) -> None:

@@ -68,6 +68,17 @@ def test_what_goes_wrong_is_named(
     assert found.detail.startswith(detail)
 
 
+def test_what_python_draws_is_the_same_in_every_sandbox(sandbox: Sandbox) -> None:
+    words = "{'one', 'two', 'three', 'four', 'five'}"
+    drawing = answer(
+        f"raise ValueError(*{words}, random.random(), hash('x'))", before="import random"
+    )
+    with Sandbox.opened(SETTINGS) as other:
+        found = [each.judge(drawing) for each in (sandbox, sandbox, other)]
+    assert found[0].detail.startswith("ValueError: (")
+    assert found == [found[0]] * 3
+
+
 ALWAYS_EQUAL = "class Yes({base}):\n    def __eq__(self, other): return True\n    __hash__ = None"
 ON_ALL_FILES = (
     "import os\nfor number in range(3, 64):\n    try: os.write(number, {line!r})\n"

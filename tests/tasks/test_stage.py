@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from evidence.records import Recipe, read_record
 from evidence.refs import TokensRef
 from tasks.errors import ArtefactDamagedError, StorageError
 from tasks.run_record import Run, start_run
-from tasks.stage import Done, Stage, perform
-from tasks.store import Artefact
+from tasks.stage import Built, Done, Stage, perform
+from tasks.store import Artefact, open_store
 from tests.tasks.full_disk import full_disk
 from tests.tasks.test_store import flip
 
@@ -64,12 +65,14 @@ def run_of(name: str) -> Run:
     return start_run(name, {"thresholds": {"max_length": 10.0}}, {})
 
 
-def carry_out(run: Run, builder: Any, *, max_length: float = 10.0, **changes: Any) -> Done:
+def carry_out(
+    run: Run, builder: Any, *, max_length: float = 10.0, stage: Stage = STAGE, **changes: Any
+) -> Done:
     arguments: dict[str, Any] = {"settings": {"seed": 1}, "inputs": {"source": "sha256:0"}}
     arguments |= changes
     return perform(
         run,
-        STAGE,
+        stage,
         Recipe(stage=STAGE.name, version=STAGE.version, **arguments),
         builder,
         thresholds={"max_length": max_length},
@@ -79,6 +82,26 @@ def carry_out(run: Run, builder: Any, *, max_length: float = 10.0, **changes: An
 
 def record_of(run: Run) -> dict[str, Any]:
     return read_record(run.directory / "pretokenize.metadata.json")
+
+
+def test_what_was_observed_is_in_the_record_and_decides_no_ref(home: Path) -> None:
+    def timed(seconds: float) -> Any:
+        return lambda directory: Built(Builder()(directory), {"seconds": seconds})
+
+    stage = replace(STAGE, measure_observed=lambda seen: {"rate": 5 / seen["seconds"]})
+    runs = [run_of(name) for name in ("first", "reusing", "again")]
+    first = carry_out(runs[0], timed(2.0), stage=stage)
+    carry_out(runs[1], timed(8.0), stage=stage)
+    shutil.rmtree(first.artefact.directory)
+    again = carry_out(runs[2], timed(4.0), stage=stage)
+
+    assert again.ref == first.ref
+    assert again.artefact.index["content"] == {"written": 5}
+    records = [record_of(run) for run in runs]
+    assert [each["outcome"] for each in records] == ["produced", "reused", "produced"]
+    assert [each["observed"]["seconds"] for each in records] == [2.0, 2.0, 4.0]
+    assert [each["measurements"]["rate"] for each in records] == [2.5, 2.5, 1.25]
+    assert open_store().observed(first.ref) == {"seconds": 4.0}
 
 
 def test_a_stage_is_built_measured_judged_and_recorded(home: Path) -> None:

@@ -51,7 +51,7 @@ def bundle_of_fixed_tensors(root: Path) -> Path:
         "unigram_nats": 3.5,
         "humaneval_pass_at_1": 0.125,
     }
-    scored = Evaluated(EvaluationRef("0" * 64), 0, measured, f"3:{'a' * 64}")
+    scored = Evaluated(EvaluationRef("0" * 64), 0, measured)
     out = root / "bundle"
     out.mkdir()
     settings = tiny_settings(root).checkpoint
@@ -70,7 +70,7 @@ def bundle_of_fixed_tensors(root: Path) -> Path:
 
 def test_the_bytes_of_a_checkpoint_belong_to_its_version(tmp_path: Path) -> None:
     out = bundle_of_fixed_tensors(tmp_path)
-    assert checkpoint.VERSION == checkpoint.STAGE.version == 5
+    assert checkpoint.VERSION == checkpoint.STAGE.version == 6
     digests = {path.name: file_sha256(path)[:16] for path in sorted(out.iterdir())}
     # What another processor computes differs in the last digits, and so does what lists it.
     computed = {digests.pop(name) for name in ("README.md", "forward.json", "manifest.yaml")}
@@ -115,7 +115,7 @@ def test_the_card_says_what_was_measured(tmp_path: Path) -> None:
 
 def test_what_an_evaluation_holds_belongs_to_its_version(finished: Finished) -> None:
     artefact = finished.store.open(finished.refs.evaluation)
-    assert evaluate.VERSION == evaluate.STAGE.version == 5
+    assert evaluate.VERSION == evaluate.STAGE.version == 6
     assert [each["path"] for each in artefact.index["files"]] == [
         "documents.parquet",
         "positions.parquet",
@@ -132,6 +132,7 @@ def test_what_an_evaluation_holds_belongs_to_its_version(finished: Finished) -> 
         "rows",
         "all_rows",
         "precision",
+        "forward_error",
         "tokenizer_sha256",
         "validation_sha256",
         "baselines",
@@ -208,7 +209,7 @@ def test_the_versions_of_all_stages_are_in_their_recipes(finished: Finished) -> 
         "pretokenize": 2,
         "shard": 3,
         "train": 5,
-        "evaluate": 5,
-        "checkpoint": 5,
+        "evaluate": 6,
+        "checkpoint": 6,
         "bisect": 1,
     }

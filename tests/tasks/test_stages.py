@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,7 +18,7 @@ from tasks.errors import ArtefactDamagedError, NotFoundError, StorageError
 from tasks.models import APR, load_directory
 from tasks.prefect_task import gate_rows, tracking
 from tasks.run_record import Run
-from tasks.store import Store, open_store
+from tasks.store import Store
 from tests.tasks.full_disk import full_disk
 from tests.tasks.test_store import flip
 from tests.tasks.tiny import (
@@ -87,22 +86,14 @@ def test_a_second_run_reuses_every_stage_of_the_first(copied: Finished) -> None:
 
 
 @pytest.mark.parametrize(("name", "kind", "perform"), STAGES)
-def test_a_deleted_artefact_is_made_again_with_the_same_content(
+def test_a_deleted_artefact_is_made_again_under_the_same_ref(
     copied: Finished, name: str, kind: str, perform: Perform
 ) -> None:
     ref = {each.kind: each for each in vars(copied.refs).values()}[kind]
-    before = files_of(ref)
     shutil.rmtree(copied.home / "store" / kind)
-    run = begin(copied.settings)
-    assert files_of(perform(copied, run)) == before
+    run = begin(copied.settings, "later")
+    assert perform(copied, run) == ref
     assert run.stage_records()[name]["outcome"] == "produced"
-
-
-def files_of(ref: Any) -> dict[str, str]:
-    """Digest every file, but for the card, which notes the head of the chain, and its lists."""
-    listed = open_store().peek(ref).index["files"]
-    own = {"README.md", "manifest.yaml"}
-    return {each["path"]: each["sha256"] for each in listed if each["path"] not in own}
 
 
 @pytest.mark.parametrize(

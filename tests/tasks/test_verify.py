@@ -156,17 +156,17 @@ def test_every_edited_measurement_is_computed_again(copied: Finished, stage: str
     [
         (
             "evaluate",
-            set_at("gates", 1, "verdict", to="FAIL"),
+            set_at("gates", 2, "verdict", to="FAIL"),
             "evaluate.metadata.json: gate evaluate.unigram is pass now",
         ),
         (
             "evaluate",
-            set_at("gates", 1, "value", to=0.1),
+            set_at("gates", 2, "value", to=0.1),
             "evaluate.metadata.json: gate evaluate.unigram is pass now",
         ),
         (
             "evaluate",
-            set_at("gates", 2, "threshold_value", to=9.0),
+            set_at("gates", 3, "threshold_value", to=9.0),
             "evaluate.metadata.json: gate evaluate.bigram is pass now",
         ),
         (
@@ -193,6 +193,11 @@ def test_every_edited_measurement_is_computed_again(copied: Finished, stage: str
             "train",
             set_at("output", to="training:" + "0" * 64),
             "train.metadata.json: recipe_sha256 is not the one in metadata.json",
+        ),
+        (
+            "checkpoint",
+            lambda record: record.update(observed={"chain_head": f"7:{'0' * 64}"}),
+            "checkpoint.metadata.json: chain_head is None, says 7:000",
         ),
         (
             "shard",
@@ -302,7 +307,7 @@ def test_an_edited_run_record_is_named(copied: Finished, edit: Any, expected: st
 
 def test_a_failed_run_that_calls_itself_completed_is_named(copied: Finished) -> None:
     path = copied.run.directory / "evaluate.metadata.json"
-    reseal(path, set_at("gates", 1, "verdict", to="FAIL"))
+    reseal(path, set_at("gates", 2, "verdict", to="FAIL"))
     reseal_run(copied.run)
     expected = "metadata.json: outcome is completed, but failed: evaluate.unigram"
     assert expected in failures(copied.run)
