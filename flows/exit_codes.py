@@ -23,6 +23,8 @@ NETWORK = 10
 STOPPED = 11
 NOT_COMPARABLE = 12
 INTERRUPTED = 130
+BROKEN_PIPE = 141
+"What a shell shows of a program whose output nobody reads on."
 
 INFERENCE_GATE = "evaluate.inference"
 """The gate whose failure is no verdict on a model's quality."""

@@ -4,13 +4,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tasks import places
+from tasks.held_signals import held
 from tasks.meeting import call_nodes, meeting
 from tasks.processes import write_owner
 from tasks.rank_watch import RankWatch
@@ -32,7 +32,7 @@ def run_ranks(job: Job, look: Callable[[], None]) -> None:
     with (
         _control(job) as control,
         tempfile.TemporaryFile("w+") as said,
-        _asked_to_stop() as is_asked_to_stop,
+        held(signal.SIGTERM) as asked,
     ):
         watch = RankWatch(control, job)
         write_job(job, control)
@@ -49,7 +49,7 @@ def run_ranks(job: Job, look: Callable[[], None]) -> None:
             sampling(Path(job.directory), process.pid),
         ):  # fmt: skip
             try:
-                culprit = _watch(process, watch, look, is_asked_to_stop)
+                culprit = _watch(process, watch, look, asked)
                 watch.end()
                 _let_end(process)
             except WorkerHungError as error:
@@ -92,9 +92,12 @@ def _watch(
     process: subprocess.Popen[bytes],
     watch: RankWatch,
     look: Callable[[], None],
-    is_asked_to_stop: Callable[[], bool],
+    asked: Sequence[int],
 ) -> int | None:
-    """Return when all is over, with the rank that ended it if it was one."""
+    """Return when all is over, with the rank that ended it if it was one.
+
+    A signal that was `asked` is the wish to stop.
+    """
     over: float | None = None
     while True:
         if process.poll() is not None:
@@ -102,7 +105,7 @@ def _watch(
         culprit = watch.look()
         if culprit is not None or (over and watch.has_heard_all(over)):
             return culprit
-        if is_asked_to_stop():
+        if asked:
             watch.ask_to_stop()
         look()
         time.sleep(LOOK_SECONDS)
@@ -112,17 +115,3 @@ def _let_end(process: subprocess.Popen[bytes]) -> None:
     """Give the launcher the time to say how its ranks ended."""
     with suppress(subprocess.TimeoutExpired):
         process.wait(END_SECONDS)
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Take SIGTERM as the wish to stop, for the length of a block; where signals come at all."""
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: came.append(number))
-    try:
-        yield lambda: bool(came)
-    finally:
-        signal.signal(signal.SIGTERM, before)
