@@ -132,11 +132,16 @@ def _obtain(
         store.share(recipe, made.ref)
         return artefact, made.run
     store.check_writable()
-    name = f"{stage.name}-{recipe.digest[:16]}"
+    name = work_name(recipe)
     with store.resuming(name) if resumable else store.building(name) as directory:
         ref = store.commit(directory, stage.ref_type, build(directory))
     store.remember(recipe, ref, run.name)
     return store.peek(ref), None
+
+
+def work_name(recipe: Recipe) -> str:
+    """Return what the directory is called in which this recipe is being made."""
+    return f"{recipe.stage}-{recipe.digest[:16]}"
 
 
 def _check_inputs(store: Store, recipe: Recipe) -> None:
