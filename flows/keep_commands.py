@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evidence.errors import EvidenceError
 from evidence.records import STAGES
 from flows.errors import WrongValueError
 from flows.run_commands import Json, Preset, Set
@@ -31,13 +32,20 @@ def reconcile(json: Json = False) -> None:  # noqa: FBT002
         from flows.reconcile import reconcile as close
 
         server.wait()
-        closed = [dataclasses.asdict(each) for each in close()]
+        closed: list[dict[str, str]] = []
+        damage = None
+        try:
+            closed.extend(dataclasses.asdict(each) for each in close())
+        except EvidenceError as error:
+            damage = error
     if json:
         show_json(closed)
     elif closed:
         show_table(closed)
-    else:
+    elif damage is None:
         err.print("nothing is open of a run whose process is gone")
+    if damage:
+        raise damage
 
 
 def why(

@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from evidence.canonical import dumps, loads
-from evidence.records import STAGES, Difference, Recipe, differences
+from evidence.records import STAGES, Difference, Recipe, differences, stage_file
 from evidence.refs import parse_ref
 from flows.settings import PipelineSettings
 from tasks import bisection, checkpoint, evaluate, pretokenize, shard, train
 from tasks.recipes import Made
 from tasks.run_record import Run
+from tasks.schemas import require_shape
 from tasks.snapshots import latest_snapshot
 from tasks.stage import work_name
 from tasks.store import Store
@@ -65,6 +66,7 @@ def why_recorded(store: Store, run: Run, stage: str) -> Why | None:
     record = run.stage_records().get(stage)
     if record is None:
         return None
+    require_shape("stage", record, run.directory / stage_file(stage))
     recipe = Recipe(**record["recipe"])
     if record["outcome"] != "reused":
         return _why(store, recipe, None)

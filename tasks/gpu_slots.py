@@ -149,18 +149,21 @@ def _leases() -> set[UUID]:
 def _release_lease(file: IO[str]) -> str | None:
     """Give back the lease that a process left in its lock when it was killed."""
     left = _read(file)
-    if "lease" not in left:
+    try:
+        lease, run = UUID(left["lease"]), left["run"]
+    except (KeyError, ValueError):
         return None
     with get_client(sync_client=True) as client:
-        client.release_concurrency_slots_with_lease(UUID(left["lease"]))
-    return left["run"]
+        client.release_concurrency_slots_with_lease(lease)
+    return run
 
 
 def _read(file: IO[str]) -> dict[str, str]:
     file.seek(0)
-    with suppress(ValueError):
-        found: dict[str, str] = json.loads(file.read() or "{}")
-        return found
+    with suppress(ValueError, RecursionError):
+        found = json.loads(file.read() or "{}")
+        if isinstance(found, dict):
+            return {str(key): str(value) for key, value in found.items()}
     return {}
 
 
