@@ -1,6 +1,5 @@
 """Run stages as one recorded run: plan first, record last, MLflow beside, whatever happens."""
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from tasks.preregistration import ENDING
 from tasks.recording import recording_the_end
 from tasks.run_record import Run, start_run
 from tasks.run_report import write_report
+from tasks.saying import say
 from tasks.shared_runs import share_run
 from tasks.shared_snapshots import forget_unfinished
 
@@ -89,7 +89,7 @@ def reported(run: Run) -> Path | None:
     try:
         return write_report(run)
     except Exception as error:  # noqa: BLE001  # whatever it is, the run itself is recorded
-        sys.stderr.write(f"warning: no report of {run.name}: {type(error).__name__}: {error}\n")
+        say(f"warning: no report of {run.name}: {type(error).__name__}: {error}")
         return None
 
 

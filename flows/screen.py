@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tasks.saying import printable
+
 PIPE_WIDTH = 160
 "A pipe has no width; tables must not fold in it."
 
@@ -71,15 +73,6 @@ def text_of(value: object) -> str:
     if isinstance(value, list | tuple | dict):
         return printable(json.dumps(value, ensure_ascii=False))
     return f"{value:.6g}" if isinstance(value, float) else printable(str(value))
-
-
-def printable(text: str) -> str:
-    """Spell out what could steer a terminal or forge a line: names in files are anybody's."""
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )
 
 
 def steady(text: str) -> str:

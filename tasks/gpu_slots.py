@@ -8,7 +8,6 @@ it belongs to nobody any more, and gives it back.
 import fcntl
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,6 +23,7 @@ from prefect.context import TaskRunContext
 from prefect.exceptions import PrefectException
 
 from tasks import places
+from tasks.saying import say
 
 LIMIT = "gpu"
 "Prefect's concurrency limit; where it is not set, the locks alone count."
@@ -115,8 +115,7 @@ def _wait_for(file: IO[str], gpu: str, run: str) -> None:
         except BlockingIOError:
             if not has_said:
                 holder = _read(file).get("run", "another run")
-                sys.stderr.write(f"  {run} waits: GPU {gpu} is held by {holder}\n")
-                sys.stderr.flush()
+                say(f"  {run} waits: GPU {gpu} is held by {holder}")
             has_said = True
             time.sleep(LOOK_SECONDS)
         else:
