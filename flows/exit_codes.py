@@ -38,6 +38,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     flow_errors.PrefectUnreachableError: NETWORK,
     flow_errors.NotApprovedError: VALIDATION_FAILED,
     flow_errors.VerificationError: VALIDATION_FAILED,
+    flow_errors.RunGoesOnError: NOT_AVAILABLE,
     task_errors.NotFoundError: NOT_FOUND,
     task_errors.NoRunsError: NOT_FOUND,
     ledger_errors.WithdrawnError: USAGE,
