@@ -1,5 +1,6 @@
 """Run the ranks of a training to their end, and see to it that none outlives it."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from tasks.train_errors import NodesMissingError, WorkerHungError
 from tasks.train_job import Job, write_job
 
 LOOK_SECONDS = 0.2
+CONTROL = ".control-"
+"How the directory begins by which ranks are watched, inside of their training's."
 END_SECONDS = 10.0
 "Within which the launcher tells the exit statuses of ranks that are gone."
 
@@ -80,7 +83,10 @@ def _control(job: Job) -> Iterator[Path]:
         with meeting(job) as control:
             yield control
     else:
-        with tempfile.TemporaryDirectory(prefix="assay-train-") as directory:
+        # Here whoever goes on with this training, and so has its lock, finds what a kill left.
+        for left in Path(job.directory).glob(f"{CONTROL}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=CONTROL, dir=job.directory) as directory:
             yield Path(directory)
 
 
