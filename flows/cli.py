@@ -97,6 +97,9 @@ def _run(arguments: Sequence[str]) -> int:
         code = leaving.code if isinstance(leaving.code, int) else UNEXPECTED
         if code == INTERRUPTED:
             _say_what_stays("interrupted", arguments, leaving)
+    except KeyboardInterrupt as interrupt:
+        code = INTERRUPTED
+        _say_what_stays("interrupted", arguments, interrupt)
     except Terminated as stop:
         code = STOPPED
         _say_what_stays("stopped", arguments, stop)

@@ -35,7 +35,8 @@ def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
 def what_stopped(error: BaseException | None) -> str | None:
     """Return what the run that was stopped or interrupted said, if one was under way."""
     while error is not None:
-        if notes := getattr(error, "__notes__", None):
+        notes = getattr(error, "__notes__", ())
+        if notes and not isinstance(error, Exception):
             return str(notes[-1])
         error = error.__context__
     return None

@@ -68,9 +68,10 @@ def why_recorded(store: Store, run: Run, stage: str) -> Why | None:
         return None
     require_shape("stage", record, run.directory / stage_file(stage))
     recipe = Recipe(**record["recipe"])
-    if record["outcome"] != "reused":
+    source = record.get("reused_from")
+    if record["output"] is None or source is None:
         return _why(store, recipe, None)
-    return _why(store, recipe, Made(parse_ref(record["output"]), record["reused_from"], {}))
+    return _why(store, recipe, Made(parse_ref(record["output"]), source, {}))
 
 
 def _planned(store: Store, settings: PipelineSettings) -> Iterator[tuple[str, Recipe, Made | None]]:
@@ -134,9 +135,11 @@ def _why(store: Store, recipe: Recipe, made: Made | None) -> Why:
 
 def _unfinished(store: Store, recipe: Recipe) -> Unfinished | None:
     """Find what a training of this recipe, stopped or killed, has left on this machine."""
+    if recipe.stage != "train":
+        return None
     directory = store.root / "tmp" / work_name(recipe)
     found = latest_snapshot(directory)
-    if recipe.stage != "train" or found is None:
+    if found is None:
         return None
     settings: Any = recipe.settings
     num_steps = int(settings["train"]["num_steps"])
