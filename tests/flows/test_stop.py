@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tasks.alive import life_of
 from tasks.run_record import all_runs
@@ -48,6 +49,7 @@ def end_of_last_run() -> tuple[str, str]:
     return record["outcome"], record["error"]
 
 
+@pytest.mark.slow
 def test_a_stage_ends_with_its_workers(own_places: Path) -> None:
     write_corpus(own_places / "corpus")
     changes = (
