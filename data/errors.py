@@ -273,10 +273,26 @@ class DegenerateTokensError(DataError):
     measure: str
     found: float
     expected: str
-    hint = "decode the first document and look at it: the tokenizer does not fit the text"
+    num_tokens: int
+    is_short: bool = False
+    "Whether that may be all that there is to it."
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.measure} is {self.found:.6g}, should be {self.expected}"
+        return (
+            f"{self.where}, {self.num_tokens:,} tokens: {self.measure} is {self.found:.6g}, "
+            f"should be {self.expected}"
+        )
+
+    @property
+    def hint(self) -> str:  # type: ignore[override]  # of a few tokens little can be said
+        """Say what to look at: the text there is, or the tokenizer."""
+        if not self.is_short:
+            return "decode the first document and look at it: the tokenizer does not fit the text"
+        more = "raise pretokenize.validation_fraction, " if self.where.startswith("val") else ""
+        return (
+            f"there is little text: {more}use a larger corpus, fewer shards, "
+            "or lower pretokenize.min_distinct_ids"
+        )
 
 
 @dataclass(eq=False)
@@ -286,10 +302,15 @@ class CorpusTooSmallError(DataError):
     split: str
     num_tokens: int
     needed: int
-    hint = "use a larger corpus, a shorter context or a smaller batch"
 
     def __str__(self) -> str:
         return f"{self.split}: {self.num_tokens} tokens, should be at least {self.needed}"
+
+    @property
+    def hint(self) -> str:  # type: ignore[override]  # depends on the split
+        """Say what gives the split more, or needs less of it."""
+        more = "raise pretokenize.validation_fraction, " if self.split == "val" else ""
+        return f"{more}use a larger corpus, a shorter context or a smaller batch"
 
 
 @dataclass(eq=False)

@@ -17,6 +17,8 @@ from data.errors import DegenerateTokensError, TokenOutOfRangeError
 NUM_TOP_IDS = 10
 TOKENS_PER_DISTINCT_ID = 16
 """A short text cannot have as many distinct ids as a long one; this many tokens excuse one less."""
+TOKENS_OF_A_TEXT = 100
+"""For each id that is wanted: with fewer, the text may be too short and not the tokenizer wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +121,21 @@ class DegenerateBounds:
         wanted = min(self.min_distinct_ids, found.num_tokens // TOKENS_PER_DISTINCT_ID)
         if found.distinct_ids < wanted:
             expected = f"at least {wanted}"
-            raise DegenerateTokensError(where, "distinct_ids", found.distinct_ids, expected)
+            num_tokens = found.num_tokens
+            is_short = num_tokens < wanted * TOKENS_OF_A_TEXT
+            raise DegenerateTokensError(
+                where, "distinct_ids", found.distinct_ids, expected, num_tokens, is_short
+            )
         if found.unk_ratio > self.max_unk_ratio:
             expected = f"at most {self.max_unk_ratio}"
-            raise DegenerateTokensError(where, "unk_ratio", found.unk_ratio, expected)
+            raise DegenerateTokensError(
+                where, "unk_ratio", found.unk_ratio, expected, found.num_tokens
+            )
         if found.top_share > self.max_top_share:
             expected = f"at most {self.max_top_share}"
-            raise DegenerateTokensError(where, "top_share", found.top_share, expected)
+            raise DegenerateTokensError(
+                where, "top_share", found.top_share, expected, found.num_tokens
+            )
 
 
 def _entropy_bits(counts: list[int]) -> float:

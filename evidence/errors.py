@@ -141,7 +141,7 @@ class WrongShapeError(EvidenceError):
 
     where: str
     fault: str
-    hint = "`assay verify` names all that is wrong with it"
+    hint: str = "`assay verify` names all that is wrong with it"
 
     def __str__(self) -> str:
         return f"{self.where}: {self.fault}, should be a record of this kind"

@@ -8,7 +8,8 @@ import typer
 
 from flows.exit_codes import VALIDATION_FAILED
 from flows.run_commands import Json
-from flows.screen import out, printable, show_json
+from flows.screen import out, show_json
+from tasks.saying import printable
 
 
 def add_to(app: typer.Typer) -> None:

@@ -20,7 +20,8 @@ from flows import (
     use_commands,
 )
 from flows.errors import FlowError
-from flows.screen import complain, err, out
+from flows.screen import complain, err, hush, is_unread, out
+from flows.stopping import Terminated, stoppable, what_stopped
 from tasks.errors import storage_error
 from tasks.known_errors import KNOWN_ERRORS
 
@@ -69,14 +70,39 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; return its exit code. A known error is a sentence, not a traceback."""
-    from flows.exit_codes import INTERRUPTED, UNEXPECTED, exit_code
+    from flows.exit_codes import BROKEN_PIPE
+
+    code = 0
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not is_unread():
+            raise
+        hush()
+        return code or BROKEN_PIPE
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    from flows.exit_codes import INTERRUPTED, STOPPED, UNEXPECTED, exit_code
 
     try:
-        code = app(list(arguments), standalone_mode=True)
+        with stoppable():
+            code = app(list(arguments), standalone_mode=True)
     except SystemExit as leaving:
+        # typer hides it.
+        if isinstance(leaving.__context__, BrokenPipeError):
+            raise leaving.__context__ from None
         code = leaving.code if isinstance(leaving.code, int) else UNEXPECTED
-    except KeyboardInterrupt:
+        if code == INTERRUPTED:
+            _say_what_stays("interrupted", arguments, leaving)
+    except KeyboardInterrupt as interrupt:
         code = INTERRUPTED
+        _say_what_stays("interrupted", arguments, interrupt)
+    except Terminated as stop:
+        code = STOPPED
+        _say_what_stays("stopped", arguments, stop)
     except (FlowError, *KNOWN_ERRORS) as error:
         complain(error)
         return exit_code(error)
@@ -86,6 +112,9 @@ def run(arguments: Sequence[str]) -> int:
             raise
         complain(refusal)
         return exit_code(refusal)
-    if code == INTERRUPTED:
-        err.print("interrupted: what is finished is kept, and the same command goes on from there")
     return int(code or 0)
+
+
+def _say_what_stays(how: str, arguments: Sequence[str], error: BaseException) -> None:
+    what = what_stopped(error) or " ".join(("assay", *arguments[:1]))
+    err.print(f"{how}: {what}; what is finished is kept, and the same command goes on from there")

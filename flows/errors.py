@@ -13,8 +13,8 @@ FlowError
 +-- ServiceFailedError     a service did not come up
 +-- PrefectUnreachableError  the server of PREFECT_API_URL does not answer
 +-- NotApprovedError       nobody agreed to what waits for a person
++-- RunGoesOnError         a run that has not ended yet cannot be verified as a whole
 +-- VerificationError      evidence that does not hold; lists what fails
-    +-- RunGoesOnError     a run that has not ended yet
     +-- RunKilledError     a run whose process ended before it did
     +-- InvalidModelError  a model whose content, or whose bundle, fails checks
 """
@@ -206,10 +206,15 @@ class VerificationError(FlowError):
 
 
 @dataclass(eq=False)
-class RunGoesOnError(VerificationError):
-    """A run that has not ended yet."""
+class RunGoesOnError(FlowError):
+    """A run that has not ended yet, of which all holds that there is."""
 
-    hint = "the run goes on: verify it when it has ended; `assay status` shows how far it is"
+    subject: str
+    num_checks: int
+    hint = "verify it again when it has ended; `assay status` shows how far it is"
+
+    def __str__(self) -> str:
+        return f"{self.subject}: the run goes on ({self.num_checks} checks hold so far), should end"
 
 
 @dataclass(eq=False)

@@ -23,6 +23,8 @@ NETWORK = 10
 STOPPED = 11
 NOT_COMPARABLE = 12
 INTERRUPTED = 130
+BROKEN_PIPE = 141
+"What a shell shows of a program whose output nobody reads on."
 
 INFERENCE_GATE = "evaluate.inference"
 """The gate whose failure is no verdict on a model's quality."""
@@ -36,6 +38,7 @@ EXIT_CODES: Mapping[type[Exception], int] = {
     flow_errors.PrefectUnreachableError: NETWORK,
     flow_errors.NotApprovedError: VALIDATION_FAILED,
     flow_errors.VerificationError: VALIDATION_FAILED,
+    flow_errors.RunGoesOnError: NOT_AVAILABLE,
     task_errors.NotFoundError: NOT_FOUND,
     task_errors.NoRunsError: NOT_FOUND,
     ledger_errors.WithdrawnError: USAGE,

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evidence.records import flatten
-from flows.screen import out, printable, show_table, text_of
+from flows.screen import out, show_table, text_of
+from tasks.saying import printable
 
 LAYER = re.compile(r"\d+")
 HIDDEN = ("metadata",)

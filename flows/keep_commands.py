@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evidence.errors import EvidenceError
 from evidence.records import STAGES
 from flows.errors import WrongValueError
 from flows.run_commands import Json, Preset, Set
@@ -12,7 +13,7 @@ from flows.screen import err, out, show_json, show_table
 from tasks.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from flows.why import Why
+    from flows.why import Unfinished, Why
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,13 +32,20 @@ def reconcile(json: Json = False) -> None:  # noqa: FBT002
         from flows.reconcile import reconcile as close
 
         server.wait()
-        closed = [dataclasses.asdict(each) for each in close()]
+        closed: list[dict[str, str]] = []
+        damage = None
+        try:
+            closed.extend(dataclasses.asdict(each) for each in close())
+        except EvidenceError as error:
+            damage = error
     if json:
         show_json(closed)
     elif closed:
         show_table(closed)
-    else:
+    elif damage is None:
         err.print("nothing is open of a run whose process is gone")
+    if damage:
+        raise damage
 
 
 def why(
@@ -56,6 +64,8 @@ def why(
     if json:
         show_json(found.as_record())
         return
+    if found.unfinished:
+        out.print(_goes_on(stage, found.unfinished))
     if found.reused_from:
         out.print(f"{stage}: reused from {found.reused_from}, which made {found.output}")
         out.print(f"because the recipe is the same: {found.recipe_sha256}")
@@ -68,6 +78,14 @@ def why(
             for each in found.differences
         ]
         show_table(rows)
+
+
+def _goes_on(stage: str, found: "Unfinished") -> str:
+    """Say what becomes of a training that has not come to its end."""
+    at = f"step {found.step} of {found.num_steps}, snapshot {found.snapshot} in {found.directory}"
+    if found.is_under_way:
+        return f"{stage}: a process is at it; last saved: {at}"
+    return f"{stage}: an interrupted one of the same recipe goes on from {at}"
 
 
 def _planned(stage: str, preset: str, set_: list[str] | None) -> "Why":

@@ -152,8 +152,9 @@ def verify(
     if key is not None:
         verify_signature(*signed, key)
         report.num_checks += 1
-    refusals = {"ended": VerificationError, "goes on": RunGoesOnError, "killed": RunKilledError}
-    _show_report(report, refusals[report.state], json=json)
+    _show_report(
+        report, RunKilledError if report.state == "killed" else VerificationError, json=json
+    )
 
 
 def inspect(
@@ -211,12 +212,14 @@ def mirror(run: Subject = None, json: Json = False) -> None:  # noqa: FBT002
 
 def _show_report(report: "Report", refusal: type[VerificationError], *, json: bool) -> None:
     if json:
-        show_json({"subject": report.subject, "checks": report.num_checks,
+        show_json({"subject": report.subject, "state": report.state, "checks": report.num_checks,
                    "failures": report.failures, "notes": report.notes})  # fmt: skip
     for note in report.notes:
         err.print(f"note: {note}")
     if report.failures:
         raise refusal(report.subject, report.num_checks, tuple(report.failures))
+    if report.state == "goes on":
+        raise RunGoesOnError(report.subject, report.num_checks)
     if not json:
         out.print(f"{report.subject}: {report.num_checks} checks, all hold")
 

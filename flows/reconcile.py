@@ -6,6 +6,7 @@ which nothing here tells whether they live, are left alone.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -23,6 +24,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Crashed, Failed
 
+from evidence.errors import EvidenceError
 from tasks import places
 from tasks.alive import life_of
 from tasks.errors import MirrorError
@@ -30,6 +32,7 @@ from tasks.gpu_slots import give_back_leases
 from tasks.mirror_state import Sent
 from tasks.mirroring import mirror_now
 from tasks.run_record import Run, all_runs, finish_run
+from tasks.schemas import require_shapes
 
 CRASHED = "crashed"
 "The outcome of a run whose process ended without a word."
@@ -51,11 +54,13 @@ class Closed:
 def reconcile() -> Iterator[Closed]:
     """Close what is open, and yield each as it is closed.
 
-    Raises: StorageError, and what Prefect's client raises where the server fails.
+    Raises: StorageError, what Prefect's client raises where the server fails, and at the end
+        MalformedJsonError, BrokenSealError or WrongShapeError of runs that were left alone.
     """
-    runs = [(run, life_of(run)) for run in all_runs()]
-    alive = {_flow_run_id(run) for run, life in runs if life == "alive"}
-    gone = [run for run, life in runs if life == "dead"]
+    known = {run: life for run in all_runs() if (life := life_of(run)) != "unknown"}
+    damage = _damage(known)
+    alive = {_flow_run_id(run) for run, life in known.items() if life == "alive"}
+    gone = [run for run, life in known.items() if life == "dead"]
     for run in gone:
         if run.record() is None:
             finish_run(run, CRASHED, REASON)
@@ -64,16 +69,33 @@ def reconcile() -> Iterator[Closed]:
         for run in gone:
             # A retried flow run is the same one for Prefect.
             if (flow_run_id := _flow_run_id(run)) and flow_run_id not in alive:
-                yield from _close_flow_run(client, run, UUID(flow_run_id))
+                yield from _close_flow_run(client, run, flow_run_id)
     for holder in give_back_leases():
         yield Closed(holder, "GPU slot in Prefect", "held", "free")
     for run in gone:
         yield from _close_mirror(run)
+    if damage:
+        raise damage
 
 
-def _flow_run_id(run: Run) -> str | None:
-    found = run.plan()["request"].get("prefect_flow_run_id")
-    return str(found) if found else None
+def _damage(runs: dict[Run, Any]) -> EvidenceError | None:
+    """Take out the runs whose records cannot be read; return why, of all."""
+    found: list[EvidenceError] = []
+    for run in list(runs):
+        try:
+            require_shapes(run)
+        except EvidenceError as error:
+            found.append(error)
+            del runs[run]
+    for other in found[1:]:
+        found[0].add_note(f"error: {other}")
+    return found[0] if found else None
+
+
+def _flow_run_id(run: Run) -> UUID | None:
+    with suppress(ValueError):
+        return UUID(str(run.plan()["request"].get("prefect_flow_run_id")))
+    return None
 
 
 def _close_flow_run(client: SyncPrefectClient, run: Run, flow_run_id: UUID) -> Iterator[Closed]:
@@ -86,7 +108,7 @@ def _close_flow_run(client: SyncPrefectClient, run: Run, flow_run_id: UUID) -> I
     assert record is not None
     flow_runs = [flow_run, *_children(client, flow_run_id)]
     outcomes = {
-        stage["tracking"].get("prefect_task_run_id"): stage["outcome"]
+        stage.get("tracking", {}).get("prefect_task_run_id"): stage["outcome"]
         for stage in run.stage_records().values()
     }
     begun = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=_OPEN)))

@@ -1,8 +1,6 @@
 """Run stages as one recorded run: plan first, record last, MLflow beside, whatever happens."""
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ from flows.environment import service_addresses
 from flows.mlflow_pages import run_page
 from flows.settings import PipelineSettings
 from tasks import places
-from tasks.alive import live
 from tasks.gate_events import tell_of_gate
 from tasks.known_errors import KNOWN_ERRORS
 from tasks.logins import without_login
@@ -25,11 +22,12 @@ from tasks.mirroring import mirrored
 from tasks.prefect_task import gate_rows
 from tasks.prefect_view import show_link, shown
 from tasks.preregistration import ENDING
-from tasks.run_record import Run, finish_run, start_run
+from tasks.recording import recording_the_end
+from tasks.run_record import Run, start_run
 from tasks.run_report import write_report
+from tasks.saying import say
 from tasks.shared_runs import share_run
 from tasks.shared_snapshots import forget_unfinished
-from tasks.train_errors import StoppedError
 
 Body = Callable[[Run], object]
 DEFAULT_MLFLOW = "http://127.0.0.1:5000"
@@ -54,7 +52,6 @@ def recorded(
     """
     request = {**request, "runtime": asdict(settings.runtime), "prefect_flow_run_id": flow_run.id}
     run = start_run(name, settings.as_record(), request, _registration(request))
-    live(run)
     share_run(run)
     output, failure = None, None
     with mirrored(run) as mirror:
@@ -79,23 +76,6 @@ def _registration(request: Mapping[str, Any]) -> Path | None:
     return Path(preset) if preset.endswith(ENDING) else None
 
 
-@contextmanager
-def recording_the_end(run: Run) -> Iterator[None]:
-    """Write the run's record when the block ends, however it ends."""
-    try:
-        yield
-    except StoppedError as error:
-        finish_run(run, "interrupted", str(error))
-        raise
-    except KNOWN_ERRORS as error:
-        finish_run(run, "failed", str(error))
-        raise
-    except BaseException as error:
-        finish_run(run, "interrupted", f"{type(error).__name__}: {error}".rstrip(": "))
-        raise
-    finish_run(run, "completed", None)
-
-
 def failed_with(run: Run, error: Exception) -> Any:  # a Prefect state
     """Return the Failed state whose message is the error's own sentence.
 
@@ -110,7 +90,7 @@ def reported(run: Run) -> Path | None:
     try:
         return write_report(run)
     except Exception as error:  # noqa: BLE001  # whatever it is, the run itself is recorded
-        sys.stderr.write(f"warning: no report of {run.name}: {type(error).__name__}: {error}\n")
+        say(f"warning: no report of {run.name}: {type(error).__name__}: {error}")
         return None
 
 

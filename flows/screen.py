@@ -1,13 +1,18 @@
 """What people see: results on stdout, everything else on stderr; `--json` gives one document."""
 
+import errno
 import json
+import os
+import select
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from tasks.saying import printable
 
 PIPE_WIDTH = 160
 "A pipe has no width; tables must not fold in it."
@@ -20,6 +25,13 @@ class Screen(Console):
         """Print; brackets in a text are no markup, and what steers a terminal is spelled out."""
         told = (steady(each) if isinstance(each, str) else each for each in objects)
         super().print(*told, **{"markup": False, **options})
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Leave it to the command line, where rich would exit.
+
+        Raises: BrokenPipeError.
+        """
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 out = Screen(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
@@ -63,15 +75,6 @@ def text_of(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else printable(str(value))
 
 
-def printable(text: str) -> str:
-    """Spell out what could steer a terminal or forge a line: names in files are anybody's."""
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )
-
-
 def steady(text: str) -> str:
     """Spell out what could steer a terminal, in text that has lines of its own."""
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
@@ -84,3 +87,18 @@ def complain(error: Exception) -> None:
         err.print(note)
     if hint := getattr(error, "hint", ""):
         err.print(f"\nhint: {hint}")
+
+
+def is_unread() -> bool:
+    """Tell whether whoever read stdout or stderr has gone; a pipe to a worker is no output."""
+    outputs = select.poll()
+    for descriptor in (1, 2):
+        outputs.register(descriptor, 0)
+    return any(event & select.POLLERR for _, event in outputs.poll(0))
+
+
+def hush() -> None:
+    """Write nothing more: the interpreter would complain of it when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)

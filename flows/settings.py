@@ -115,7 +115,7 @@ def _registered_settings(path: Path, overrides: Sequence[str]) -> PipelineSettin
     if not path.is_file():
         raise NotFoundError(f"plan {path.name}", str(path.parent.absolute()))
     plan = read_plan(path)
-    values = {**plan["settings"], "runtime": plan["request"]["runtime"]}
+    values = {**plan["settings"], "runtime": plan["request"].get("runtime", {})}
     return parse_settings(str(path), values)
 
 

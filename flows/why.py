@@ -8,15 +8,29 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from evidence.canonical import dumps, loads
-from evidence.records import STAGES, Difference, Recipe, differences
+from evidence.records import STAGES, Difference, Recipe, differences, stage_file
 from evidence.refs import parse_ref
 from flows.settings import PipelineSettings
 from tasks import bisection, checkpoint, evaluate, pretokenize, shard, train
 from tasks.recipes import Made
 from tasks.run_record import Run
+from tasks.schemas import require_shape
+from tasks.snapshots import latest_snapshot
+from tasks.stage import work_name
 from tasks.store import Store
 
 Inputs = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A training of the same recipe that has left a snapshot here."""
+
+    snapshot: str
+    step: int
+    num_steps: int
+    directory: str
+    is_under_way: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +45,8 @@ class Why:
     closest_run: str | None
     "The run whose recipe differs in the fewest places, of those that differ."
     differences: tuple[Difference, ...]
+    unfinished: Unfinished | None = None
+    "What it would go on from."
 
     def as_record(self) -> dict[str, Any]:
         """Write it as plain values."""
@@ -50,10 +66,12 @@ def why_recorded(store: Store, run: Run, stage: str) -> Why | None:
     record = run.stage_records().get(stage)
     if record is None:
         return None
+    require_shape("stage", record, run.directory / stage_file(stage))
     recipe = Recipe(**record["recipe"])
-    if record["outcome"] != "reused":
+    source = record.get("reused_from")
+    if record["output"] is None or source is None:
         return _why(store, recipe, None)
-    return _why(store, recipe, Made(parse_ref(record["output"]), record["reused_from"], {}))
+    return _why(store, recipe, Made(parse_ref(record["output"]), source, {}))
 
 
 def _planned(store: Store, settings: PipelineSettings) -> Iterator[tuple[str, Recipe, Made | None]]:
@@ -111,7 +129,22 @@ def _why(store: Store, recipe: Recipe, made: Made | None) -> Why:
         str(made.ref) if made else None,
         closest.run if closest and not made else None,
         () if made else tuple(found),
+        None if made else _unfinished(store, recipe),
     )
+
+
+def _unfinished(store: Store, recipe: Recipe) -> Unfinished | None:
+    """Find what a training of this recipe, stopped or killed, has left on this machine."""
+    if recipe.stage != "train":
+        return None
+    directory = store.root / "tmp" / work_name(recipe)
+    found = latest_snapshot(directory)
+    if found is None:
+        return None
+    settings: Any = recipe.settings
+    num_steps = int(settings["train"]["num_steps"])
+    step, is_held = int(found.read()["step"]), store.is_held(directory.name)
+    return Unfinished(found.name, step, num_steps, str(directory), is_held)
 
 
 def _closest(store: Store, recipe: Recipe) -> tuple[Made | None, list[Difference]]:

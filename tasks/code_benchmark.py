@@ -5,7 +5,6 @@ Where not all of the first pass and none of the second, no figure of the model's
 """
 
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -31,6 +30,7 @@ from tasks.code_benchmark_settings import CodeBenchmarkSettings
 from tasks.completion import Completion, complete_all, encode
 from tasks.errors import IsolationUnavailableError
 from tasks.sandbox import Answer, Outcome, Sandbox, Verdict
+from tasks.saying import say
 
 ANSWERS = "answers.parquet"
 MODEL, CANONICAL, NONSENSICAL = "model", "canonical", "nonsense"
@@ -71,7 +71,7 @@ def as_possible(settings: CodeBenchmarkSettings) -> CodeBenchmarkSettings:
         with Sandbox.opened(isolated.sandbox):
             return isolated
     except IsolationUnavailableError as error:
-        sys.stderr.write(f"warning: no generated code is run here, so no problems: {error}\n")
+        say(f"warning: no generated code is run here, so no problems: {error}")
         return replace(isolated, problems="")
 
 

@@ -3,13 +3,13 @@
 import functools
 import os
 import shutil
-import sys
 
 import torch
 
 from model.errors import WrongSettingError
 from tasks.errors import CompilerMissingError, DeviceUnavailableError
 from tasks.runtime import RuntimeSettings
+from tasks.saying import say
 
 
 def choose_device(runtime: RuntimeSettings) -> str:
@@ -38,7 +38,7 @@ def available_device(name: str) -> str:
 @functools.cache
 def _fall_back() -> str:
     """Take the CPU, and say so once: training on it by mistake costs days."""
-    sys.stderr.write("warning: runtime.device is auto and no GPU answers: the CPU is taken\n")
+    say("warning: runtime.device is auto and no GPU answers: the CPU is taken")
     return "cpu"
 
 
@@ -59,7 +59,7 @@ def is_compiled(runtime: RuntimeSettings) -> bool:
 
 @functools.cache
 def _do_without_compiler() -> bool:
-    sys.stderr.write("warning: no C++ compiler is found: training runs uncompiled, much slower\n")
+    say("warning: no C++ compiler is found: training runs uncompiled, much slower")
     return False
 
 

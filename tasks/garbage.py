@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from evidence.canonical import loads
 from tasks.leftovers import leftovers
+from tasks.recipes import read_entry
 from tasks.references import Mentions, reachable
 from tasks.store import INDEX, Store
 from tasks.store_listing import Place, artefact_name, list_here, list_there
@@ -133,8 +134,8 @@ def _made(listed: Sequence[Place]) -> Made:
     seen: set[str] = set()
     for place in listed:
         for name, content in place.read(place.recipes.keys() - seen).items():
-            entry: Any = loads(content, name)
-            found.setdefault(str(entry["ref"]), []).append((name, entry))
+            entry = read_entry(content, name)
+            found.setdefault(entry["ref"], []).append((name, entry))
         seen |= place.recipes.keys()
     return found
 

@@ -8,7 +8,6 @@ it belongs to nobody any more, and gives it back.
 import fcntl
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,6 +23,7 @@ from prefect.context import TaskRunContext
 from prefect.exceptions import PrefectException
 
 from tasks import places
+from tasks.saying import say
 
 LIMIT = "gpu"
 "Prefect's concurrency limit; where it is not set, the locks alone count."
@@ -115,8 +115,7 @@ def _wait_for(file: IO[str], gpu: str, run: str) -> None:
         except BlockingIOError:
             if not has_said:
                 holder = _read(file).get("run", "another run")
-                sys.stderr.write(f"  {run} waits: GPU {gpu} is held by {holder}\n")
-                sys.stderr.flush()
+                say(f"  {run} waits: GPU {gpu} is held by {holder}")
             has_said = True
             time.sleep(LOOK_SECONDS)
         else:
@@ -149,18 +148,21 @@ def _leases() -> set[UUID]:
 def _release_lease(file: IO[str]) -> str | None:
     """Give back the lease that a process left in its lock when it was killed."""
     left = _read(file)
-    if "lease" not in left:
+    try:
+        lease, run = UUID(left["lease"]), left["run"]
+    except (KeyError, ValueError):
         return None
     with get_client(sync_client=True) as client:
-        client.release_concurrency_slots_with_lease(UUID(left["lease"]))
-    return left["run"]
+        client.release_concurrency_slots_with_lease(lease)
+    return run
 
 
 def _read(file: IO[str]) -> dict[str, str]:
     file.seek(0)
-    with suppress(ValueError):
-        found: dict[str, str] = json.loads(file.read() or "{}")
-        return found
+    with suppress(ValueError, RecursionError):
+        found = json.loads(file.read() or "{}")
+        if isinstance(found, dict):
+            return {str(key): str(value) for key, value in found.items()}
     return {}
 
 

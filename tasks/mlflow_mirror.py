@@ -40,6 +40,7 @@ from tasks.mlflow_experiment import open_client, require_experiment
 from tasks.mlflow_models import DIGEST_LENGTH, log_checkpoint, log_snapshot, register
 from tasks.run_record import Run, find_run
 from tasks.run_report import write_report
+from tasks.saying import say
 from tasks.store import locked
 
 LOOK_SECONDS = 2.0
@@ -221,7 +222,7 @@ class Mirror:
         try:
             path = write_report(self.run)
         except Exception as error:  # noqa: BLE001  # a page that fails must not keep back a run
-            sys.stderr.write(f"{self.run.name}: no report: {type(error).__name__}: {error}\n")
+            say(f"{self.run.name}: no report: {type(error).__name__}: {error}")
             return
         self.client.log_artifact(self.sent.run_id, str(path))
 
@@ -281,7 +282,7 @@ def follow(run: Run, parent: int) -> bool:
                 return True
         except Exception as error:  # noqa: BLE001  # a mirror must outlive whatever MLflow raises
             said = without_login(f"{type(error).__name__}: {error}")
-            sys.stderr.write(f"{run.name}: MLflow: {said}\n")
+            say(f"{run.name}: MLflow: {said}")
         if not alive:
             return False
         time.sleep(LOOK_SECONDS)

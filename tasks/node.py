@@ -16,6 +16,7 @@ import psutil
 from tasks import places
 from tasks.meeting import read_meeting
 from tasks.runtime import ENDPOINT
+from tasks.saying import say
 
 LOOK_SECONDS = 0.2
 END_SECONDS = 10.0
@@ -26,7 +27,7 @@ USAGE = 2
 def main(arguments: list[str]) -> int:
     """Serve one rendezvous until a SIGTERM, which has the training stop with a snapshot."""
     if len(arguments) != 1 or not ENDPOINT.fullmatch(arguments[0]):
-        sys.stderr.write(f"error: rendezvous is {' '.join(arguments)!r}, should be HOST:PORT\n")
+        say(f"error: rendezvous is {' '.join(arguments)!r}, should be HOST:PORT")
         return USAGE
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> int:
 
 def _take_part(rendezvous: str, control: Path, asked: list[int]) -> None:
     """Run this node's ranks of a job to their end, or to the end of the meeting."""
-    sys.stderr.write(f"{rendezvous}: taking part in {control.name}\n")
+    say(f"{rendezvous}: taking part in {control.name}")
     command = [sys.executable, "-m", "tasks.launcher", str(control)]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd=places.PROJECT) as launcher:
         told, over = False, None
@@ -55,7 +56,7 @@ def _take_part(rendezvous: str, control: Path, asked: list[int]) -> None:
             if over is not None and time.monotonic() - over > END_SECONDS:
                 launcher.kill()
             time.sleep(LOOK_SECONDS)
-    sys.stderr.write(f"{rendezvous}: {control.name} is over, exit status {launcher.returncode}\n")
+    say(f"{rendezvous}: {control.name} is over, exit status {launcher.returncode}")
 
 
 def _ask_to_stop(launcher: int) -> bool:

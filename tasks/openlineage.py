@@ -29,7 +29,7 @@ _FACETS = {
     "ProcessingEngineRunFacet": "1-1-1",
     "TestRunFacet": "1-0-1",
 }
-_ENDS = {"completed": "COMPLETE", "failed": "FAIL", "interrupted": "ABORT"}
+_ENDS = {"completed": "COMPLETE", "failed": "FAIL", "interrupted": "ABORT", "crashed": "ABORT"}
 _DOES = {
     "pretokenize": "Filter sources, train a tokenizer, encode documents, hold some out",
     "shard": "Lay documents out as shuffled rows, and score simple models on them",

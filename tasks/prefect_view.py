@@ -1,6 +1,5 @@
 """What the Prefect UI shows of a run: a view that nothing fails for, and nothing waits for long."""
 
-import sys
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,6 +8,8 @@ import httpx
 from prefect.artifacts import create_link_artifact
 from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+from tasks.saying import say
 
 NUM_RETRIES = 1
 SILENT_SECONDS = 60.0
@@ -34,7 +35,7 @@ class View:
         except (httpx.HTTPError, PrefectException) as error:
             self._silent_until = self._clock() + SILENT_SECONDS
             said = " ".join(str(error).split()) or type(error).__name__
-            sys.stderr.write(f"warning: Prefect shows less of this run: {said}\n")
+            say(f"warning: Prefect shows less of this run: {said}")
             return None
 
 

@@ -18,6 +18,7 @@ from tasks.ledger import settle, writing
 from tasks.ledger_errors import OtherVersionError
 from tasks.provenance import provenance
 from tasks.run_record import CHAIN_HEAD, PREREGISTRATION, Run, check_name, now
+from tasks.schemas import require_shape
 
 SCHEMA = "assay.preregistration/1"
 PLANS = "plans"
@@ -73,9 +74,10 @@ def find_plan(text: str) -> Path:
 def read_plan(path: Path, versions: Mapping[str, int] | None = None) -> dict[str, Any]:
     """Read a plan; with versions, refuse one that stages of other versions would not carry out.
 
-    Raises: MalformedJsonError, BrokenSealError, OtherVersionError.
+    Raises: MalformedJsonError, BrokenSealError, WrongShapeError, OtherVersionError.
     """
     plan: dict[str, Any] = read_record(path)
+    require_shape("preregistration", plan, path)
     for stage, version in (versions or {}).items():
         if plan["stage_versions"].get(stage) != version:
             raise OtherVersionError(str(path), stage, plan["stage_versions"].get(stage), version)
@@ -85,7 +87,7 @@ def read_plan(path: Path, versions: Mapping[str, int] | None = None) -> dict[str
 def registered(run: Run) -> dict[str, Any] | None:
     """Read the plan that a run was made by; None if there was none."""
     path = run.directory / PREREGISTRATION
-    return read_record(path) if path.is_file() else None
+    return read_plan(path) if path.is_file() else None
 
 
 def departures(plan: Mapping[str, Any], run: Run) -> list[Difference]:

@@ -26,6 +26,7 @@ from rich.progress import (
 
 from data.progress import Progress as OnProgress
 from tasks.prefect_view import shown
+from tasks.saying import say
 
 ARTIFACT_SECONDS = 5.0
 "Each update of the artifact is a request to the Prefect server."
@@ -93,8 +94,7 @@ class Work:
         self.artifact.show(done, total, said)
         if in_lines and now - self.told >= LINE_SECONDS:
             self.told = now
-            sys.stderr.write(f"  {said}\n")
-            sys.stderr.flush()
+            say(f"  {said}")
 
     def _left(self, now: float, done: float, total: int) -> str:
         """Say how long the rest takes at the pace so far; nothing before there is a pace."""
@@ -115,8 +115,7 @@ def say_done(stage: str, summary: str, record: Mapping[str, Any]) -> None:
     """Say on stderr that a stage is done: a run of minutes must not be silent."""
     source = record["reused_from"]
     how = f"reused from {source}" if source else f"{record['wall_seconds']:.1f} s"
-    sys.stderr.write(f"  {stage:<12} {summary} ({how})\n")
-    sys.stderr.flush()
+    say(f"  {stage:<12} {summary} ({how})")
 
 
 class ProgressArtifact:

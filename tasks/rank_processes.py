@@ -1,16 +1,17 @@
 """Run the ranks of a training to their end, and see to it that none outlives it."""
 
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tasks import places
+from tasks.held_signals import held
 from tasks.meeting import call_nodes, meeting
 from tasks.processes import write_owner
 from tasks.pulse import Pulse, read_pulse
@@ -20,6 +21,8 @@ from tasks.train_errors import NodesMissingError, WorkerHungError
 from tasks.train_job import Job, write_job
 
 LOOK_SECONDS = 0.2
+CONTROL = ".control-"
+"How the directory begins by which ranks are watched, inside of their training's."
 END_SECONDS = 10.0
 "Within which the launcher tells the exit statuses of ranks that are gone."
 
@@ -37,7 +40,7 @@ def run_ranks(job: Job, look: Look) -> None:
     with (
         _control(job) as control,
         tempfile.TemporaryFile("w+") as said,
-        _asked_to_stop() as is_asked_to_stop,
+        held(signal.SIGTERM) as asked,
     ):
         watch = RankWatch(control, job)
         write_job(job, control)
@@ -54,7 +57,7 @@ def run_ranks(job: Job, look: Look) -> None:
             sampling(Path(job.directory), process.pid),
         ):  # fmt: skip
             try:
-                culprit = _watch(process, watch, look, is_asked_to_stop)
+                culprit = _watch(process, watch, look, asked)
                 watch.end()
                 _let_end(process)
             except WorkerHungError as error:
@@ -85,7 +88,10 @@ def _control(job: Job) -> Iterator[Path]:
         with meeting(job) as control:
             yield control
     else:
-        with tempfile.TemporaryDirectory(prefix="assay-train-") as directory:
+        # Here whoever goes on with this training, and so has its lock, finds what a kill left.
+        for left in Path(job.directory).glob(f"{CONTROL}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=CONTROL, dir=job.directory) as directory:
             yield Path(directory)
 
 
@@ -97,9 +103,12 @@ def _watch(
     process: subprocess.Popen[bytes],
     watch: RankWatch,
     look: Look,
-    is_asked_to_stop: Callable[[], bool],
+    asked: Sequence[int],
 ) -> int | None:
-    """Return when all is over, with the rank that ended it if it was one."""
+    """Return when all is over, with the rank that ended it if it was one.
+
+    A signal that was `asked` is the wish to stop.
+    """
     over: float | None = None
     while True:
         if process.poll() is not None:
@@ -107,7 +116,7 @@ def _watch(
         culprit = watch.look()
         if culprit is not None or (over and watch.has_heard_all(over)):
             return culprit
-        if is_asked_to_stop():
+        if asked:
             watch.ask_to_stop()
         look(read_pulse(watch.control, 0))
         time.sleep(LOOK_SECONDS)
@@ -117,17 +126,3 @@ def _let_end(process: subprocess.Popen[bytes]) -> None:
     """Give the launcher the time to say how its ranks ended."""
     with suppress(subprocess.TimeoutExpired):
         process.wait(END_SECONDS)
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Take SIGTERM as the wish to stop, for the length of a block; where signals come at all."""
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: came.append(number))
-    try:
-        yield lambda: bool(came)
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -5,13 +5,41 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import (
+    Any,
+    NotRequired,  # before 3.12
+)
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # before 3.12
 
 from evidence.canonical import dumps, loads
+from evidence.errors import WrongRefError, WrongShapeError
 from evidence.records import Recipe
-from evidence.refs import REF_TYPES, Ref
+from evidence.refs import Ref, parse_ref
 from tasks.in_use import sharing
 from tasks.remote import Remote
+
+
+class RecipeEntry(TypedDict):
+    """A recipe as the table has it."""
+
+    stage: str
+    version: int
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+
+
+class Entry(TypedDict):
+    """What the table says of a recipe."""
+
+    ref: str
+    run: str
+    recipe: RecipeEntry
+    observed: NotRequired[dict[str, Any]]
+
+
+_ENTRY = TypeAdapter(Entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +79,7 @@ class Recipes:
         paths = list((self.root / "recipes").glob("*/*.json"))
         found = []
         for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-            made = _made(path.read_bytes(), path.name)
+            made = _made(path.read_bytes(), str(path))
             if made.recipe["stage"] == stage:
                 found.append(made)
         return found
@@ -59,7 +87,7 @@ class Recipes:
     def making(self, ref: Ref) -> Made | None:
         """Return how an artefact was made, if it was made or used here."""
         for path in sorted((self.root / "recipes").glob("*/*.json")):
-            made = _made(path.read_bytes(), path.name)
+            made = _made(path.read_bytes(), str(path))
             if made.ref == ref:
                 return made
         return None
@@ -87,11 +115,28 @@ class Recipes:
             self.remote.write(_name(recipe), (self.root / _name(recipe)).read_bytes())
 
 
+def read_entry(content: bytes, where: str) -> Entry:
+    """Read an entry of the table.
+
+    Raises: MalformedJsonError, WrongShapeError.
+    """
+    hint = "delete this entry of the store: the stage then runs again"
+    try:
+        entry = _ENTRY.validate_python(loads(content, where), strict=True)
+        parse_ref(entry["ref"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        fault = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise WrongShapeError(where, fault, hint) from None
+    except WrongRefError as error:
+        raise WrongShapeError(where, str(error), hint) from None
+    return entry
+
+
 def _made(content: bytes, where: str) -> Made:
-    entry: Any = loads(content, where)
-    kind, _, digits = str(entry["ref"]).partition(":")
+    entry = read_entry(content, where)
     observed = entry.get("observed", {})
-    return Made(REF_TYPES[kind](digits), str(entry["run"]), entry["recipe"], observed)
+    return Made(parse_ref(entry["ref"]), entry["run"], entry["recipe"], observed)
 
 
 def _name(recipe: Recipe) -> str:

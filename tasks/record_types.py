@@ -91,6 +91,7 @@ class StageRecord(TypedDict):
     recipe: Recipe
     recipe_sha256: Sha256
     thresholds: dict[str, float]
+    tracking: NotRequired[dict[str, str | None]]
     provenance: Provenance
     started: Time
     outcome: Literal["produced", "reused", "failed"]
@@ -151,7 +152,7 @@ class RunRecord(TypedDict):
 
     schema: Literal["assay.run/1"]
     run: str
-    outcome: Literal["completed", "failed", "interrupted"]
+    outcome: Literal["completed", "failed", "interrupted", "crashed"]
     error: str | None
     started: Time
     finished: Time

@@ -182,8 +182,18 @@ def find_run(text: str) -> Run:
 
 
 def all_runs() -> list[Run]:
-    """List the runs of the evidence directory, oldest first."""
-    plans = places.evidence().glob(f"*/{PLAN}")
+    """List the runs of the evidence directory, oldest first.
+
+    Raises: StorageError if it is there and cannot be read.
+    """
+    evidence = places.evidence()
+    try:
+        # Unlike `glob`, this does not take what it may not read for nothing.
+        plans = [path / PLAN for path in evidence.iterdir() if (path / PLAN).is_file()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StorageError(str(evidence), os.strerror(error.errno or 0)) from None
     return [Run(path.parent) for path in sorted(plans, key=lambda path: path.stat().st_mtime)]
 
 

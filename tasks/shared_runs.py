@@ -3,7 +3,6 @@
 They are views: no record depends on them, and a run goes on if they cannot be sent.
 """
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from tasks import places
 from tasks.errors import ArtefactDamagedError, StoreRefusedError, StoreUnreachableError
 from tasks.remote import Remote
 from tasks.run_record import NAME, PLAN, Run, find_run
+from tasks.saying import say
 from tasks.store import open_store
 
 RUNS = "runs"
@@ -73,4 +73,4 @@ def excused(what: str) -> Iterator[None]:
     try:
         yield
     except (StoreRefusedError, StoreUnreachableError) as error:
-        sys.stderr.write(f"warning: {what} could not be sent for other machines: {error}\n")
+        say(f"warning: {what} could not be sent for other machines: {error}")

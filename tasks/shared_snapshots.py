@@ -5,7 +5,6 @@ artefacts, with the logs up to there and its record last: it exists there if its
 """
 
 import shutil
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ from evidence.refs import parse_ref
 from tasks import places
 from tasks.remote import Remote
 from tasks.run_record import Run
+from tasks.saying import say
 from tasks.shared_runs import UNFINISHED, excused, read_place, share_place
 from tasks.snapshots import (
     FILES,
@@ -110,7 +110,7 @@ def fetch_unfinished(training: Path) -> None:
         _fetch_beside(remote, training.name, work)
         for path in (work / SNAPSHOTS, *_beside(work)):
             _replace(path, training / path.name)
-        sys.stderr.write(f"going on from {theirs.name}, which another machine has made\n")
+        say(f"going on from {theirs.name}, which another machine has made")
     shutil.rmtree(work)
 
 

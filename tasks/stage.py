@@ -150,7 +150,7 @@ def _obtain(
         store.share(recipe, made.ref)
         return artefact, made.observed, made.run
     store.check_writable()
-    name = f"{stage.name}-{recipe.digest[:16]}"
+    name = work_name(recipe)
     with store.resuming(name) if resumable else store.building(name) as directory:
         built = build(directory)
         if not isinstance(built, Built):
@@ -158,6 +158,11 @@ def _obtain(
         ref = store.commit(directory, stage.ref_type, built.index)
     store.remember(recipe, ref, run.name, built.observed)
     return store.peek(ref), built.observed, None
+
+
+def work_name(recipe: Recipe) -> str:
+    """Return what the directory is called in which this recipe is being made."""
+    return f"{recipe.stage}-{recipe.digest[:16]}"
 
 
 def _check_inputs(store: Store, recipe: Recipe) -> None:

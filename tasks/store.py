@@ -153,6 +153,14 @@ class Store:
             (directory / INDEX).unlink(missing_ok=True)
             yield directory
 
+    def is_held(self, name: str) -> bool:
+        """Tell whether a process has the directory of this name that is resumed."""
+        try:
+            with locked(self.root / "tmp" / f"{name}.lock", what="this recipe"):
+                return False
+        except BusyError:
+            return True
+
     def commit(self, directory: Path, ref_type: type[RefT], index: object) -> RefT:
         """Hash, index, sync and rename a built directory; its name is the index's digest."""
         content = index if isinstance(index, Mapping) else asdict(index)  # type: ignore[call-overload]

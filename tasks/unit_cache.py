@@ -6,7 +6,6 @@ with the same unit finds it there, and drops what it has.
 """
 
 import shutil
-import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from tasks.directories import differences, entries, listed_files, move_into_plac
 from tasks.errors import ArtefactDamagedError, UnsharedStoreError
 from tasks.in_use import mark_used
 from tasks.remote import Remote
+from tasks.saying import say
 from tasks.store import Store
 
 UNIT = "unit.json"
@@ -118,7 +118,7 @@ class UnitCache:
                 _check(key, directory)
                 remember_checked(directory, seen)
         except (ArtefactDamagedError, EvidenceError) as damage:
-            sys.stderr.write(f"  damaged, will be made again: {damage}\n")
+            say(f"  damaged, will be made again: {damage}")
             self._throw_away(directory)
             return None
         self._send(key)

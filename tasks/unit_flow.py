@@ -37,7 +37,7 @@ from tasks.store import open_store
 from tasks.unit_cache import UnitCache, UnitJob
 from tasks.unit_progress import Count
 from tasks.unit_runners import RUNNERS, WorkersLostError
-from tasks.unit_worker import portable
+from tasks.unit_worker import end_workers, portable
 
 
 @dataclass(slots=True)
@@ -46,6 +46,8 @@ class _Batch:
 
     waiting: dict[str, UnitJob]
     count: Count
+    has_own_workers: bool
+    "Whether they are processes that this one has started."
     flow_run: UUID | None = None
     "The sub-flow that makes them."
 
@@ -68,7 +70,8 @@ def make_on_runner(
 
     Raises: UnitDiedError, SchedulerError, FeatureError, and what a unit raises.
     """
-    batch, bereft = _Batch({job.key: job for job in jobs}, count), list[UUID]()
+    is_pool, bereft = runtime.task_runner == "processes", list[UUID]()
+    batch = _Batch({job.key: job for job in jobs}, count, is_pool)
     try:
         for _ in range(1 + NUM_RETRIES):
             number = min(num_workers, len(batch.waiting))
@@ -105,13 +108,19 @@ def _flow() -> None:
     batch = _BATCH.get()
     batch.flow_run = UUID(str(flow_run.id))
     location = places.store_url() or str(places.store())
-    futures: list[PrefectFuture[tuple[str, int]]] = [
-        _make_unit.submit(job.label, location, pickle.dumps(job)) for job in batch.waiting.values()
-    ]
-    for future in as_completed(futures):
-        key, num_tokens = future.result()
-        del batch.waiting[key]
-        batch.count(key, num_tokens)
+    try:
+        futures: list[PrefectFuture[tuple[str, int]]] = [
+            _make_unit.submit(job.label, location, pickle.dumps(job))
+            for job in batch.waiting.values()
+        ]
+        for future in as_completed(futures):
+            key, num_tokens = future.result()
+            del batch.waiting[key]
+            batch.count(key, num_tokens)
+    except BaseException as error:
+        if batch.has_own_workers and not isinstance(error, Exception):
+            end_workers()
+        raise
 
 
 @prefect.task(

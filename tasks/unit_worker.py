@@ -1,5 +1,6 @@
 """What a process that makes units owes the one that asked for them."""
 
+import multiprocessing
 import os
 import pickle
 import signal
@@ -25,8 +26,16 @@ def begin_worker(parent: int) -> None:
     """Tie a worker process to the one that started it."""
     # Not SIGTERM: a unit need not be told, and Prefect would take that for an order to cancel.
     die_with_parent(signal.SIGKILL)
+    # The terminal sends an interrupt to all its processes; the one that asked ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_workers() -> None:
+    """End the worker processes of this one; a pool that is left waits for what they are making."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
 
 
 @contextmanager

@@ -44,7 +44,10 @@ def verify_run(run: Run) -> Report:
     """Check everything that a run's evidence says."""
     report = Report(run.name, 0, [])
     plan = _read(report, run.directory / PLAN)
-    record = _read_end(report, run)
+    if not (run.directory / RUN_RECORD).is_file():
+        _check_so_far(report, run, plan)
+        return report
+    record = _read(report, run.directory / RUN_RECORD)
     if record is None or plan is None:
         return report
     with report.surviving(RUN_RECORD):
@@ -84,14 +87,25 @@ def _read(report: Report, path: Path) -> dict[str, Any] | None:
     return record
 
 
-def _read_end(report: Report, run: Run) -> dict[str, Any] | None:
-    """Read the run's record, or say why there is none."""
-    if (run.directory / RUN_RECORD).is_file():
-        return _read(report, run.directory / RUN_RECORD)
-    report.state = "goes on" if run.goes_on() else "killed"
-    why = "the run goes on" if report.state == "goes on" else "the run was killed before its end"
-    report.check(holds=False, failure=f"{RUN_RECORD}: missing: {why}")
-    return None
+def _check_so_far(report: Report, run: Run, plan: Mapping[str, Any] | None) -> None:
+    """Check the stages that a run without a record has finished, and say why it has none."""
+    with report.surviving(PLAN):
+        report.state = "goes on" if run.goes_on() else "killed"
+        if report.state == "killed":
+            report.check(
+                holds=False, failure=f"{RUN_RECORD}: missing: the run was killed before its end"
+            )
+        _check_schema(report, "plan", plan or {}, PLAN)
+        stages = run.stage_records()
+        so_far = {
+            "recipes": {stage: each["recipe_sha256"] for stage, each in stages.items()},
+            "refs": {stage: each["output"] for stage, each in stages.items()},
+            "gates": run.gates(),
+        }
+        report.notes.append(f"checked of what there is: {', '.join((PLAN, *stages))}")
+        for stage in stages:
+            with report.surviving(stage_file(stage)):
+                _check_stage(report, run, stage, so_far)
 
 
 def _check_files(report: Report, run: Run, record: Mapping[str, Any]) -> None:

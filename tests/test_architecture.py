@@ -95,3 +95,8 @@ def test_data_and_model_mean_the_same_by_padding() -> None:
     from model import loss
 
     assert rows.PADDING == loss.PADDING
+
+
+def test_tasks_say_what_they_say_through_what_spells_out_orders_to_a_terminal() -> None:
+    tasks = [path for path in MODULES if path.is_relative_to(PROJECT / "tasks")]
+    assert [path.stem for path in tasks if "sys.stderr.write(" in path.read_text()] == ["saying"]

@@ -14,7 +14,6 @@ from typing import IO, Any
 
 from flows.errors import FlowError
 from flows.exit_codes import UNEXPECTED, exit_code
-from flows.run import recording_the_end
 from flows.screen import complain
 from flows.settings import PipelineSettings
 from tasks import places, rank_processes, train_worker
@@ -22,6 +21,7 @@ from tasks.bisection import bisect_task
 from tasks.checkpoint import checkpoint_task
 from tasks.errors import storage_error
 from tasks.known_errors import KNOWN_ERRORS
+from tasks.recording import recording_the_end
 from tasks.run_record import Run, all_runs, start_run
 from tasks.verify import verify_run
 from tasks.verify_chain import verify_chain

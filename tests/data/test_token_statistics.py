@@ -94,6 +94,26 @@ def test_a_short_stream_need_not_have_as_many_ids_as_a_long_one() -> None:
     assert (caught.value.measure, caught.value.expected) == ("distinct_ids", "at least 6")
 
 
+@pytest.mark.parametrize(
+    ("where", "num_tokens", "hint"),
+    [
+        ("val shard 0", 96, "there is little text: raise pretokenize.validation_fraction, use a"),
+        ("train shard 0", 96, "there is little text: use a larger corpus"),
+        ("val shard 0", 600, "decode the first document"),
+    ],
+)
+def test_a_short_text_is_not_blamed_on_the_tokenizer(
+    where: str, num_tokens: int, hint: str
+) -> None:
+    with pytest.raises(DegenerateTokensError) as caught:
+        bounds(6).refuse(token_statistics(np.arange(num_tokens) % 2, 9), where)
+    assert (
+        str(caught.value)
+        == f"{where}, {num_tokens} tokens: distinct_ids is 2, should be at least 6"
+    )
+    assert caught.value.hint.startswith(hint)
+
+
 def test_counts_made_elsewhere_are_counted() -> None:
     counter = TokenCounter(4, "parts")
     counter.add(np.array([1, 1, 2]))

@@ -1,13 +1,18 @@
 """The command line: refusals come before any work, as a sentence and an exit code."""
 
+import errno
 import io
+import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from flows.cli import run
+from tests.test_architecture import PROJECT
 
 REFUSALS = [
     ("run --preset nope", 2, "preset nope does not exist"),
@@ -127,3 +132,28 @@ def test_a_home_that_cannot_be_written_is_refused(
     monkeypatch.setenv("ASSAY_HOME", str(tmp_path / "file" / "home"))
     assert run(["run", "--preset", "smoke"]) == 7
     assert "should be writable" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["runs --json", "runs", "--help"])
+def test_a_reader_who_has_gone_is_no_news(line: str, own_places: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    # Of the errors, too, as with 2>&1: `assay runs` says there that there are none.
+    ended = subprocess.run(
+        [sys.executable, "-c", "from flows.cli import main; main()", *line.split()],
+        cwd=PROJECT,
+        stdout=writing,
+        stderr=writing if line == "runs" else subprocess.PIPE,
+        check=False,
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr or b"") == (141, b"")
+
+
+def test_a_broken_pipe_to_anything_else_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise BrokenPipeError(errno.EPIPE, "to a worker")
+
+    monkeypatch.setattr("tasks.run_record.all_runs", broken)
+    with pytest.raises(BrokenPipeError, match="to a worker"):
+        run(["runs"])

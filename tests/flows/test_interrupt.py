@@ -71,7 +71,7 @@ def run_until_training() -> tuple[int, int, list[psutil.Process]]:
         (
             lambda _pid, terminal: os.write(terminal, ETX),
             130,
-            b"interrupted: what is finished is kept",
+            b"interrupted: smoke-",
             "KeyboardInterrupt",
         ),
         (

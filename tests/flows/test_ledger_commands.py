@@ -149,10 +149,10 @@ def test_other_mistakes_are_sentences(home: Path, capsys: pytest.CaptureFixture[
     run = start_run("demo", {"thresholds": {}}, {})
     assert assay(["withdraw", run.name, "--reason", "x"]) == 3
     assert "no record of a run that ended" in capsys.readouterr().err
-    assert assay(["verify", run.name]) == 5
+    assert assay(["verify", run.name]) == 9
     said = capsys.readouterr().err
-    assert "the run goes on" in said
-    assert "run again" not in said
+    assert "note: checked of what there is: plan.json" in said
+    assert f"{run.name}: the run goes on (2 checks hold so far), should end" in said
     finish_run(run, "completed", None)
     assert assay(["recheck", run.name]) == 3
     assert "no finished stage" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import pytest
 
 from flows import screen
 from flows.screen import Screen, complain, printable_json, show_table
+from tasks.saying import say
 
 ESCAPES = {
     "colour": "\x1b[31m",
@@ -99,3 +100,14 @@ def test_what_a_model_writes_steers_no_terminal_and_reaches_a_pipe_as_it_is(
     generate("checkpoint:0", prompt="x")
 
     assert file.getvalue() == (expected or "x\x1b[31my\n")
+
+
+@pytest.mark.parametrize("text", ESCAPES.values(), ids=ESCAPES)
+def test_a_line_that_a_task_says_is_one_line_without_orders(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say(f"warning: {text}\nerror: forged")
+    said = capsys.readouterr().err
+    assert said.startswith("warning: ")
+    assert said.endswith("\\nerror: forged\n")
+    assert said[:-1].isprintable()

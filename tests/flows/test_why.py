@@ -1,11 +1,13 @@
 """`assay why` names what makes a stage run again, and from which run it is reused."""
 
 import json
+import shutil
 
 import pytest
 
 from flows.cli import run
-from tests.tasks.tiny import OVERRIDES, Finished
+from tasks import train
+from tests.tasks.tiny import OVERRIDES, Finished, tiny_settings
 
 pytestmark = pytest.mark.usefixtures("reading", "as_it_is")
 
@@ -43,6 +45,27 @@ def test_the_setting_that_makes_a_stage_run_again_is_named(
         ["differs", finished.run.name, "here"],
         ["settings.train.peak_lr", "0.01", "0.005"],
     ]
+
+
+def test_an_interrupted_training_goes_on_from_its_snapshot(
+    copied: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = tiny_settings(copied.home, ["train.peak_lr=5e-3"])
+    wanted = train.recipe(str(copied.refs.shards), changed.model, changed.train)
+    work = copied.home / "store" / "tmp" / f"train-{wanted.digest[:16]}"
+    shutil.copytree(copied.training.directory, work)
+    (work / "ckpt" / "epoch-002.metadata.json").unlink()
+
+    saved = f"step 32 of 48, snapshot epoch-001 in {work}"
+    said = why(capsys, "train", copied, "train.peak_lr=5e-3").splitlines()
+    assert said[0] == f"train: an interrupted one of the same recipe goes on from {saved}"
+    assert said[1] == f"train: runs; the closest recipe is that of {copied.run.name}"
+    with copied.store.resuming(work.name):
+        said = why(capsys, "train", copied, "train.peak_lr=5e-3").splitlines()
+        assert said[0] == f"train: a process is at it; last saved: {saved}"
+    for path in (work / "ckpt").glob("*.metadata.json"):
+        path.unlink()
+    assert "interrupted" not in why(capsys, "train", copied, "train.peak_lr=5e-3")
 
 
 def test_an_input_that_is_not_made_yet_is_named(

@@ -169,3 +169,23 @@ def test_ranks_that_are_told_to_stop_leave_a_snapshot_of_one_step(
     facts = json.loads((snapshot.state / "state.json").read_text())
     assert (facts["step"], facts["cursor_rows"]) == (error.step, 8 * error.step)
     assert error.step < STEPS
+
+
+def test_what_a_killed_process_left_beside_its_ranks_is_removed_by_the_next(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = tmp_path / ".control-dead"
+    left.mkdir()
+    (left / "owner").write_text("1")
+    seen: list[str] = []
+
+    def refuse(job: Job, control: Path) -> None:
+        seen.extend(path.name for path in Path(job.directory).iterdir())
+        assert control.name in seen
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rank_processes, "write_job", refuse)
+    with pytest.raises(KeyboardInterrupt):
+        run_ranks(job_of(finished, tmp_path), nothing)
+    assert left.name not in seen
+    assert list(tmp_path.iterdir()) == []

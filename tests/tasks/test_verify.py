@@ -52,8 +52,22 @@ def test_a_run_that_failed_early_has_no_failures(home: Path) -> None:
 
 def test_a_run_that_goes_on_is_not_called_broken(home: Path) -> None:
     report = verify_run(begin(tiny_settings(home)))
-    assert report.failures == ["metadata.json: missing: the run goes on"]
+    assert report.failures == []
     assert report.state == "goes on"
+
+
+def test_of_a_run_that_goes_on_what_there_is_is_checked(copied: Finished) -> None:
+    (copied.run.directory / "metadata.json").unlink()
+    plan = copied.run.directory / "plan.json"
+    reseal(plan, lambda record: record.update(process=os.getpid(), started=now()))
+    report = verify_run(copied.run)
+    assert (report.state, report.failures) == ("goes on", [])
+    assert report.notes == [f"checked of what there is: {', '.join(('plan.json', *STAGES))}"]
+    reseal(
+        copied.run.directory / "shard.metadata.json",
+        set_at("measurements", "train_rows", to=1),
+    )
+    assert [each for each in verify_run(copied.run).failures if "train_rows" in each]
 
 
 def test_a_run_whose_process_is_gone_was_killed(home: Path) -> None:
