@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.harness import ROOT, print_header
-from tests.benchmarks.servers import Server, prefect, size_of, working_in
+from tests.benchmarks.servers import STOP_SECONDS, Server, prefect, size_of, working_in
 
 POOL, QUEUE, SLOTS = "assay", "gpu", 1
 LOOK_SECONDS = 1.0
@@ -72,8 +72,7 @@ def _measure(server: Server, home: Path, given: argparse.Namespace) -> dict[str,
         seconds = time.monotonic() - begin
         time.sleep(5 * LOOK_SECONDS)
     finally:
-        worker.terminate()
-        worker.wait()
+        _end(worker)
     found = turns(log)
     numbers = [turn["number"] for turn in found]
     ends = [turn["end"] for turn in found]
@@ -157,6 +156,16 @@ def _worker(home: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd=ROOT
         )
+
+
+def _end(worker: subprocess.Popen[bytes]) -> None:
+    """Ask a worker to end; Prefect's does not always."""
+    worker.terminate()
+    try:
+        worker.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.wait()
 
 
 def _prefect(*arguments: str) -> None:
