@@ -79,7 +79,10 @@ def prefect_answering() -> Iterator[None]:
 
     try:
         yield
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, RuntimeError) as error:
+        # What Prefect makes of it before a flow begins.
+        if isinstance(error, RuntimeError) and not str(error).startswith("Failed to reach API"):
+            raise
         said = " ".join(str(error).split()) or type(error).__name__
         raise ServerLostError(os.environ["PREFECT_API_URL"], said) from error
 

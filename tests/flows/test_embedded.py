@@ -17,3 +17,22 @@ def test_a_prefect_server_that_is_lost_under_a_run_is_a_sentence(
         "PREFECT_API_URL: http://127.0.0.1:9/api: ReadError, should answer until the run has ended"
     )
     assert "run the same command" in caught.value.hint
+
+
+def test_a_prefect_server_that_is_lost_before_the_flow_begins_is_the_same_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    gone = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
+    with (
+        temporary_settings(gone),
+        get_client(sync_client=True) as client,
+        pytest.raises(ServerLostError, match="Failed to reach API"),
+        prefect_answering(),
+    ):
+        client.raise_for_api_version_mismatch()
+    with pytest.raises(RuntimeError, match="of ours"), prefect_answering():
+        raise RuntimeError("of ours")
