@@ -380,14 +380,14 @@ def far(
 ) -> Iterator[Store]:
     """A store in a bucket, with this machine's cache of it."""
     loopback_s3.point_to(monkeypatch, server)
-    bucket = boto3.resource("s3").Bucket("shared")
+    bucket = boto3.resource("s3").Bucket("garbage")
     bucket.create()
-    yield Store(tmp_path / "cache", Remote("s3://shared/team"))
+    yield Store(tmp_path / "cache", Remote("s3://garbage/team"))
     bucket.objects.all().delete()
 
 
 def objects() -> list[str]:
-    bucket = boto3.resource("s3").Bucket("shared")
+    bucket = boto3.resource("s3").Bucket("garbage")
     return sorted(each.key.removeprefix("team/") for each in bucket.objects.all())
 
 

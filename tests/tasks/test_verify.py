@@ -10,7 +10,7 @@ import pytest
 
 from evidence.canonical import digest, pretty
 from evidence.chain import Head, append, read_chain
-from evidence.records import STAGES
+from evidence.records import RUN_RECORD, STAGES
 from evidence.refs import TokensRef
 from tasks.run_record import Run, finish_run, now
 from tasks.verify import verify_ref, verify_run
@@ -128,7 +128,10 @@ def test_a_deleted_file_is_named(copied: Finished) -> None:
         content = path.read_bytes()
         path.unlink()
         named = (path.name, path.parent.name[:12])  # an artefact without index is no artefact
-        if not any(name in failure for failure in failures(copied.run) for name in named):
+        report = verify_run(copied.run)
+        # Without its record a run of this very process still goes on.
+        is_named = any(name in failure for failure in report.failures for name in named)
+        if not is_named and (path.name != RUN_RECORD or report.state != "goes on"):
             missed.append(path)
         path.write_bytes(content)
     assert missed == []
