@@ -107,6 +107,14 @@ class Lab:
             self.patch.setattr(owner, attribute, by)
         return before
 
+    def drop_biases(self) -> None:
+        """Have every product leave out its bias."""
+
+        def without_bias(x: Any, weight: Any, _bias: Any = None) -> Any:
+            return real(x, weight)
+
+        real = self.replace("torch.nn.functional.linear", without_bias)
+
     def either(self, wrong: Any, right: Any) -> Any:
         """Choose what is wrong, or what it should have been."""
         return wrong if self.planted else right

@@ -49,10 +49,7 @@ def _(lab: Lab) -> None:
     AT_START,
 )
 def _(lab: Lab) -> None:
-    def without_bias(x: Any, weight: Any, _bias: Any = None) -> Any:
-        return real(x, weight)
-
-    real = lab.replace("torch.nn.functional.linear", without_bias)
+    lab.drop_biases()
     job = lab.job()
     lab.train(replace(job, model=replace(job.model, attention_bias=True)))
 

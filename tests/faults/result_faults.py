@@ -170,10 +170,7 @@ def _(lab: Lab) -> None:
     AT_THE_END,
 )
 def _(lab: Lab) -> None:
-    def without_bias(x: Any, weight: Any, _bias: Any = None) -> Any:
-        return real(x, weight)
-
-    real = lab.replace("torch.nn.functional.linear", without_bias)
+    lab.drop_biases()
     score(lab, qwen(lab))
 
 

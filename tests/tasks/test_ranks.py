@@ -54,20 +54,20 @@ def step_of(directory: Path) -> int:
     return len(read_rows(path)) if path.is_file() else 0
 
 
-def kill_once_there_is_a_snapshot(rank: psutil.Process, directory: Path) -> None:
-    """Kill a rank when an epoch's snapshot is whole: it is written while the next steps run."""
-    while not complete_snapshots(directory):
-        time.sleep(0.01)
-    rank.kill()
-
-
 def interrupted(
-    job: Job, at_step: int, interrupt: Callable[[list[psutil.Process]], object]
+    job: Job,
+    at_step: int,
+    interrupt: Callable[[list[psutil.Process]], object],
+    num_snapshots: int = 0,
 ) -> tuple[TaskError, list[psutil.Process]]:
-    """Train, do something to the ranks at a step, and return what came of it."""
+    """Train, do something to the ranks at a step, and return what came of it.
+
+    Snapshots are written while the next steps run: `num_snapshots` are waited for.
+    """
+    directory = Path(job.directory)
     with ThreadPoolExecutor(1) as threads:
         future = threads.submit(run_ranks, job, nothing)
-        while step_of(Path(job.directory)) < at_step:
+        while step_of(directory) < at_step or len(complete_snapshots(directory)) < num_snapshots:
             assert not future.done(), future.exception()
             time.sleep(0.01)
         started = launcher()
@@ -98,9 +98,7 @@ def test_a_rank_that_is_killed_is_named_and_any_number_of_ranks_goes_on(
     finished: Finished, tmp_path: Path
 ) -> None:
     job = job_of(finished, tmp_path, num_ranks=2)
-    error, processes = interrupted(
-        job, 20, lambda ranks: kill_once_there_is_a_snapshot(ranks[1], tmp_path)
-    )
+    error, processes = interrupted(job, 20, lambda ranks: ranks[1].kill(), num_snapshots=1)
     assert isinstance(error, WorkerDiedError)
     assert (error.rank, error.num_ranks, error.status) == (1, 2, -signal.SIGKILL)
     # The second rank may not have said yet what the first has logged.

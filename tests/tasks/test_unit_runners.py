@@ -5,14 +5,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias, TypeVar
 
 import boto3
 import psutil
@@ -42,6 +42,7 @@ from tests.tasks.some_units import (
 from tests.tasks.tiny import point_to
 
 NUM_WORKERS = 2
+T = TypeVar("T")
 PROCESSES = replace(INLINE, task_runner="processes", num_workers=NUM_WORKERS)
 
 
@@ -197,23 +198,21 @@ def test_a_dask_worker_that_is_killed_while_it_starts_costs_a_start(
     before = set(psutil.Process().children(recursive=True))
     with ThreadPoolExecutor(1) as threads:
         future = threads.submit(made, machines.runtime("local dask"), six(home / "marks"))
-        killed = wait_for_worker(before)
+        killed = wait_for(lambda: new_worker(before))
+        assert killed is not None
         killed.kill()
         found = future.result()
     assert [(each / "text").read_text()[0] for each in found] == list("abcdef")
     assert killed.pid not in said(home / "marks", "pid")
 
 
-def wait_for_worker(before: set[psutil.Process]) -> psutil.Process:
-    """Return a process that a pool has just started."""
-    deadline = time.monotonic() + 40
-    while time.monotonic() < deadline:
-        for each in set(psutil.Process().children(recursive=True)) - before:
-            with suppress(psutil.NoSuchProcess):
-                if "spawn_main" in " ".join(each.cmdline()):
-                    return each
-        time.sleep(0.01)
-    raise AssertionError("no worker was started")
+def new_worker(before: set[psutil.Process]) -> psutil.Process | None:
+    """Return a process that a pool has just started, if it has."""
+    for each in set(psutil.Process().children(recursive=True)) - before:
+        with suppress(psutil.NoSuchProcess):
+            if "spawn_main" in " ".join(each.cmdline()):
+                return each
+    return None
 
 
 def states_of_the_last(name: str) -> set[str]:
@@ -285,11 +284,13 @@ if __name__ == "__main__":
 """
 
 
-def wait_for(condition: Any, seconds: float = 40) -> None:
+def wait_for(condition: Callable[[], T], seconds: float = 40) -> T:
+    """Return what a condition gives, once it gives something."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+    return found
 
 
 def is_running(pid: int) -> bool:
