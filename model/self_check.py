@@ -82,7 +82,7 @@ def forward_error(model: Llama, ids_BS: NDArray[np.int64]) -> float:
     weights = _Widened(dict(model.named_parameters()))
     device = next(model.parameters()).device
     found_BTV = model(torch.from_numpy(ids_BS[:, :-1]).to(device)).double().cpu().numpy()
-    plain_BTV = np.stack([plain_logits(weights, model.settings, ids[:-1]) for ids in ids_BS])
+    plain_BTV = plain_logits(weights, model.settings, ids_BS[:, :-1])
     return float(np.linalg.norm(found_BTV - plain_BTV) / np.linalg.norm(plain_BTV))
 
 
@@ -112,10 +112,10 @@ def slope_error(model: Llama, gradients: Weights, ids_BS: NDArray[np.int64]) -> 
     difference is relative to what such a slope usually is; the larger of the directions' counts.
     """
     weights, generator = plain_weights(model), np.random.default_rng(0)
-    widths = _widths(weights, gradients, model.settings)
-    return max(
-        _one_slope_error(model, weights, gradients, widths, ids_BS, g) for g in generator.spawn(2)
+    slopes = _Slopes(
+        model.settings, weights, gradients, _widths(weights, gradients, model.settings), ids_BS
     )
+    return max(slopes.error(each) for each in generator.spawn(2))
 
 
 def read_gradients(model: Llama) -> dict[str, Array]:
@@ -131,36 +131,55 @@ def plain_weights(model: Llama) -> dict[str, Array]:
     return {name: _float64(p.detach()) for name, p in model.named_parameters()}
 
 
-def _one_slope_error(
-    model: Llama,
-    weights: Weights,
-    gradients: Weights,
-    widths: Mapping[str, float],
-    ids_BS: NDArray[np.int64],
-    generator: np.random.Generator,
-) -> float:
-    generators = dict(zip(weights, generator.spawn(len(weights)), strict=True))
+class _Slopes:
+    """Compares gradients with differences of the plain loss, moving one copy of the weights."""
 
-    def draw(name: str) -> NDArray[np.int8]:
-        return generators[name].choice(np.array([-1, 1], np.int8), weights[name].shape)
+    def __init__(
+        self,
+        settings: LlamaSettings,
+        weights: Weights,
+        gradients: Weights,
+        widths: Mapping[str, float],
+        ids_BS: NDArray[np.int64],
+    ) -> None:
+        self.settings, self.ids_BS = settings, ids_BS
+        self.weights, self.gradients, self.widths = weights, gradients, widths
+        # Memory that was never touched costs more than what is done with it.
+        self.moved = {name: np.empty_like(weight) for name, weight in weights.items()}
 
-    signs = dict(zip(weights, _each(draw, weights), strict=True))
+    def error(self, generator: np.random.Generator) -> float:
+        """Return how far the slope along a random direction is from that of the gradients."""
+        generators = dict(zip(self.weights, generator.spawn(len(self.weights)), strict=True))
+        slope = sum(_each(lambda name: self._ahead(name, generators[name]), self.weights))
+        ahead = plain_loss(self.moved, self.settings, self.ids_BS)
+        _each(self._behind, self.weights)
+        true_slope = (ahead - plain_loss(self.moved, self.settings, self.ids_BS)) / 2
+        usual = math.hypot(*(self.widths[n] * _norm(self.gradients[n]) for n in self.weights))
+        return abs(true_slope - slope) / max(usual, abs(true_slope))
 
-    def part_of_slope(name: str) -> float:
-        return widths[name] * float(np.vdot(gradients[name], signs[name].astype(np.float64)))
+    def _ahead(self, name: str, generator: np.random.Generator) -> float:
+        """Move a weight one width along a random direction, and return its part of the slope."""
+        moved = self.moved[name]
+        np.multiply(_signs(generator, moved.shape), self.widths[name], out=moved)
+        part = float(np.vdot(self.gradients[name], moved))
+        moved += self.weights[name]
+        return part
 
-    slope = sum(_each(part_of_slope, weights))
-    losses = []
-    for towards in (1, -1):
+    def _behind(self, name: str) -> None:
+        """Move a weight from one width ahead to one behind."""
+        moved = self.moved[name]
+        moved -= self.weights[name]
+        np.subtract(self.weights[name], moved, out=moved)
 
-        def nudged(name: str, towards: int = towards) -> Array:
-            return weights[name] + towards * widths[name] * signs[name]
 
-        moved = dict(zip(weights, _each(nudged, weights), strict=True))
-        losses.append(plain_loss(moved, model.settings, ids_BS))
-    true_slope = (losses[0] - losses[1]) / 2
-    usual = math.hypot(*(widths[name] * _norm(gradients[name]) for name in weights))
-    return abs(true_slope - slope) / max(usual, abs(true_slope))
+def _signs(generator: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.int8]:
+    """Draw ones of either sign, a random bit each."""
+    size = math.prod(shape)
+    bytes_ = np.frombuffer(generator.bytes(-(-size // 8)), np.uint8)
+    signs = np.unpackbits(bytes_, count=size).view(np.int8)
+    signs *= 2
+    signs -= 1
+    return signs.reshape(shape)
 
 
 def _each(work: Callable[[str], T], names: Iterable[str]) -> list[T]:
