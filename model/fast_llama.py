@@ -8,7 +8,7 @@ Shapes: B rows, T positions, S = T + 1 ids of a row, D hidden channels, F feed-f
 N query heads, K key/value heads, H channels of a head, V vocabulary.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -81,7 +81,7 @@ class FastLlama(nn.Module):
             self.head = self.embedding
             if not settings.tie_embeddings:
                 self.head = _empty(dtype, settings.vocab_size, settings.hidden_size)
-        self.receivers = [Receiver(copy, tuple(sources)) for copy, *sources in self._pairs(model)]
+        self.buckets = [Bucket(pairs) for pairs in self._pairs(model)]
         self.compiled = compiled
         if compiled:
             # Layer by layer: they are alike, so that one is compiled for all of them.
@@ -91,14 +91,19 @@ class FastLlama(nn.Module):
     @torch.no_grad()
     def refresh(self) -> None:
         """Copy the model's weights."""
-        views = [view for receiver in self.receivers for view in receiver.views]
-        sources = [source for receiver in self.receivers for source in receiver.sources]
-        torch._foreach_copy_(views, sources)
+        receivers = [receiver for bucket in self.buckets for receiver in bucket.receivers]
+        views = [view for receiver in receivers for view in receiver.views]
+        torch._foreach_copy_(views, [s for receiver in receivers for s in receiver.sources])
+        for bucket in self.buckets:
+            bucket.begin()
 
     def tell(self, ready: Callable[[Tensor], None] | None) -> None:
-        """Have each of the model's parameters named as soon as its gradient is whole, or not."""
-        for receiver in self.receivers:
-            receiver.ready = ready
+        """Have the gradients of each layer handed on as soon as all are whole, or not.
+
+        They are the memory of the model's own: what is done to them is done to those.
+        """
+        for bucket in self.buckets:
+            bucket.ready = ready
 
     def forward(self, ids_BS: Tensor, document_end: int | None, scale: float) -> Tensor:
         """Return the scaled sum of the losses of some rows; padding costs nothing.
@@ -139,36 +144,85 @@ class FastLlama(nn.Module):
         positions_BT, visible_B1TT = separate(documents_of(inputs_BT, document_end))
         return (cos[positions_BT], sin[positions_BT]), visible_B1TT
 
-    def _pairs(self, model: Llama) -> Iterator[tuple[Tensor, ...]]:
-        """Name every matrix of this copy together with what stands in it, from top to bottom."""
-        yield self.embedding, model.model.embed_tokens.weight
+    def _pairs(self, model: Llama) -> Iterator[list[tuple[Tensor, ...]]]:
+        """Name every matrix of this copy together with what stands in it, layer by layer."""
+        yield [(self.embedding, model.model.embed_tokens.weight)]
         for mine, layer in zip(self.layers, model.model.layers, strict=True):
             assert isinstance(mine, FastLayer)
             assert isinstance(layer, Layer)
-            attention, mlp = layer.self_attn, layer.mlp
-            projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-            yield mine.attention_norm.weight, layer.input_layernorm.weight
-            yield mine.qkv, *(projection.weight for projection in projections)
-            if mine.qkv_bias is not None:
-                yield mine.qkv_bias, *(projection.bias for projection in projections)
-            yield mine.output, attention.o_proj.weight
-            yield mine.mlp_norm.weight, layer.post_attention_layernorm.weight
-            yield mine.gate_up, mlp.gate_proj.weight, mlp.up_proj.weight
-            yield mine.down, mlp.down_proj.weight
-        yield self.norm.weight, model.model.norm.weight
+            yield list(_layer_pairs(mine, layer))
+        last: list[tuple[Tensor, ...]] = [(self.norm.weight, model.model.norm.weight)]
         if not self.settings.tie_embeddings:
             assert isinstance(model.lm_head, nn.Linear)
-            yield self.head, model.lm_head.weight
+            last.append((self.head, model.lm_head.weight))
+        yield last
+
+
+def _layer_pairs(mine: FastLayer, layer: Layer) -> Iterator[tuple[Tensor, ...]]:
+    attention, mlp = layer.self_attn, layer.mlp
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    yield mine.attention_norm.weight, layer.input_layernorm.weight
+    yield mine.qkv, *(projection.weight for projection in projections)
+    if mine.qkv_bias is not None:
+        yield mine.qkv_bias, *(projection.bias for projection in projections)
+    yield mine.output, attention.o_proj.weight
+    yield mine.mlp_norm.weight, layer.post_attention_layernorm.weight
+    yield mine.gate_up, mlp.gate_proj.weight, mlp.up_proj.weight
+    yield mine.down, mlp.down_proj.weight
+
+
+class Bucket:
+    """The gradients of some parameters, side by side in memory: one sum over ranks for all.
+
+    Source: Li et al. 2020, arXiv:2006.15704, section 3.2.3 (gradient bucketing).
+    """
+
+    def __init__(self, pairs: Iterable[tuple[Tensor, ...]]) -> None:
+        self.receivers = [Receiver(copy, tuple(sources), self) for copy, *sources in pairs]
+        self.ready: Callable[[Tensor], None] | None = None
+        self._flat: Tensor | None = None
+        self._views: dict[Tensor, Tensor] = {}
+        self._num_whole = 0
+
+    def begin(self) -> None:
+        """Begin a step; gradients that were dropped leave their memory to others until then."""
+        self._num_whole = 0
+        if all(source.grad is None for each in self.receivers for source in each.sources):
+            self._flat, self._views = None, {}
+
+    def add(self, source: Tensor, part: Tensor) -> None:
+        """Add to the gradient of a parameter, or begin it."""
+        if source.grad is None:
+            if self._flat is None:
+                self._allocate()
+            source.grad = self._views[source].copy_(part)
+        else:
+            source.grad.add_(part)
+
+    def count(self) -> None:
+        """Take note that a receiver handed all over; with the last one, hand them on."""
+        self._num_whole += 1
+        if self._num_whole == len(self.receivers):
+            self._num_whole = 0
+            if self.ready:
+                assert self._flat is not None, "gradients of another step were not dropped"
+                self.ready(self._flat)
+
+    def _allocate(self) -> None:
+        sources = [source for receiver in self.receivers for source in receiver.sources]
+        self._flat = sources[0].new_empty(sum(source.numel() for source in sources))
+        parts = torch.split(self._flat, [source.numel() for source in sources])
+        self._views = {s: part.view_as(s) for s, part in zip(sources, parts, strict=True)}
 
 
 class Receiver:
     """Hands the gradient of a copied matrix over to those parameters that stand in it."""
 
-    def __init__(self, copy: Any, sources: tuple[Tensor, ...]) -> None:
+    def __init__(self, copy: Any, sources: tuple[Tensor, ...], bucket: Bucket) -> None:
         self.sources = sources
         self.sizes = [len(source) for source in sources]
         self.views = torch.split(copy.detach(), self.sizes)
-        self.ready: Callable[[Tensor], None] | None = None
+        self.bucket = bucket
         copy.register_post_accumulate_grad_hook(self._hand_over)
 
     @torch.no_grad()
@@ -177,13 +231,9 @@ class Receiver:
         assert copy.grad is not None
         parts = torch.split(copy.grad, self.sizes)
         for source, part in zip(self.sources, parts, strict=True):
-            if source.grad is None:
-                source.grad = part.to(source.dtype)
-            else:
-                source.grad.add_(part)
-            if self.ready:
-                self.ready(source)
+            self.bucket.add(source, part)
         copy.grad = None
+        self.bucket.count()
 
 
 def _norm(settings: LlamaSettings, dtype: torch.dtype) -> RMSNorm:

@@ -31,8 +31,14 @@ class Ranks:
     def __init__(self, is_asked_to_stop: Callable[[], bool] = lambda: False) -> None:
         self.is_asked_to_stop = is_asked_to_stop
         """Tells of this rank alone; the others learn of it in the next sum."""
-        self.stopping = False
+        self.waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Held while this rank can only wait for others."""
+        self._asked: bool | Tensor = False
+
+    @property
+    def stopping(self) -> bool:
         """Whether any rank was asked to stop before the last sum; every rank sees the same."""
+        return bool(self._asked)
 
     def place(self, model: nn.Module, device: torch.device | str, precision: Precision) -> None:  # noqa: ARG002
         """Move a model to where this rank computes; before its optimizer is made."""
@@ -52,7 +58,7 @@ class Ranks:
 
     def sum(self, values: Tensor) -> Tensor:
         """Add a vector over all ranks; every rank gets the same bits."""
-        self.stopping = self.is_asked_to_stop()
+        self._asked = self.is_asked_to_stop()
         return values
 
     @contextmanager
@@ -92,7 +98,6 @@ class RankGroup(Ranks):
         self.parallelism = parallelism
         self.backend = dist.get_backend()
         self.waiting = waiting
-        """Held while this rank can only wait for others."""
 
     def place(self, model: nn.Module, device: torch.device | str, precision: Precision) -> None:
         """Move a model to where this rank computes, and keep only a part of it under FSDP.
@@ -106,24 +111,27 @@ class RankGroup(Ranks):
             shard(model, torch.bfloat16 if precision == "bfloat16" else torch.float32)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Add a vector over all ranks, and with it whether any was asked to stop."""
+        """Add a vector over all ranks, and with it whether any was asked to stop.
+
+        A GPU may still be at it: whoever reads the sum waits for the others then.
+        """
         asked = values.new_tensor([float(self.is_asked_to_stop())])
         both = torch.cat((values, asked))
         with self.waiting():
             dist.all_reduce(both)
-            self.stopping = bool(both[-1].item())
+        self._asked = both[-1]
         return both[:-1]
 
     @contextmanager
     def exchanging(self, passes: Any, *, last: bool) -> Iterator[None]:
-        """Add up every gradient as soon as it is whole, while others are still being made."""
+        """Add up the gradients of a layer as soon as they are whole, while others are made."""
         if self.parallelism == "fsdp":
             passes.model.set_requires_gradient_sync(last)
             yield
             return
         sums: list[Any] = []
         if last:
-            passes.tell(lambda p: sums.append(dist.all_reduce(p.grad, async_op=True)))
+            passes.tell(lambda flat: sums.append(dist.all_reduce(flat, async_op=True)))
         try:
             yield
         finally:

@@ -150,15 +150,18 @@ def _step(
     _check(ids_BS, state, settings)
     num_targets = count_targets(ids_BS)
     loss = accumulate(state, ids_BS, settings, passes, ranks, document_end)
+    # While the device computes.
+    digest = batch_digest(ids_BS)
     parameters = [p for p in state.model.parameters() if p.grad is not None]
     norm = whole(get_total_norm([p.grad for p in parameters if p.grad is not None]))
-    # One transfer for both: each would wait for the device.
-    train_loss, grad_norm = torch.stack((loss, norm.to(loss.dtype))).tolist()
+    with ranks.waiting():
+        # One transfer for both: each would wait for the device.
+        train_loss, grad_norm = torch.stack((loss, norm.to(loss.dtype))).tolist()
     _require_finite("loss", state.step + 1, train_loss)
     _require_finite("gradient norm", state.step + 1, grad_norm)
     state.cursor_rows += len(ids_BS)
     if spike := _spike(state, train_loss, grad_norm, settings):
-        return _answer(state, spike, train_loss, grad_norm, ids_BS, settings)
+        return _answer(state, spike, train_loss, grad_norm, ids_BS, digest, settings)
     clip_grads_with_norm_(parameters, settings.clip_norm, norm)
     update_norm = _update(state, settings, ranks)
     _require_finite("update norm", state.step + 1, update_norm)
@@ -174,7 +177,7 @@ def _step(
         learning_rate=read_learning_rate(state.optimizer),
         tokens=num_targets,
         cursor_rows=state.cursor_rows,
-        batch_digest=batch_digest(ids_BS),
+        batch_digest=digest,
         state_digest=(
             state_digest(state, ranks) if is_digested(state.step, digest_steps, settings) else None
         ),
@@ -248,6 +251,7 @@ def _answer(
     train_loss: float,
     grad_norm: float,
     ids_BS: np.ndarray,
+    digest: str,
     settings: TrainSettings,
 ) -> SpikeReport:
     """Report the spike, unless it ends the training.
@@ -267,7 +271,7 @@ def _answer(
         bound=spike.bound,
         tokens=count_targets(ids_BS),
         cursor_rows=state.cursor_rows,
-        batch_digest=batch_digest(ids_BS),
+        batch_digest=digest,
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from data.prefetch import prefetched
 from data.row_digests import row_digests
 from data.rows import Rows, blocks
 
@@ -21,7 +22,11 @@ class LeakCount:
         "Rows of the last batch that are validation rows."
 
     def watching(self, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        """Pass batches on."""
-        for ids_BS in batches:
-            self.num_rows = int(np.isin(row_digests(ids_BS), self._held_out).sum())
+        """Pass batches on, each of them read and looked at while the one before is learnt from."""
+        counted = ((ids_BS, self._count(ids_BS)) for ids_BS in batches)
+        for ids_BS, num_rows in prefetched(counted):
+            self.num_rows = num_rows
             yield ids_BS
+
+    def _count(self, ids_BS: np.ndarray) -> int:
+        return int(np.isin(row_digests(ids_BS), self._held_out).sum())

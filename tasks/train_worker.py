@@ -17,6 +17,7 @@ import torch
 from pydantic import TypeAdapter
 
 from data.batches import batches
+from data.prefetch import prefetched
 from data.rows import open_rows
 from data.shard import ShardsIndex
 from model.apr_model import read_model
@@ -161,7 +162,7 @@ def _stream(session: Session) -> Iterator[np.ndarray[Any, Any]]:
         max_passes=train.max_passes,
         cursor=session.state.cursor_rows,
     )
-    return session.judge.leaks.watching(stream) if session.judge else stream
+    return session.judge.leaks.watching(stream) if session.judge else prefetched(stream)
 
 
 def _follow_in_memory(session: Session, stream: Iterator[np.ndarray[Any, Any]]) -> None:

@@ -144,17 +144,38 @@ def test_moved_weights_count_once_they_are_taken_over() -> None:
     assert before != pytest.approx(after, rel=1e-6)
 
 
-def test_whoever_asks_is_told_of_every_gradient_once() -> None:
-    model = model_of(tiny.LLAMA)
+@pytest.mark.parametrize("settings", [tiny.LLAMA, tiny.QWEN2], ids=["llama", "qwen2"])
+def test_whoever_asks_is_handed_the_gradients_of_every_layer_once(settings: LlamaSettings) -> None:
+    model = model_of(settings)
     passes = FastLlama(model, torch.float64, compiled=False)
-    passes.refresh()
-    told: list[Tensor] = []
-    passes.tell(told.append)
+    for _ in range(2):
+        model.zero_grad()
+        passes.refresh()
+        told: list[Tensor] = []
+        for last in (False, True):
+            passes.tell(told.append if last else None)
+            torch.autograd.backward(passes(example_ids(), None, SCALE))
 
-    torch.autograd.backward(passes(example_ids(), None, SCALE))
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        norm = torch.cat([each.flatten() for each in gradients]).norm()
+        assert len(told) == settings.num_layers + 2
+        assert sum(each.numel() for each in told) == sum(each.numel() for each in gradients)
+        assert torch.cat(told).norm().item() == pytest.approx(norm.item(), rel=1e-12)
+        for each in told:
+            each.zero_()
+        assert not any(gradient.any() for gradient in gradients)
 
-    assert len(told) == len(list(model.parameters()))
-    assert {id(each) for each in told} == {id(each) for each in model.parameters()}
+
+def test_gradients_that_were_not_dropped_are_not_handed_on() -> None:
+    model = model_of(tiny.LLAMA)
+    for _ in range(2):
+        passes = FastLlama(model, torch.float64, compiled=False)
+        passes.refresh()
+        torch.autograd.backward(passes(example_ids(), None, SCALE))
+    passes.tell(lambda _flat: None)
+
+    with pytest.raises(AssertionError, match="were not dropped"):
+        torch.autograd.backward(passes(example_ids(), None, SCALE))
 
 
 def test_scores_are_made_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,9 @@ def test_the_plain_model_agrees_with_the_model_in_float64() -> None:
     found = model(torch.from_numpy(ids_T)[None])[0].detach().numpy()
 
     # Angles are float32 in the model.
-    assert plain_logits(plain(model), tiny.LLAMA, ids_T[None])[0] == pytest.approx(found, rel=1e-5, abs=1e-7)
+    assert plain_logits(plain(model), tiny.LLAMA, ids_T[None])[0] == pytest.approx(
+        found, rel=1e-5, abs=1e-7
+    )
 
 
 def test_the_plain_loss_is_the_mean_over_all_targets() -> None:
