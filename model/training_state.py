@@ -22,6 +22,7 @@ from model.optimizer import TrainOptimizer, new_optimizer
 from model.ranks import Ranks, is_sharded, whole
 from model.spikes import RecentUpdates
 from model.train_settings import TrainSettings
+from model.undrawn import undrawn
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
@@ -65,7 +66,7 @@ def new_state(
     ranks: Ranks | None = None,
 ) -> TrainingState:
     """Build a freshly drawn model and an optimizer that has seen nothing."""
-    model = Llama(llama)
+    model = undrawn(llama)
     generator = initialise(model, train.seed)
     (ranks or Ranks()).place(model, device, train.precision)
     return TrainingState(
@@ -104,7 +105,7 @@ def whole_model(model: Llama) -> Llama:
     if not is_sharded(model):
         return model
     with torch.device(next(model.parameters()).device):
-        together = Llama(model.settings)
+        together = undrawn(model.settings)
     together.load_state_dict({name: whole(p.detach()) for name, p in model.named_parameters()})
     return together
 
@@ -122,7 +123,7 @@ def load_training_state(
     Raises: WrongTensorsError, ModelFormatError, CorruptFileError.
     """
     facts = _read_facts(directory / STATE_FILE)
-    model = Llama(llama)
+    model = undrawn(llama)
     _load_weights(model, weights)
     (ranks or Ranks()).place(model, device, train.precision)
     optimizer = new_optimizer(model, train)

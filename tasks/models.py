@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
 from model.apr_model import read_model
 from model.hugging_face import read_directory
 from model.llama import Llama, LlamaSettings
+from model.undrawn import undrawn
 
-DRAWS = (nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_)
 APR = "model.apr"
 "The `.apr` file of a checkpoint."
 
@@ -38,27 +36,7 @@ def build_model(settings: LlamaSettings, tensors: Mapping[str, Tensor], device: 
 
     Precision: tensors are widened to float32.
     """
-    with _Undrawn():
-        model = Llama(settings)
+    model = undrawn(settings)
     wide = {name: tensor.to(torch.float32) for name, tensor in tensors.items()}
     model.load_state_dict(wide, assign=True)
     return model.to(device).eval()
-
-
-class _Undrawn(TorchFunctionMode):
-    """Leave new parameters as their memory is, which nothing reads before it is replaced.
-
-    Drawing them takes longer than reading a file, and torch's meta device a second to import.
-    """
-
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: Any = (),
-        kwargs: Any = None,  # as torch has it
-    ) -> Any:
-        """Skip the draws, and do all else."""
-        if func in DRAWS:
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))

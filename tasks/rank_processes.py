@@ -1,5 +1,6 @@
 """Run the ranks of a training to their end, and see to it that none outlives it."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -52,7 +53,7 @@ def run_ranks(job: Job, look: Look) -> None:
         with (
             subprocess.Popen(
                 _command(job, str(control)), stdin=subprocess.DEVNULL, stdout=said, stderr=said,
-                cwd=places.PROJECT,
+                cwd=places.PROJECT, env=_environment(job),
             ) as process,
             sampling(Path(job.directory), process.pid),
         ):  # fmt: skip
@@ -79,6 +80,11 @@ def _command(job: Job, control: str) -> list[str]:
     if job.num_ranks == 1:
         return [sys.executable, "-m", "tasks.train_worker", control]
     return [sys.executable, "-m", "tasks.launcher", control]
+
+
+def _environment(job: Job) -> dict[str, str]:
+    """Have numpy take as many threads as torch does: by itself, each rank's takes all cores."""
+    return {"OPENBLAS_NUM_THREADS": str(job.num_threads), **os.environ}
 
 
 @contextmanager

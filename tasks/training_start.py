@@ -150,7 +150,9 @@ def _gradients(
     with matmul_precision(settings.precision):
         for _ in range(2):
             accumulate(state, ids_BS, apart, passes, places.ranks)
-    gradients = read_gradients(state.model)
+    gradients = {}
+    if places.ranks.rank == 0 or is_sharded(state.model):
+        gradients = read_gradients(state.model)
     state.optimizer.zero_grad()
     return gradients
 
