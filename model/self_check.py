@@ -77,9 +77,12 @@ def attentive(model: Llama) -> Iterator[None]:
 
 
 @torch.no_grad()
-def forward_error(model: Llama, ids_BS: NDArray[np.int64]) -> float:
-    """Return the relative L2 difference of the model's logits to those of the plain model."""
-    weights = _Widened(dict(model.named_parameters()))
+def forward_error(model: Llama, ids_BS: NDArray[np.int64], weights: Weights | None = None) -> float:
+    """Return the relative L2 difference of the model's logits to those of the plain model.
+
+    `weights` are the model's, where they were copied already.
+    """
+    weights = weights or _Widened(dict(model.named_parameters()))
     device = next(model.parameters()).device
     found_BTV = model(torch.from_numpy(ids_BS[:, :-1]).to(device)).double().cpu().numpy()
     plain_BTV = plain_logits(weights, model.settings, ids_BS[:, :-1])
@@ -104,18 +107,18 @@ def decoding_error(model: Llama, ids_T: NDArray[np.int64]) -> float:
     return float((logits_1V - expected_1V).double().norm() / expected_1V.double().norm())
 
 
-def slope_error(model: Llama, gradients: Weights, ids_BS: NDArray[np.int64]) -> float:
+def slope_error(
+    settings: LlamaSettings, weights: Weights, gradients: Weights, ids_BS: NDArray[np.int64]
+) -> float:
     """Compare gradients with the slope of the plain loss along random directions.
 
     Every kind of weight (the same one of all layers) is given a like part in the slope, as far as
     it can be with a small step, so that none can be missing, doubled or out of date unseen. The
     difference is relative to what such a slope usually is; the larger of the directions' counts.
     """
-    weights, generator = plain_weights(model), np.random.default_rng(0)
-    slopes = _Slopes(
-        model.settings, weights, gradients, _widths(weights, gradients, model.settings), ids_BS
-    )
-    return max(slopes.error(each) for each in generator.spawn(2))
+    widths = _widths(weights, gradients, settings)
+    slopes = _Slopes(settings, weights, gradients, widths, ids_BS)
+    return max(slopes.error(each) for each in np.random.default_rng(0).spawn(2))
 
 
 def read_gradients(model: Llama) -> dict[str, Array]:
@@ -218,7 +221,8 @@ def _root_mean_square(values: Array) -> float:
 
 
 def _float64(tensor: Tensor) -> Array:
-    found: Array = whole(tensor).double().cpu().numpy()
+    # Widened behind the transfer, which takes half as long then.
+    found: Array = whole(tensor).cpu().double().numpy()
     return found
 
 

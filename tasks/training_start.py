@@ -28,6 +28,7 @@ from model.self_check import (
     attentive,
     forward_error,
     measure_spread,
+    plain_weights,
     read_gradients,
     slope_error,
 )
@@ -118,8 +119,9 @@ def _model(state: TrainingState, settings: TrainSettings, places: Surroundings) 
         gradients = _gradients(state, settings, places, ids_BS)
         model = whole_model(state.model)
         if places.ranks.rank == 0:
-            measured["forward_error"] = forward_error(model, ids_BS)
-            measured["gradient_error"] = slope_error(model, gradients, ids_BS)
+            weights = plain_weights(model)
+            measured["forward_error"] = forward_error(model, ids_BS, weights)
+            measured["gradient_error"] = slope_error(model.settings, weights, gradients, ids_BS)
     model = whole_model(state.model)
     if places.ranks.rank:
         return {}
