@@ -131,10 +131,18 @@ def test_a_rank_that_is_killed_is_named_and_any_number_of_ranks_goes_on(
 
 
 def test_a_rank_that_gives_no_sign_of_life_is_named_and_all_are_ended(
-    finished: Finished, tmp_path: Path
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
     job = job_of(finished, tmp_path, num_ranks=2, step_timeout_seconds=2.0)
-    error, processes = interrupted(job, 5, lambda ranks: ranks[1].suspend())
+    threads: list[str] = []
+
+    def suspend_one(ranks: list[psutil.Process]) -> None:
+        threads.extend(each.environ()["OPENBLAS_NUM_THREADS"] for each in ranks)
+        ranks[1].suspend()
+
+    error, processes = interrupted(job, 5, suspend_one)
+    assert threads == 2 * [str(job.num_threads)]
     assert isinstance(error, WorkerHungError)
     assert (error.rank, error.num_ranks) == (1, 2)
     assert error.step >= 4
