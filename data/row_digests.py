@@ -17,7 +17,5 @@ def row_digests(ids_NS: NDArray[np.int64]) -> NDArray[np.uint64]:
     """
     generator = np.random.default_rng(_SEED)
     factors_S = generator.integers(0, 2**64, ids_NS.shape[1], dtype=np.uint64) | np.uint64(1)
-    digests: NDArray[np.uint64] = (ids_NS.astype(np.uint64) * factors_S).sum(
-        axis=1, dtype=np.uint64
-    )
+    digests: NDArray[np.uint64] = ids_NS.view(np.uint64) @ factors_S
     return digests

@@ -2,7 +2,8 @@
 
 A row holds one token more than the context, so that it carries its own targets; no token is in
 two rows. Every shard is a unit of work of its own, checked as it is written, and depends on its
-own documents alone.
+own documents alone. What all of them decide together comes last: training rows that are equal to
+a validation row are withheld.
 """
 
 import re
@@ -38,8 +39,9 @@ from data.token_files import LITTLE_ENDIAN, DtypeName, adopt
 from data.token_statistics import DegenerateBounds, TokenCounter
 from data.tokenizer import TOKENIZER, Tokenizer
 from data.units import Given, MakeUnits, Unit
+from data.withholding import KnownRows, without_padding
 
-VERSION = 2
+VERSION = 3
 _NAME = re.compile(r"(train|val)/shard-[0-9]{5,9}")
 MAX_SHARD_BYTES = 512 * 2**20
 """A shard is held in memory while it is cut, more than once."""
@@ -91,6 +93,8 @@ class ShardIndex:
     num_tokens: int
     num_documents: int
     dropped_tokens: int
+    withheld_rows: int
+    """Rows that were cut and left out, because validation has them too."""
     distinct_ids: int
     entropy_bits: float
     unk_ratio: float
@@ -112,6 +116,7 @@ class SplitIndex:
     num_tokens: int
     num_documents: int
     dropped_tokens: int
+    withheld_rows: int
     distinct_ids: int
     entropy_bits: float
     unk_ratio: float
@@ -151,19 +156,20 @@ def shard(
     adopt(tokens.directory / TOKENIZER, out / TOKENIZER)
     tokenizer = Tokenizer.load(out / TOKENIZER)
 
-    def split(name: SplitName) -> SplitIndex:
+    def cut_split(name: SplitName) -> list[Path]:
         units = list(cut_units(plan, plan_directory, tokens, name, index, settings, bounds))
-        directories = make_units(f"{name} shards", units)
-        return _assemble(name, directories, tokenizer, settings.context_length + 1, out)
+        return make_units(f"{name} shards", units)
 
+    train, val = (cut_split(name) for name in SPLITS)
+    form = (LITTLE_ENDIAN[index.dtype], settings.context_length + 1)
     return ShardsIndex(
         vocab_size=index.vocab_size,
         end_of_text_id=index.end_of_text_id,
         dtype=index.dtype,
         context_length=settings.context_length,
         packing=settings.packing,
-        train=split("train"),
-        val=split("val"),
+        train=_assemble("train", train, KnownRows(val, *form), tokenizer, out),
+        val=_assemble("val", val, KnownRows([], *form), tokenizer, out),
     )
 
 
@@ -245,9 +251,9 @@ def _refuse_large_shards(index: TokensIndex, settings: ShardSettings) -> None:
 
 
 def _assemble(
-    split: SplitName, units: Sequence[Path], tokenizer: Tokenizer, row_tokens: int, out: Path
+    split: SplitName, units: Sequence[Path], known: KnownRows, tokenizer: Tokenizer, out: Path
 ) -> SplitIndex:
-    """Bring the shards of a split together.
+    """Bring the shards of a split together, without the known rows.
 
     Raises: CorpusTooSmallError.
     """
@@ -255,39 +261,49 @@ def _assemble(
     everything = TokenCounter(tokenizer.vocab_size, f"{split} rows")
     shards = []
     for number, unit in enumerate(units):
-        name = f"{split}/shard-{number:05d}"
-        for made, suffix in SUFFIXES.items():
-            adopt(unit / made, out / f"{name}{suffix}")
-        own = TokenCounter(tokenizer.vocab_size, name)
-        own.add_counts(np.load(unit / COUNTS))
+        own = TokenCounter(tokenizer.vocab_size, f"{split}/shard-{number:05d}")
+        shards.append(_bring(unit, known, tokenizer, own, out))
         everything.add_counts(own.counts_V)
-        found = own.statistics(tokenizer.unk_id)
-        num_rows, dropped_tokens = np.load(unit / SIZES).tolist()
-        shards.append(
-            ShardIndex(
-                name=name,
-                num_rows=num_rows,
-                num_tokens=found.num_tokens,
-                num_documents=pq.read_metadata(unit / DOCUMENTS).num_rows,
-                dropped_tokens=dropped_tokens,
-                distinct_ids=found.distinct_ids,
-                entropy_bits=found.entropy_bits,
-                unk_ratio=found.unk_ratio,
-            )
-        )
     found = everything.statistics(tokenizer.unk_id)
     dropped_tokens = sum(each.dropped_tokens for each in shards)
     if not found.num_tokens:
-        raise CorpusTooSmallError(split, dropped_tokens, row_tokens)
+        raise CorpusTooSmallError(split, dropped_tokens, known.row_tokens)
     return SplitIndex(
         num_rows=sum(each.num_rows for each in shards),
         num_tokens=found.num_tokens,
         num_documents=sum(each.num_documents for each in shards),
         dropped_tokens=dropped_tokens,
+        withheld_rows=sum(each.withheld_rows for each in shards),
         distinct_ids=found.distinct_ids,
         entropy_bits=found.entropy_bits,
         unk_ratio=found.unk_ratio,
         shards=tuple(shards),
+    )
+
+
+def _bring(
+    unit: Path, known: KnownRows, tokenizer: Tokenizer, counter: TokenCounter, out: Path
+) -> ShardIndex:
+    """Give a shard its place, without the known rows, and count what stays."""
+    name = counter.where
+    places = {made: out / f"{name}{suffix}" for made, suffix in SUFFIXES.items()}
+    adopt(unit / DOCUMENTS, places[DOCUMENTS])
+    withheld_WS = known.withhold(unit, rows=places[ROWS], first_documents=places[FIRST_DOCUMENTS])
+    gone = TokenCounter(tokenizer.vocab_size, name)
+    gone.add(without_padding(withheld_WS, tokenizer.end_of_text_id))
+    counter.add_counts(np.load(unit / COUNTS) - gone.counts_V)
+    found = counter.statistics(tokenizer.unk_id)
+    num_rows, dropped_tokens = np.load(unit / SIZES).tolist()
+    return ShardIndex(
+        name=name,
+        num_rows=num_rows - len(withheld_WS),
+        num_tokens=found.num_tokens,
+        num_documents=pq.read_metadata(unit / DOCUMENTS).num_rows,
+        dropped_tokens=dropped_tokens,
+        withheld_rows=len(withheld_WS),
+        distinct_ids=found.distinct_ids,
+        entropy_bits=found.entropy_bits,
+        unk_ratio=found.unk_ratio,
     )
 
 

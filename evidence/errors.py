@@ -16,6 +16,8 @@ EvidenceError
 import copyreg
 from dataclasses import dataclass
 
+SEE_ALL = "`assay status` lists every gate of a run with its threshold"
+
 
 class EvidenceError(Exception):
     """Base of this package; `hint` is the one useful action, or empty."""
@@ -113,7 +115,7 @@ class GateFailedError(EvidenceError):
     threshold: float | None
     where: str = ""
     "The step or the epoch, where a stage has more than one."
-    hint = "`assay status` lists every gate of a run with its threshold"
+    hint: str = SEE_ALL
 
     def __str__(self) -> str:
         where = f"{self.where}, " if self.where else ""

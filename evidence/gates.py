@@ -6,10 +6,10 @@ absent fails its gate: nothing is passed by default. The exception says so itsel
 
 import operator
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from evidence.errors import GateFailedError
+from evidence.errors import SEE_ALL, GateFailedError
 
 Operator = Literal["<", "<=", "==", ">=", ">"]
 Measurements = Mapping[str, float | int | str | None]
@@ -38,6 +38,8 @@ class Gate:
     "A gate that is not required is an aim: missing it is shown and stops nothing."
     if_measured: bool = False
     "Judged only where there is something to judge, such as on a device whose peak is known."
+    hint: str = field(default=SEE_ALL, compare=False)
+    "What to do if it fails; advice, and so no part of a record."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +85,8 @@ def require(verdicts: Iterable[Verdict], where: str = "") -> None:
     for verdict in verdicts:
         gate = verdict.gate
         if gate.required and not verdict.passed:
-            raise GateFailedError(
-                gate.id, gate.sentence, verdict.value, gate.operator, verdict.threshold, where
-            )
+            compared = (verdict.value, gate.operator, verdict.threshold)
+            raise GateFailedError(gate.id, gate.sentence, *compared, where, gate.hint)
 
 
 def verdict_record(verdict: Verdict) -> dict[str, object]:

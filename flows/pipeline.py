@@ -3,6 +3,7 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
+from data.pretokenize import TokensIndex
 from flows.after_failure import bisected_after
 from flows.approval import wait_for_approval
 from flows.errors import FlowError
@@ -14,10 +15,12 @@ from tasks.code_benchmark import check_ready
 from tasks.device import choose_device
 from tasks.evaluate import evaluate_task
 from tasks.known_errors import KNOWN_ERRORS
+from tasks.preflight import check_held_out
 from tasks.pretokenize import pretokenize_task
 from tasks.run_record import Run
 from tasks.scored_model import ScoredTraining
 from tasks.shard import shard_task
+from tasks.store import open_store
 from tasks.train import train_task
 
 
@@ -67,6 +70,9 @@ def _stages(run: Run, settings: PipelineSettings) -> object:
     tokens = pretokenize_task(
         run, settings.source, settings.filters, settings.tokenizer, pretokenize, thresholds, runtime
     )
+    index = open_store().peek(tokens).read_index(TokensIndex)
+    fraction, min_val_batches = pretokenize.validation_fraction, thresholds.min_val_batches
+    check_held_out(index, fraction, settings.shard, settings.train, min_val_batches)
     shards = shard_task(run, tokens, settings.shard, bounds, thresholds, runtime)
     training = train_task(run, shards, settings.model, settings.train, thresholds, runtime)
     scored, evaluate, code = ScoredTraining(training), settings.evaluate, settings.code_benchmark

@@ -295,7 +295,7 @@ class CompilerMissingError(TaskError):
 
 @dataclass(eq=False)
 class PreflightError(TaskError):
-    """A model or a budget that the shards cannot serve, found before any compute."""
+    """A model, a budget or a validation that the data cannot serve, found before any compute."""
 
     setting: str
     found: object
@@ -303,6 +303,11 @@ class PreflightError(TaskError):
 
     def __str__(self) -> str:
         return f"{self.setting} is {self.found}, should be {self.expected}"
+
+    @property
+    def hint(self) -> str:  # type: ignore[override]  # names the setting
+        """Say how it is changed."""
+        return f"--set {self.setting}=VALUE changes it for one run, the preset for all"
 
 
 @dataclass(eq=False)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data.prefetch import prefetched
 from data.row_digests import row_digests
@@ -11,13 +12,17 @@ from data.rows import Rows, blocks
 READ_ROWS = 4096
 
 
+def num_leaked_rows(train: Rows, validation: Rows) -> int:
+    """Count the training rows that are validation rows; of the former, only some are in memory."""
+    held_out = np.unique(np.concatenate(list(_digests(validation))))
+    return sum(int(np.isin(found, held_out).sum()) for found in _digests(train))
+
+
 class LeakCount:
     """Looks at every batch on its way to the training loop."""
 
     def __init__(self, validation: Rows) -> None:
-        chunks = blocks(np.arange(len(validation)), READ_ROWS)
-        found = [row_digests(validation.take(chunk)) for chunk in chunks]
-        self._held_out = np.unique(np.concatenate(found))
+        self._held_out = np.unique(np.concatenate(list(_digests(validation))))
         self.num_rows = 0
         "Rows of the last batch that are validation rows."
 
@@ -30,3 +35,7 @@ class LeakCount:
 
     def _count(self, ids_BS: np.ndarray) -> int:
         return int(np.isin(row_digests(ids_BS), self._held_out).sum())
+
+
+def _digests(rows: Rows) -> Iterator[NDArray[np.uint64]]:
+    return (row_digests(rows.take(chunk)) for chunk in blocks(np.arange(len(rows)), READ_ROWS))

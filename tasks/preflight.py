@@ -3,13 +3,39 @@
 import hashlib
 from pathlib import Path
 
-from data.shard import ShardsIndex
+from data.pretokenize import TokensIndex
+from data.shard import ShardSettings, ShardsIndex
 from data.tokenizer import TOKENIZER
 from model.llama import LlamaSettings
 from model.train_settings import TrainSettings
 from tasks.errors import PreflightError
 from tasks.evaluate_errors import DifferentTokenizerError
 from tasks.snapshots import MAX_EPOCHS
+
+
+def check_held_out(
+    tokens: TokensIndex,
+    fraction: float,
+    shard: ShardSettings,
+    train: TrainSettings,
+    min_val_batches: float,
+) -> None:
+    """Refuse held-out documents that are too short for the validation that training asks for.
+
+    Where rows hold whole documents, how many rows there are is known only once they are cut.
+
+    Raises: PreflightError.
+    """
+    row_tokens = shard.context_length + 1
+    num_rows = (tokens.num_tokens - tokens.num_train_tokens) // row_tokens
+    num_wanted = min_val_batches * train.batch_rows
+    if shard.packing == "concatenate" and num_rows < num_wanted:
+        expected = (
+            f"larger: the {tokens.num_val_documents} of {tokens.num_documents} documents that are "
+            f"held out fill {num_rows} rows of {row_tokens} tokens, validation needs "
+            f"{num_wanted:g} (thresholds.min_val_batches, train.batch_rows)"
+        )
+        raise PreflightError("pretokenize.validation_fraction", fraction, expected)
 
 
 def check_fits(

@@ -4,22 +4,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data.baselines import ORDERS, count_and_score
 from data.documents import DOCUMENTS, read_pieces
 from data.pretokenize import TokensIndex
-from data.row_digests import row_digests
-from data.rows import Rows, blocks, open_rows
+from data.rows import open_rows
 from data.shard import ShardsIndex
 from data.token_files import TokenReader
 from data.tokenizer import TOKENIZER, Tokenizer
 from evidence.refs import parse_ref
+from tasks.leaks import num_leaked_rows
 from tasks.rechecked import Rechecked
 from tasks.store import Artefact, Store
 
 SAMPLE_DOCUMENTS = 500
-READ_ROWS = 4096
 BASELINE_BAR = 1e-9
 
 
@@ -71,12 +69,7 @@ def baselines_again(store: Store, record: Mapping[str, Any], device: str) -> Ite
             check=name, recorded=said[name], measured=getattr(found, name), bar=BASELINE_BAR,
             relative=True, n=num_counted,
         )  # fmt: skip
-    leaked = int(np.isin(_digests(train), _digests(val)).sum())
     yield Rechecked(
-        check="validation rows in training", recorded=0, measured=leaked, bar=0, n=len(train)
-    )
-
-
-def _digests(rows: Rows) -> NDArray[np.uint64]:
-    chunks = blocks(np.arange(len(rows)), READ_ROWS)
-    return np.concatenate([row_digests(rows.take(chunk)) for chunk in chunks])
+        check="validation rows in training", recorded=0, measured=num_leaked_rows(train, val),
+        bar=0, n=len(train),
+    )  # fmt: skip

@@ -22,6 +22,7 @@ from evidence.canonical import pretty, read_object
 from evidence.gates import Gate, Measurements
 from evidence.records import Recipe
 from evidence.refs import ShardsRef, TokensRef
+from tasks.leaks import num_leaked_rows
 from tasks.prefect_task import publish, stage_task, tracking
 from tasks.progress import progress_bars
 from tasks.run_record import Run
@@ -32,7 +33,7 @@ from tasks.store import Artefact, open_store
 from tasks.thresholds import Thresholds
 from tasks.units import make_units
 
-VERSION = 3
+VERSION = 4
 """Of all files: the rows, whose own version is that of `data.shard`, and the baselines."""
 READ_TOKENS = 1 << 22
 COMPRESSED_BYTES = 16 * 2**20
@@ -86,7 +87,7 @@ def _count_and_score(
 
 
 def measure(artefact: Artefact) -> Measurements:
-    """Count rows and shared documents again from the shards and their document tables."""
+    """Count rows, and what both splits share, again from the shards and their document tables."""
     index, directory = artefact.read_index(ShardsIndex), artefact.directory
     rows = {split: open_rows(directory, index, split) for split in SPLITS}
     unk_id = Tokenizer.load(directory / TOKENIZER).unk_id
@@ -99,6 +100,8 @@ def measure(artefact: Artefact) -> Measurements:
         "train_tokens": train.num_tokens,
         "val_tokens": val.num_tokens,
         "dropped_tokens": index.train.dropped_tokens + index.val.dropped_tokens,
+        "withheld_rows": index.train.withheld_rows,
+        "leaked_rows": num_leaked_rows(rows["train"], rows["val"]),
         "shared_documents": num_shared_documents(directory, index),
         "entropy_bits": train.entropy_bits,
         "unk_ratio": max(train.unk_ratio, val.unk_ratio),
@@ -122,8 +125,10 @@ def _count(rows: Rows, index: ShardsIndex) -> TokenCounter:
 
 def summary(measured: Measurements) -> str:
     """Say in a line what came out."""
+    withheld = f", {measured['withheld_rows']:,} withheld" if measured["withheld_rows"] else ""
     return (
-        f"{measured['train_rows']:,} training and {measured['val_rows']:,} validation rows; "
+        f"{measured['train_rows']:,} training and {measured['val_rows']:,} validation rows"
+        f"{withheld}; "
         f"unigram {measured['unigram_nats']:.3f}, bigram {measured['bigram_nats']:.3f}, "
         f"5-gram {measured['five_gram_nats']:.3f} nats"
     )
@@ -140,6 +145,13 @@ STAGE = Stage(
             id="shard.disjoint",
             sentence="no document is in both training and validation",
             measured="shared_documents",
+            operator="==",
+            threshold=0,
+        ),
+        Gate(
+            id="shard.leak",
+            sentence="no training row is a validation row",
+            measured="leaked_rows",
             operator="==",
             threshold=0,
         ),

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 
 from evidence.gates import Gate
 
+HOLD_OUT_MORE = "raise pretokenize.validation_fraction, or use a larger corpus"
+
 START_GATES = (
     Gate(
         id="train.device",
@@ -29,6 +31,7 @@ START_GATES = (
         measured="val_batches",
         operator=">=",
         threshold="thresholds.min_val_batches",
+        hint=HOLD_OUT_MORE,
     ),
     Gate(
         id="train.spread",
@@ -141,6 +144,7 @@ STEP_GATES = (
         measured="leaked_rows",
         operator="<=",
         threshold="thresholds.max_leaked_rows",
+        hint="shard the tokens again: `assay shard` leaves such rows out",
     ),
     Gate(
         id="train.constant",
@@ -218,6 +222,7 @@ EPOCH_GATES = (
         measured="improvement_error_nats",
         operator="<=",
         threshold="thresholds.max_improvement_error_nats",
+        hint=HOLD_OUT_MORE,
         if_measured=True,
     ),
     Gate(

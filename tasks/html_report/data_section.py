@@ -113,6 +113,7 @@ def _tokens(facts: Facts, tokens: Record | None, shards: Record | None) -> Marku
     add("training rows", shards, "train_rows", _row_scope(shards))
     add("validation rows", shards, "val_rows", _row_scope(shards))
     add("left over", shards, "dropped_tokens", "tokens at ends of shards that fill no row")
+    add("withheld", shards, "withheld_rows", "training rows that validation has too, left out")
     add("in both splits", shards, "shared_documents", "documents")
     train = facts.stages.get("train")
     add("tokens seen", train, "tokens_seen", "in training")

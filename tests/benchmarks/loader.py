@@ -76,10 +76,10 @@ def index_of(directory: Path, context: int) -> ShardsIndex:
     for path in shard_files(directory):
         num_rows = path.stat().st_size // (2 * row_tokens)
         name = f"train/{path.stem}"
-        shards.append(ShardIndex(name, num_rows, num_rows * row_tokens, 1, 0, 0, 0.0, 0.0))
+        shards.append(ShardIndex(name, num_rows, num_rows * row_tokens, 1, 0, 0, 0, 0.0, 0.0))
     num_rows = sum(shard.num_rows for shard in shards)
     num_tokens = num_rows * row_tokens
-    split = SplitIndex(num_rows, num_tokens, len(shards), 0, 0, 0.0, 0.0, tuple(shards))
+    split = SplitIndex(num_rows, num_tokens, len(shards), 0, 0, 0, 0.0, 0.0, tuple(shards))
     return ShardsIndex(50_257, 0, "uint16", context, "concatenate", split, split)
 
 

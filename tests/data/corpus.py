@@ -149,7 +149,7 @@ def write_shards(
         (directory / f"{name}.bin").write_bytes(np.array(rows, dtype="<u2").tobytes())
         (directory / f"{name}.first.bin").write_bytes(bytes(4 * len(rows)))
         num_tokens = len(rows) * len(rows[0])
-        return ShardIndex(name, len(rows), num_tokens, num_documents, 0, 0, 0.0, 0.0)
+        return ShardIndex(name, len(rows), num_tokens, num_documents, 0, 0, 0, 0.0, 0.0)
 
     def split(name: str, shards: Sequence[Sequence[Sequence[int]]]) -> SplitIndex:
         (directory / name).mkdir(parents=True)
@@ -160,7 +160,7 @@ def write_shards(
             sum(getattr(entry, field) for entry in entries) for field in ("num_rows", "num_tokens")
         )
         return SplitIndex(
-            num_rows, num_tokens, num_documents * len(entries), 0, 0, 0.0, 0.0, entries
+            num_rows, num_tokens, num_documents * len(entries), 0, 0, 0, 0.0, 0.0, entries
         )
 
     return ShardsIndex(

@@ -34,14 +34,14 @@ from tests.data.inline import InlineUnits
 
 # First half of the sha256 of the tiny corpus's shards, by stage version: other bytes need another.
 GOLDEN: dict[int, dict[str, str]] = {
-    2: {
+    3: {
         "tokenizer.json": "a22cb0583a040a5a1ef38216865a0605",
         "train/shard-00000.bin": "d58c0c56f7074ce0868fec176cd946a1",
         "train/shard-00000.first.bin": "420a4385a4e747a873a5af76c8c7ed16",
         "train/shard-00001.bin": "e3b0c44298fc1c149afbf4c8996fb924",
         "train/shard-00001.first.bin": "e3b0c44298fc1c149afbf4c8996fb924",
-        "train/shard-00002.bin": "0c8d0b6fd5e60f327cb4f83b6161e106",
-        "train/shard-00002.first.bin": "de47c9b27eb8d300dbb5f2c353e632c3",
+        "train/shard-00002.bin": "5b197d1350c5b0aaadcaffdd95bdbb16",
+        "train/shard-00002.first.bin": "374708fff7719dd5979ec875d56cd228",
         "val/shard-00000.bin": "dec6a75eb5d9e5a94e5864614f27c62f",
         "val/shard-00000.first.bin": "58270a7df82c818b681d26dcecdaedfa",
     },
@@ -110,9 +110,9 @@ def test_rows_and_dropped_tokens_are_all_tokens_of_the_split(
     assert entry.num_documents == len(mine)
     assert entry.num_tokens == 8 * entry.num_rows
     num_tokens = sum(document["num_tokens"] for document in mine)
-    assert entry.num_tokens + entry.dropped_tokens == num_tokens
+    assert entry.num_tokens + entry.dropped_tokens + 8 * entry.withheld_rows == num_tokens
     assert all(0 <= each.dropped_tokens < 8 for each in entry.shards)
-    for field in ("num_rows", "num_tokens", "num_documents", "dropped_tokens"):
+    for field in ("num_rows", "num_tokens", "num_documents", "dropped_tokens", "withheld_rows"):
         assert sum(getattr(each, field) for each in entry.shards) == getattr(entry, field)
     assert len(entry.shards) == {"train": 3, "val": 1}[split]
 
@@ -151,8 +151,9 @@ def test_the_tokens_of_each_document_are_pieces_of_its_source(
         if (documents_NS == number).sum() == document["num_tokens"]:
             assert sum(map(len, pieces)) == len(source)
             whole += 1
-    # Concatenated, the last document of a shard may lose its end; whole ones lose nothing.
-    assert whole >= len(table) - {"concatenate": 3, "whole": 0}[packing]
+    # Concatenated, the last document of a shard may lose its end; whole ones lose nothing but
+    # what is withheld.
+    assert whole >= len(table) - {"concatenate": 3, "whole": 0}[packing] - index.train.withheld_rows
     assert set(documents_NS[documents_NS >= 0].tolist()) <= set(range(len(table)))
 
 
@@ -171,13 +172,40 @@ def test_whole_documents_drop_nothing_and_cut_none_that_fits(
             assert mine.any(axis=1).sum() == 1
 
 
+@pytest.mark.parametrize("packing", ["concatenate", "whole"])
 @pytest.mark.parametrize("split", SPLITS)
-def test_the_statistics_are_those_of_the_written_rows(shards: Shards, split: SplitName) -> None:
-    rows, entry = open_rows(shards.directory, shards.index, split), getattr(shards.index, split)
-    found = token_statistics(rows.take(range(len(rows))), shards.index.vocab_size)
+def test_the_statistics_are_those_of_the_written_rows(
+    tokens: Tokens, tmp_path: Path, split: SplitName, packing: str
+) -> None:
+    index = cut(tokens, tmp_path, packing=packing)
+    rows, entry = open_rows(tmp_path / "out", index, split), getattr(index, split)
+    ids_NS = rows.take(range(len(rows)))
+    found = token_statistics(ids_NS[ids_NS != PADDING], index.vocab_size)
     assert found.distinct_ids == entry.distinct_ids
     assert found.entropy_bits == entry.entropy_bits
     assert found.num_tokens == entry.num_tokens
+
+
+@pytest.mark.parametrize(
+    ("packing", "expected"), [("concatenate", [b"class Deep"]), ("whole", [b"\n", b"class Deep"])]
+)
+def test_training_rows_that_validation_has_too_are_withheld(
+    tokens: Tokens, tmp_path: Path, packing: str, expected: list[bytes]
+) -> None:
+    index = cut(tokens, tmp_path, packing=packing)
+    every_row = []
+    for split in SPLITS:
+        rows = open_rows(tmp_path / "out", index, split)
+        every_row.append({row.tobytes() for row in rows.ids(range(len(rows))).astype("<u2")})
+    train, val = every_row
+    units = (tmp_path / "units").glob("*/rows.bin")
+    gone = {row.tobytes() for unit in units for row in np.fromfile(unit, "<u2").reshape(-1, 8)}
+    gone -= train
+    tokenizer = Tokenizer.load(tmp_path / "out" / "tokenizer.json")
+    texts = [tokenizer.decode(np.frombuffer(row, "<u2")) for row in gone - (gone - val)]
+    assert not train & val
+    assert set(expected) <= set(texts)
+    assert (index.train.withheld_rows, index.val.withheld_rows) == (len(expected), 0)
 
 
 def test_rows_are_not_in_the_order_of_the_stream(tokens: Tokens, tmp_path: Path) -> None:

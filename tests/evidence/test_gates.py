@@ -83,7 +83,7 @@ def test_the_first_required_gate_that_fails_is_raised() -> None:
     verdicts = [
         judge(gate(id="stage.aim", required=False), measured),
         judge(gate(id="stage.holds", operator=">"), measured),
-        judge(gate(id="stage.first"), measured),
+        judge(gate(id="stage.first", hint="make it smaller"), measured),
         judge(gate(id="stage.second"), measured),
     ]
     with pytest.raises(GateFailedError) as caught:
@@ -95,7 +95,20 @@ def test_the_first_required_gate_that_fails_is_raised() -> None:
         "operator": "<",
         "threshold": 2.0,
         "where": "",
+        "hint": "make it smaller",
     }
+
+
+def test_a_gate_without_advice_says_where_all_gates_are() -> None:
+    with pytest.raises(GateFailedError) as caught:
+        require([judge(gate(), {"value": 5})])
+    assert caught.value.hint == "`assay status` lists every gate of a run with its threshold"
+
+
+def test_advice_is_no_part_of_what_is_recorded() -> None:
+    advised = judge(gate(hint="make it smaller"), {"value": 5})
+    assert verdict_record(advised) == verdict_record(judge(gate(), {"value": 5}))
+    assert gate_of(verdict_record(advised)) == advised.gate
 
 
 def test_a_gate_that_fails_says_where() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import WrongSettingError as WrongDataSettingError
+from data.source import open_source
 from flows.errors import UnknownPresetError, UnknownSettingError, WrongValueError
 from flows.settings import PRESETS, load_settings, preset_names, setting_keys
 from model.budget import budget_sentence, planned_tokens
@@ -21,6 +22,19 @@ def test_a_preset_is_complete_and_says_nothing_else(preset: str) -> None:
     )
     record = dataclasses.asdict(load_settings(preset))
     assert record["train"] == values["train"]
+
+
+@pytest.mark.parametrize("preset", ["demo", "smoke"])
+def test_a_first_run_needs_no_luck_in_which_documents_are_held_out(preset: str) -> None:
+    settings = load_settings(preset)
+    source = open_source(settings.source, fetching=settings.runtime.fetching)
+    file_bytes = [file.num_bytes for unit in source.units for file in unit.files]
+    fraction = settings.pretokenize.validation_fraction
+    # Three bytes a token are more than either vocabulary reaches.
+    rows = fraction * sum(file_bytes) / 3 / (settings.shard.context_length + 1)
+    # Documents are of very different sizes: what is expected may come to a third of that.
+    assert rows >= 3 * settings.thresholds.min_val_batches * settings.train.batch_rows
+    assert fraction * len(file_bytes) >= 12
 
 
 SHAPE = {

@@ -293,6 +293,18 @@ def test_a_failed_gate_is_a_failed_run_whose_message_is_the_gates_sentence(
     assert verify_run(report).failures == []
 
 
+def test_too_little_that_is_held_out_ends_a_run_before_it_is_sharded(
+    pipeline: Any, first: Run
+) -> None:
+    greedy = (*TINY, "thresholds.min_val_batches=10000")
+    state = pipeline("greedy", "smoke", greedy, return_state=True)
+    assert state.is_failed()
+    assert state.message.startswith(
+        "pretokenize.validation_fraction is 0.2, should be larger: the "
+    )
+    assert list(find_run("greedy").stage_records()) == ["pretokenize"]
+
+
 def test_two_models_are_bisected_in_a_flow_of_their_own(pipeline: Any, first: Run) -> None:
     from flows.bisection import bisect_models_flow
 

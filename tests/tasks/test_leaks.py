@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.leaks import LeakCount
+from tasks.leaks import READ_ROWS, LeakCount, num_leaked_rows
 
 
 class SomeRows:
@@ -31,3 +31,14 @@ def test_validation_rows_in_a_batch_are_counted_and_batches_pass_unchanged() -> 
         found.append(count.num_rows)
 
     assert found == [0, 2, 0]
+
+
+def test_validation_rows_are_counted_among_all_training_rows() -> None:
+    held_out = np.arange(40).reshape(5, 8)
+    many = 100 + np.arange(8 * READ_ROWS).reshape(-1, 8)
+    train = np.concatenate((held_out[3:], many, held_out[:1], held_out[:1] + 1))
+
+    def count(train: np.ndarray) -> int:
+        return num_leaked_rows(SomeRows(train), SomeRows(held_out))  # type: ignore[arg-type]
+
+    assert (count(train), count(many)) == (3, 0)

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from data.errors import CorruptShardError
+from data.pretokenize import TokensIndex
 from data.shard import ShardsIndex
 from evidence.canonical import file_sha256
 from flows.exit_codes import exit_code
 from tasks.errors import PreflightError
 from tasks.evaluate_errors import DifferentTokenizerError
-from tasks.preflight import check_context, check_fits
+from tasks.preflight import check_context, check_fits, check_held_out
 from tasks.train_worker import work
 from tests.tasks.test_train_worker import job_of
 from tests.tasks.tiny import (
@@ -39,6 +40,36 @@ def test_shards_of_the_settings_context_pass_and_others_are_refused(finished: Fi
         "found": 64,
         "expected": "32, as in these shards",
     }
+
+
+def check_batches(finished: Finished, min_val_batches: float, packing: str = "concatenate") -> None:
+    settings = finished.settings
+    tokens = finished.store.open(finished.refs.tokens).read_index(TokensIndex)
+    shard = replace(settings.shard, packing=packing)  # type: ignore[arg-type]  # one of the two
+    fraction = settings.pretokenize.validation_fraction
+    check_held_out(tokens, fraction, shard, settings.train, min_val_batches)
+
+
+def test_too_little_that_is_held_out_is_refused_by_the_setting_that_decides_it(
+    finished: Finished,
+) -> None:
+    # 77 rows, in batches of eight.
+    check_batches(finished, 77 / 8)
+    with pytest.raises(PreflightError) as caught:
+        check_batches(finished, 10)
+    assert str(caught.value) == (
+        "pretokenize.validation_fraction is 0.2, should be larger: the 6 of 40 documents that are "
+        "held out fill 77 rows of 33 tokens, validation needs 80 (thresholds.min_val_batches, "
+        "train.batch_rows)"
+    )
+    assert caught.value.hint == (
+        "--set pretokenize.validation_fraction=VALUE changes it for one run, the preset for all"
+    )
+    assert exit_code(caught.value) == 5
+
+
+def test_rows_of_whole_documents_are_counted_when_they_are_cut(finished: Finished) -> None:
+    check_batches(finished, 10, packing="whole")
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 4, 8])

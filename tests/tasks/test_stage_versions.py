@@ -162,7 +162,7 @@ def test_what_an_evaluation_holds_belongs_to_its_version(finished: Finished) -> 
 
 def test_what_the_baselines_of_shards_are_belongs_to_their_version(finished: Finished) -> None:
     directory = finished.store.open(finished.refs.shards).directory
-    assert (shard.VERSION, shard_rows.VERSION) == (3, 2)
+    assert (shard.VERSION, shard_rows.VERSION) == (4, 3)
     baselines: Any = read_object(directory / "baselines.json")
     # Not its bytes: logarithms differ in their last bit, compressors in the size that they reach.
     assert {name: baselines[name] for name in ORDERS} == pytest.approx(
@@ -207,7 +207,7 @@ def test_the_versions_of_all_stages_are_in_their_recipes(finished: Finished) -> 
     records = finished.run.stage_records()
     assert {stage: each["recipe"]["version"] for stage, each in records.items()} == {
         "pretokenize": 2,
-        "shard": 3,
+        "shard": 4,
         "train": 5,
         "evaluate": 6,
         "checkpoint": 6,

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from evidence.errors import SEE_ALL
 from evidence.gates import Gate, Operator
 from tasks.thresholds import Thresholds
 from tasks.train_gates import TRAIN_GATES, worst
@@ -73,3 +74,12 @@ def test_the_worst_measurement_is_the_one_furthest_from_passing() -> None:
 
 def test_a_measurement_that_is_absent_once_is_absent_in_all() -> None:
     assert worst([gate("low", ">")], [{"low": 3.0}, {"low": None}]) == {"low": None}
+
+
+def test_a_gate_that_a_setting_decides_names_the_setting() -> None:
+    hold_out_more = "raise pretokenize.validation_fraction, or use a larger corpus"
+    assert {gate.id: gate.hint for gate in TRAIN_GATES if gate.hint != SEE_ALL} == {
+        "train.validation": hold_out_more,
+        "train.resolution": hold_out_more,
+        "train.leak": "shard the tokens again: `assay shard` leaves such rows out",
+    }
