@@ -37,6 +37,14 @@ def test_a_first_run_needs_no_luck_in_which_documents_are_held_out(preset: str) 
     assert fraction * len(file_bytes) >= 12
 
 
+def test_a_first_run_is_not_ended_by_a_few_steep_batches() -> None:
+    demo, smoke = load_settings("demo").train, load_settings("smoke").train
+    assert demo.spike_response == "skip"
+    assert demo.max_spikes >= demo.num_steps / 10
+    # A window that never fills judges nothing.
+    assert smoke.spike_window >= smoke.num_steps
+
+
 SHAPE = {
     "hidden_size": 1024,
     "num_layers": 24,
