@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import IO, Any
@@ -115,7 +115,14 @@ class ForkedRank:
     """
 
     def __init__(
-        self, command: Sequence[str], *, stdin: int, stdout: IO[str], stderr: IO[str], cwd: Path
+        self,
+        command: Sequence[str],
+        *,
+        stdin: int,
+        stdout: IO[str],
+        stderr: IO[str],
+        cwd: Path,
+        env: Mapping[str, str],
     ) -> None:
         self.returncode: int | None = None
         self.pid = os.fork()

@@ -209,6 +209,7 @@ def test_a_failed_gate_is_recorded_before_it_is_raised(home: Path) -> None:
         "operator": "<=",
         "threshold": 10.0,
         "where": "",
+        "hint": "`assay status` lists every gate of a run with its threshold",
     }
     record = record_of(run)
     assert record["outcome"] == "produced"
