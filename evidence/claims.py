@@ -89,7 +89,9 @@ class Number:
 
     @property
     def _last_digit(self) -> float:
-        mantissa, _, exponent = self.text.replace(",", "").partition("e")
+        if self.text.lower() in WORDS:
+            return 1.0
+        mantissa, _, exponent = self.text.lower().replace(",", "").partition("e")
         decimals = len(mantissa.partition(".")[2])
         return float(10.0 ** (int(exponent or 0) - decimals))
 

@@ -118,6 +118,8 @@ def test_a_record_that_was_edited_backs_nothing(evidence: Path) -> None:
         ("1.69e-05", 1.70e-05, False),
         ("4,370,142", 4370142, True),
         ("4,370,142", 4370143, False),
+        ("eight", 8.4, True),
+        ("Three", 3.6, False),
         ("3", True, False),
         ("3", "3", False),
     ],
