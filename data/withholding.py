@@ -38,7 +38,9 @@ class KnownRows:
         Shapes: -> (W, S).
         """
         rows_NS = self._rows_of(unit)
-        is_known_N = np.array([each in self._digests for each in _digests(rows_NS)], np.bool_)
+        is_known_N = np.zeros(len(rows_NS), np.bool_)
+        if self._digests:
+            is_known_N[:] = [each in self._digests for each in _digests(rows_NS)]
         if not is_known_N.any():
             adopt(unit / ROWS, rows)
             adopt(unit / FIRST_DOCUMENTS, first_documents)

@@ -91,9 +91,8 @@ class FastLlama(nn.Module):
     @torch.no_grad()
     def refresh(self) -> None:
         """Copy the model's weights."""
-        receivers = [receiver for bucket in self.buckets for receiver in bucket.receivers]
-        views = [view for receiver in receivers for view in receiver.views]
-        torch._foreach_copy_(views, [s for receiver in receivers for s in receiver.sources])
+        views = [v for bucket in self.buckets for each in bucket.receivers for v in each.views]
+        torch._foreach_copy_(views, [s for bucket in self.buckets for s in bucket.sources])
         for bucket in self.buckets:
             bucket.begin()
 
@@ -179,6 +178,7 @@ class Bucket:
 
     def __init__(self, pairs: Iterable[tuple[Tensor, ...]]) -> None:
         self.receivers = [Receiver(copy, tuple(sources), self) for copy, *sources in pairs]
+        self.sources = [source for each in self.receivers for source in each.sources]
         self.ready: Callable[[Tensor], None] | None = None
         self._flat: Tensor | None = None
         self._views: dict[Tensor, Tensor] = {}
@@ -187,7 +187,7 @@ class Bucket:
     def begin(self) -> None:
         """Begin a step; gradients that were dropped leave their memory to others until then."""
         self._num_whole = 0
-        if all(source.grad is None for each in self.receivers for source in each.sources):
+        if all(source.grad is None for source in self.sources):
             self._flat, self._views = None, {}
 
     def add(self, source: Tensor, part: Tensor) -> None:
@@ -209,10 +209,10 @@ class Bucket:
                 self.ready(self._flat)
 
     def _allocate(self) -> None:
-        sources = [source for receiver in self.receivers for source in receiver.sources]
-        self._flat = sources[0].new_empty(sum(source.numel() for source in sources))
-        parts = torch.split(self._flat, [source.numel() for source in sources])
-        self._views = {s: part.view_as(s) for s, part in zip(sources, parts, strict=True)}
+        sizes = [source.numel() for source in self.sources]
+        self._flat = self.sources[0].new_empty(sum(sizes))
+        parts = torch.split(self._flat, sizes)
+        self._views = {s: part.view_as(s) for s, part in zip(self.sources, parts, strict=True)}
 
 
 class Receiver:

@@ -14,8 +14,8 @@ READ_ROWS = 4096
 
 def num_leaked_rows(train: Rows, validation: Rows) -> int:
     """Count the training rows that are validation rows; of the former, only some are in memory."""
-    held_out = np.unique(np.concatenate(list(_digests(validation))))
-    return sum(int(np.isin(found, held_out).sum()) for found in _digests(train))
+    leaks = LeakCount(validation)
+    return sum(leaks.among(digests) for digests in _digests(train))
 
 
 class LeakCount:
@@ -28,13 +28,14 @@ class LeakCount:
 
     def watching(self, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         """Pass batches on, each of them read and looked at while the one before is learnt from."""
-        counted = ((ids_BS, self._count(ids_BS)) for ids_BS in batches)
+        counted = ((ids_BS, self.among(row_digests(ids_BS))) for ids_BS in batches)
         for ids_BS, num_rows in prefetched(counted):
             self.num_rows = num_rows
             yield ids_BS
 
-    def _count(self, ids_BS: np.ndarray) -> int:
-        return int(np.isin(row_digests(ids_BS), self._held_out).sum())
+    def among(self, digests_N: NDArray[np.uint64]) -> int:
+        """Count the rows with these digests that are validation rows."""
+        return int(np.isin(digests_N, self._held_out).sum())
 
 
 def _digests(rows: Rows) -> Iterator[NDArray[np.uint64]]:

@@ -23,10 +23,9 @@ from model.llama import Llama
 from model.logits_sides import LogitsSide, TorchLogits
 from model.sides import Side
 from model.torch_side import TorchSide, llama_side
-from model.undrawn import undrawn
 from tasks.device import available_device
 from tasks.errors import FeatureError, NotFoundError
-from tasks.models import APR, load_apr, load_directory
+from tasks.models import APR, build_model, load_apr, load_directory
 from tasks.store import open_store
 
 TRANSFORMERS = "transformers:"
@@ -125,10 +124,7 @@ def choose_ids(
 
 def _load(path: Path, device: str) -> Llama:
     if path.suffix == ".gguf":
-        settings, tensors = read_gguf_model(path)
-        model = undrawn(settings)
-        model.load_state_dict(tensors)
-        return model.to(device).eval()
+        return build_model(*read_gguf_model(path), device)
     if path.is_file():
         return load_apr(path, device)
     apr = path / APR
