@@ -78,7 +78,7 @@ def train_task(
         announce(run, directory)
         made_with = {"shards": str(shards), "context_length": index.context_length}
         (directory / SETTINGS).write_bytes(pretty({**wanted.settings, **made_with}))
-        job = _job(directory, artefact, model, settings, thresholds, runtime)
+        job = training_job(directory, artefact, model, settings, thresholds, runtime)
         fetch_unfinished(directory)
         gpus = gpu_names(job.device, job.num_ranks // job.num_nodes)
         with (
@@ -110,7 +110,7 @@ def train_task(
     return TrainingRef(done.ref.digest)
 
 
-def _job(
+def training_job(
     directory: Path,
     artefact: Artefact,
     model: LlamaSettings,
@@ -118,6 +118,7 @@ def _job(
     thresholds: Thresholds,
     runtime: RuntimeSettings,
 ) -> Job:
+    """Say what a worker is to do in a directory."""
     return Job(
         directory=str(directory),
         shards=str(artefact.directory),

@@ -49,11 +49,17 @@ def batches(llama: LlamaSettings, settings: TrainSettings, context: int) -> Iter
 
 
 def bare(
-    state: TrainingState, stream: Iterator[np.ndarray], settings: TrainSettings, passes: Passes
+    state: TrainingState,
+    stream: Iterator[np.ndarray],
+    settings: TrainSettings,
+    passes: Passes,
+    *,
+    first: int = 1,
+    last: int | None = None,
 ) -> None:
-    """Make the updates, and look at nothing."""
+    """Make the updates from one step to another, the budget's last, and look at nothing."""
     with matmul_precision(settings.precision):
-        for step in range(1, settings.num_steps + 1):
+        for step in range(first, (last or settings.num_steps) + 1):
             accumulate(state, next(stream), settings, passes, Ranks())
             parameters = list(state.model.parameters())
             norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
