@@ -36,7 +36,8 @@ class TrainOptimizer:
 
     def num_updates(self) -> int:
         """Read the number of updates from AdamW's state, where every parameter must agree."""
-        counts = [count for name, count in self.tensors().items() if name.endswith(".step")]
+        states = [each for part in self.parts for each in part.state.values()]
+        counts = [each["step"] for each in states if "step" in each]
         if not counts:
             return 0
         # One transfer for all of them: each would wait for the device.

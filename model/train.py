@@ -150,7 +150,9 @@ def _step(
     _check(ids_BS, state, settings)
     num_targets = count_targets(ids_BS)
     loss = accumulate(state, ids_BS, settings, passes, ranks, document_end)
-    # While the device computes.
+    # All of this while the device computes: after the transfer below it would wait for the host.
+    weights = [own_part(parameter.detach()) for parameter in state.model.parameters()]
+    before = [part.clone() for part in weights]
     digest = batch_digest(ids_BS)
     parameters = [p for p in state.model.parameters() if p.grad is not None]
     norm = whole(get_total_norm([p.grad for p in parameters if p.grad is not None]))
@@ -163,7 +165,7 @@ def _step(
     if spike := _spike(state, train_loss, grad_norm, settings):
         return _answer(state, spike, train_loss, grad_norm, ids_BS, digest, settings)
     clip_grads_with_norm_(parameters, settings.clip_norm, norm)
-    update_norm = _update(state, settings, ranks)
+    update_norm = _update(state, settings, ranks, weights, before)
     _require_finite("update norm", state.step + 1, update_norm)
     state.step += 1
     state.tokens_seen += num_targets
@@ -276,11 +278,15 @@ def _answer(
 
 
 @torch.no_grad()
-def _update(state: TrainingState, settings: TrainSettings, ranks: Ranks) -> float:
-    """Let the optimizer move the weights, and measure how far it did."""
+def _update(
+    state: TrainingState,
+    settings: TrainSettings,
+    ranks: Ranks,
+    weights: list[Tensor],
+    before: list[Tensor],
+) -> float:
+    """Let the optimizer move the weights, and measure how far it did from what was before."""
     set_learning_rate(state.optimizer, learning_rate(state.step + 1, settings))
-    parts = [own_part(parameter.detach()) for parameter in state.model.parameters()]
-    before = [part.clone() for part in parts]
     state.optimizer.step()
-    torch._foreach_sub_(before, parts)
+    torch._foreach_sub_(before, weights)
     return float(ranks.norm(get_total_norm(before)))

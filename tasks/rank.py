@@ -125,7 +125,7 @@ def joined(
     dist.init_process_group(
         backend, _meeting(job, control), limit, world_size=job.num_ranks, rank=own_rank()
     )
-    yield RankGroup(job.parallelism, is_asked_to_stop, heart.waiting)
+    yield RankGroup(job.parallelism, job.num_nodes, is_asked_to_stop, heart.waiting)
     dist.destroy_process_group()
 
 

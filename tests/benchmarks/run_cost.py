@@ -56,10 +56,12 @@ class Cost:
     median_step: float | None
     epoch: float
     "What an epoch takes beside its steps and its validation."
+    start: float | None = None
+    "To the end of the worker's first step."
 
 
-def of_log(directory: Path) -> Cost:
-    """Read what a training took from what it left."""
+def of_log(directory: Path, begin: float | None = None) -> Cost:
+    """Read what a training took from what it left; `begin` is when its worker was started."""
     rows = read_rows(directory / TRAIN_LOG)
     first, timed = rows[WARM_STEPS - 1], rows[WARM_STEPS:]
     seconds = [row["wall_seconds"] for row in timed]
@@ -71,6 +73,7 @@ def of_log(directory: Path) -> Cost:
         step=statistics.mean(seconds),
         median_step=statistics.median(seconds),
         epoch=beside / max(len(ended), 1),
+        start=rows[0]["time"] - begin if begin else None,
     )
 
 
@@ -98,8 +101,10 @@ def worker(settings: PipelineSettings, shards: ShardsRef) -> Cost:
     with tempfile.TemporaryDirectory() as scratch:
         artefact = open_store().open(shards)
         sections = (settings.model, settings.train, settings.thresholds, settings.runtime)
-        run_ranks(training_job(Path(scratch), artefact, *sections), lambda _pulse: None)
-        return of_log(Path(scratch))
+        job = training_job(Path(scratch), artefact, *sections)
+        begin = time.time()
+        run_ranks(job, lambda _pulse: None)
+        return of_log(Path(scratch), begin)
 
 
 def flow(shards: str, preset: str, changes: Sequence[str]) -> Cost:
