@@ -36,6 +36,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> "Finished":
     return make_finished(tmp_path_factory.mktemp("finished") / "home")
 
 
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    """Put the environment back: a command fills in what is not set, for its own process."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 @pytest.fixture
 def own_threads() -> Iterator[None]:
     """Restore the number of threads: the worker sets that of its process, which here is ours."""
