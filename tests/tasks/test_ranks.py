@@ -21,7 +21,7 @@ from tasks.training_log import read_lines, read_rows
 from tests.tasks.listening import beyond_this_machine, listening
 from tests.tasks.test_resuming import stop_after
 from tests.tasks.test_train_worker import job_of
-from tests.tasks.tiny import STEPS, Finished
+from tests.tasks.tiny import EPOCH_STEPS, STEPS, Finished
 
 TOLERANCE = 1e-4
 "Relative: only the order of float32 sums differs, and forty-eight updates amplify that."
@@ -107,8 +107,11 @@ def test_a_rank_that_is_killed_is_named_and_any_number_of_ranks_goes_on(
     assert not any(is_alive(each) for each in processes)
     assert complete_snapshots(tmp_path)
 
+    # Past what the log holds by now, which counts until it is cut, and not where an epoch ends.
+    later = step_of(tmp_path) + 2
+    later += later % EPOCH_STEPS == 0
     with pytest.raises(StoppedError):
-        work(job_of(finished, tmp_path), stop_after(24, tmp_path))
+        work(job_of(finished, tmp_path), stop_after(later, tmp_path))
     assert len(stopped_snapshots(tmp_path)) == 1
 
     again = job_of(finished, tmp_path, num_ranks=4, parallelism="fsdp", deterministic=True)
