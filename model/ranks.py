@@ -138,15 +138,20 @@ class RankGroup(Ranks):
             yield
             return
         flats: list[Tensor] = []
-        begun: list[Any] = []
+        sums: list[Any] = []
+
+        def begin(flat: Tensor) -> None:
+            sums.append(dist.all_reduce(flat, async_op=True))
+
         if last:
-            overlapped = self.num_nodes > 1
-            passes.tell(lambda flat: begun.append(_sum(flat)) if overlapped else flats.append(flat))
+            passes.tell(begin if self.num_nodes > 1 else flats.append)
         try:
             yield
         finally:
             passes.tell(None)
-        for each in begun or [_sum(flat) for flat in flats]:
+        for flat in flats:
+            begin(flat)
+        for each in sums:
             each.wait()
 
     @property
@@ -175,10 +180,6 @@ class RankGroup(Ranks):
         with self.waiting():
             dist.all_gather_object(found, value)
         return found
-
-
-def _sum(flat: Tensor) -> Any:
-    return dist.all_reduce(flat, async_op=True)
 
 
 def shard(model: nn.Module, dtype: torch.dtype) -> None:
