@@ -106,7 +106,7 @@ def measured(
 def _digest_seconds(state: TrainingState) -> float:
     seconds = []
     for _ in range(5):
-        _wait(next(state.model.parameters()).device)
+        wait(next(state.model.parameters()).device)
         begin = time.perf_counter()
         state_digest(state, Ranks())
         seconds.append(time.perf_counter() - begin)
@@ -147,7 +147,7 @@ def main() -> int:
         for name in seconds:
             state = new_state(llama, settings, device)
             stream = batches(llama, settings, context)
-            _wait(device)
+            wait(device)
             begin = time.perf_counter()
             if name == "plain":
                 bare(state, stream, settings, ShardedPasses(state.model))
@@ -160,7 +160,7 @@ def main() -> int:
                         state, stream, settings, context, compiled=compiled, digest_steps=every
                     )
                 )
-            _wait(device)
+            wait(device)
             spent = time.perf_counter() - begin
             if name == "measured":
                 spent -= 5 * digests[-1]
@@ -206,7 +206,8 @@ def _report(
     sys.stdout.write(json.dumps(result, indent=1) + "\n")
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Wait until a device has done all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -13,7 +13,6 @@ Units: seconds; shares of the bare loop's step.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -35,16 +34,17 @@ from flows.settings import PipelineSettings, load_settings
 from model.passes import passes_of
 from model.training_state import new_state
 from tasks.device import choose_device, is_compiled
+from tasks.gpu import device_name
 from tasks.rank_processes import run_ranks
 from tasks.snapshots import complete_snapshots
 from tasks.store import open_store
 from tasks.train import training_job
 from tasks.training_log import TRAIN_LOG, read_rows
-from tests.benchmarks.facts import bare
-from tests.benchmarks.harness import ROOT
+from tests.benchmarks.facts import bare, wait
+from tests.benchmarks.harness import ROOT, Contender
 
 WARM_STEPS = 10
-ASSAY = "import sys; from flows.cli import main; main()"
+ASSAY = "from flows.cli import main; main()"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,17 +81,17 @@ def bare_loop(settings: PipelineSettings, shards: ShardsRef) -> Cost:
     """Make the updates and nothing else, after some that are not counted."""
     artefact, train = open_store().open(shards), settings.train
     rows = open_rows(artefact.directory, artefact.read_index(ShardsIndex), "train")
-    device = choose_device(settings.runtime)
+    device = torch.device(choose_device(settings.runtime))
     state = new_state(settings.model, train, device)
     passes = passes_of(state.model, train.precision, compiled=is_compiled(settings.runtime))
     stream = prefetched(
         batches(rows, batch_rows=train.batch_rows, seed=train.seed, max_passes=train.max_passes)
     )
     bare(state, stream, train, passes, last=WARM_STEPS)
-    _wait(device)
+    wait(device)
     begin = time.perf_counter()
     bare(state, stream, train, passes, first=WARM_STEPS + 1)
-    _wait(device)
+    wait(device)
     seconds = (time.perf_counter() - begin) / (train.num_steps - WARM_STEPS)
     return Cost(step=seconds, median_step=None, epoch=0.0)
 
@@ -107,12 +107,11 @@ def worker(settings: PipelineSettings, shards: ShardsRef) -> Cost:
         return of_log(Path(scratch), begin)
 
 
-def flow(shards: str, preset: str, changes: Sequence[str]) -> Cost:
+def flow(shards: str, options: Sequence[str]) -> Cost:
     """Train as a user does."""
-    options = [text for change in changes for text in ("--set", change)]
     done = subprocess.run(
-        [sys.executable, "-c", ASSAY, "train", "--shards", shards, "--preset", preset, "--json",
-         "--name", "cost", *options],
+        [sys.executable, "-c", ASSAY, "train", "--shards", shards, "--name", "cost", "--json",
+         *options],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
@@ -122,23 +121,10 @@ def flow(shards: str, preset: str, changes: Sequence[str]) -> Cost:
     return of_log(open_store().open(training).directory)
 
 
-def apart(arguments: argparse.Namespace, changes: Sequence[str]) -> Cost:
+def apart(shards: str, options: Sequence[str]) -> Cost:
     """Run the bare loop in a process of its own, so that it leaves the device's memory."""
-    options = [text for change in changes for text in ("--set", change)]
-    done = subprocess.run(
-        [sys.executable, "-m", __spec__.name, arguments.shards, "--preset", arguments.preset,
-         "--bare", *options],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )  # fmt: skip
-    return Cost(**json.loads(done.stdout.splitlines()[-1]))
-
-
-def _wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
+    arguments = (shards, "--bare", *options)
+    return Cost(**Contender("bare", __spec__.name, arguments, environment={}).run())
 
 
 def main() -> None:
@@ -162,9 +148,10 @@ def main() -> None:
         # Another seed: the same training would be taken from the store.
         changes = [*arguments.changes, f"train.seed={turn + 1}"]
         settings = load_settings(arguments.preset, changes)
-        found["flow"].append(flow(arguments.shards, arguments.preset, changes))
+        options = ["--preset", arguments.preset, *(f"--set={change}" for change in changes)]
+        found["flow"].append(flow(arguments.shards, options))
         found["worker"].append(worker(settings, shards))
-        found["bare"].append(apart(arguments, changes))
+        found["bare"].append(apart(arguments.shards, options))
         print({name: costs[-1] for name, costs in found.items()}, file=sys.stderr, flush=True)
     print(json.dumps(_compared(found, load_settings(arguments.preset, arguments.changes))))
 
@@ -172,9 +159,8 @@ def main() -> None:
 def _compared(found: dict[str, list[Cost]], settings: PipelineSettings) -> dict[str, Any]:
     step = {name: statistics.mean(cost.step for cost in costs) for name, costs in found.items()}
     epoch = {name: statistics.mean(cost.epoch for cost in costs) for name, costs in found.items()}
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "device": gpu or platform.processor(),
+        "device": device_name(torch.device(choose_device(settings.runtime))),
         "cores": os.cpu_count(),
         "torch": torch.__version__,
         "num_steps": settings.train.num_steps,
