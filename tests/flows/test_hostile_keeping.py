@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,7 +72,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> int:
 
 
 @pytest.fixture
-def places_known(copied: Finished, monkeypatch: pytest.MonkeyPatch) -> Iterator[Finished]:
+def places_known(copied: Finished, monkeypatch: pytest.MonkeyPatch) -> Finished:
     """The finished run as one whose process is gone; Prefect and MLflow have nothing to say."""
     monkeypatch.setattr("flows.embedded.prefect_server", FakeServer)
     monkeypatch.setattr("flows.reconcile.get_client", FakeClient)
@@ -81,10 +80,7 @@ def places_known(copied: Finished, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     lock = copied.home / "alive" / f"{copied.run.name}.lock"
     lock.parent.mkdir()
     lock.touch()
-    before = dict(os.environ)
-    yield copied
-    os.environ.clear()
-    os.environ.update(before)
+    return copied
 
 
 class FakeServer(contextlib.AbstractContextManager["FakeServer"]):
