@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from model.ranks import like, whole
+from model.ranks import is_part, like, whole
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 NUM_ITERATIONS = 5
@@ -39,10 +39,15 @@ class Muon(torch.optim.Optimizer):
         assert closure is None
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
-            weights.sort(key=_wide_shape)
-            # Matrices of one shape are made orthogonal together: alone, few fill a GPU.
-            for _, alike in groupby(weights, key=_wide_shape):
+            weights.sort(key=_shape)
+            # Matrices of one shape are moved together: alone, few fill a GPU, and a kernel for each
+            # takes longer to begin than to run.
+            for _, alike in groupby(weights, key=_shape):
                 _update(self.state, list(alike), group)
+
+
+def _shape(weight: Tensor) -> tuple[int, ...]:
+    return tuple(weight.shape)
 
 
 def _update(state: Any, weights: list[Tensor], group: dict[str, Any]) -> None:
@@ -52,36 +57,32 @@ def _update(state: Any, weights: list[Tensor], group: dict[str, Any]) -> None:
             state[weight]["momentum_buffer"] = torch.zeros_like(weight)
     buffers = [state[weight]["momentum_buffer"] for weight in weights]
     torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
-    pairs = zip(gradients, buffers, strict=True)
-    towards = [gradient.lerp(buffer, group["momentum"]) for gradient, buffer in pairs]
+    towards = torch._foreach_lerp(gradients, buffers, group["momentum"])  # noqa: SLF001
     torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
     scale = RMS_OF_ADAMW * math.sqrt(max(weights[0].shape))
-    torch._foreach_add_(weights, _orthogonalised(towards), alpha=-group["lr"] * scale)
+    torch._foreach_add_(weights, _moves(towards), alpha=-group["lr"] * scale)
 
 
-def _wide_shape(weight: Tensor) -> tuple[int, ...]:
-    return tuple(sorted(weight.shape))
-
-
-def _orthogonalised(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """Make matrices of one shape, or its transpose, orthogonal; under ranks, every one of them all.
+def _moves(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Make matrices of one shape orthogonal; under ranks, every one of them all.
 
     Precision: bfloat16 on a GPU, float32 elsewhere.
     """
-    dtype = torch.bfloat16 if matrices[0].is_cuda else torch.float32
-    found = orthogonalised(torch.stack([_wide(whole(each.to(dtype))) for each in matrices]))
-    return [
-        like(wide.T if _is_tall(matrix) else wide, matrix).to(matrix.dtype)
-        for wide, matrix in zip(found, matrices, strict=True)
-    ]
+    one = matrices[0]
+    dtype = torch.bfloat16 if one.is_cuda else torch.float32
+    is_tall = one.shape[0] > one.shape[1]
+    joined = torch.empty(len(matrices), *one.shape, dtype=dtype, device=one.device)
+    torch._foreach_copy_(list(joined), [_gathered(each, dtype) for each in matrices])
+    found = orthogonalised(joined.mT.contiguous()).mT if is_tall else orthogonalised(joined)
+    moves = found.to(one.dtype, memory_format=torch.contiguous_format)
+    if not is_part(one):
+        return list(moves)
+    return [like(move, matrix) for move, matrix in zip(moves, matrices, strict=True)]
 
 
-def _is_tall(matrix: Tensor) -> bool:
-    return matrix.shape[0] > matrix.shape[1]
-
-
-def _wide(matrix: Tensor) -> Tensor:
-    return matrix.T if _is_tall(matrix) else matrix
+def _gathered(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    # Rounded before it goes over to other ranks; else while it is copied.
+    return whole(matrix.to(dtype)) if is_part(matrix) else matrix
 
 
 def orthogonalised(wide_NRC: Tensor) -> Tensor:

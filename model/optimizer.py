@@ -36,14 +36,18 @@ class TrainOptimizer:
 
     def num_updates(self) -> int:
         """Read the number of updates from AdamW's state, where every parameter must agree."""
-        states = [each for part in self.parts for each in part.state.values()]
-        counts = [each["step"] for each in states if "step" in each]
-        if not counts:
-            return 0
-        # One transfer for all of them: each would wait for the device.
-        fewest, most = torch.stack(torch.stack(counts).aminmax()).tolist()
+        fewest, most = self.update_counts().tolist()
         assert fewest == most
         return int(fewest)
+
+    def update_counts(self) -> Tensor:
+        """Return the fewest and the most updates of a parameter, from AdamW's state.
+
+        Shapes: -> (2,).
+        """
+        states = [each for part in self.parts for each in part.state.values()]
+        counts = [each["step"] for each in states if "step" in each]
+        return torch.stack(torch.stack(counts).aminmax()) if counts else torch.zeros(2)
 
     def tensors(self) -> dict[str, Tensor]:
         """Name every state tensor after its parameter and its role."""

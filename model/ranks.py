@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from model.errors import WrongSettingError
 from model.precision import Precision
+from model.transfers import coming
 
 Parallelism = Literal["ddp", "fsdp"]
 
@@ -33,12 +34,12 @@ class Ranks:
         """Tells of this rank alone; the others learn of it in the next sum."""
         self.waiting: Callable[[], AbstractContextManager[None]] = nullcontext
         """Held while this rank can only wait for others."""
-        self._asked: bool | Tensor = False
+        self._asked: Callable[[], bool | Tensor] = bool
 
     @property
     def stopping(self) -> bool:
         """Whether any rank was asked to stop before the last sum; every rank sees the same."""
-        return bool(self._asked)
+        return bool(self._asked())
 
     def place(self, model: nn.Module, device: torch.device | str, precision: Precision) -> None:  # noqa: ARG002
         """Move a model to where this rank computes; before its optimizer is made."""
@@ -58,7 +59,8 @@ class Ranks:
 
     def sum(self, values: Tensor) -> Tensor:
         """Add a vector over all ranks; every rank gets the same bits."""
-        self._asked = self.is_asked_to_stop()
+        asked = self.is_asked_to_stop()
+        self._asked = lambda: asked
         return values
 
     @contextmanager
@@ -122,7 +124,7 @@ class RankGroup(Ranks):
         both = torch.cat((values, asked))
         with self.waiting():
             dist.all_reduce(both)
-        self._asked = both[-1]
+        self._asked = coming(both[-1])
         return both[:-1]
 
     @contextmanager
@@ -201,7 +203,12 @@ def shard(model: nn.Module, dtype: torch.dtype) -> None:
 
 def is_sharded(model: nn.Module) -> bool:
     """Tell whether ranks hold the model in parts."""
-    return any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
+    return any(is_part(parameter) for parameter in model.parameters())
+
+
+def is_part(tensor: Tensor) -> bool:
+    """Tell whether a tensor is held by ranks in parts."""
+    return hasattr(tensor, "full_tensor")
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -210,21 +217,21 @@ def whole(tensor: Tensor) -> Tensor:
     A tensor that is no part of a sharded model is returned as it is.
     """
     sharded: Any = tensor
-    found: Tensor = sharded.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    found: Tensor = sharded.full_tensor() if is_part(tensor) else tensor
     return found
 
 
 def own_part(tensor: Tensor) -> Tensor:
     """Return what this rank holds of a tensor."""
     sharded: Any = tensor
-    found: Tensor = sharded.to_local() if hasattr(tensor, "full_tensor") else tensor
+    found: Tensor = sharded.to_local() if is_part(tensor) else tensor
     return found
 
 
 def like(values: Tensor, parameter: Tensor) -> Tensor:
     """Copy values to where a parameter is, split over the ranks as it is."""
     placed = values.to(parameter.device, copy=True)
-    if not hasattr(parameter, "full_tensor") or placed.shape != parameter.shape:
+    if not is_part(parameter) or placed.shape != parameter.shape:
         return placed
     from torch.distributed.tensor import distribute_tensor
 

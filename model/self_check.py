@@ -4,13 +4,9 @@ Shapes: B rows, T positions, S = T + 1 ids of a row, V vocabulary.
 """
 
 import math
-import re
-import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,15 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.decoding import CachedLlama
-from model.llama import Llama, LlamaSettings, planned_std
-from model.plain_llama import Array, Weights, plain_logits, plain_loss
-from model.ranks import whole
+from model.llama import Llama, planned_std
+from model.plain_llama import Array, Weights, plain_logits
+from model.ranks import is_sharded, whole
+from model.slopes import side_by_side
 
-T = TypeVar("T")
 SCORE_STD = 2.0
 """Of attention scores while a model is checked: neither all alike nor all but one negligible."""
-NUDGE = 1e-4
-"""Relative step of the finite difference: its own error is below that of float32 by far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,122 +101,30 @@ def decoding_error(model: Llama, ids_T: NDArray[np.int64]) -> float:
     return float((logits_1V - expected_1V).double().norm() / expected_1V.double().norm())
 
 
-def slope_error(
-    settings: LlamaSettings, weights: Weights, gradients: Weights, ids_BS: NDArray[np.int64]
-) -> float:
-    """Compare gradients with the slope of the plain loss along random directions.
-
-    Every kind of weight (the same one of all layers) is given a like part in the slope, as far as
-    it can be with a small step, so that none can be missing, doubled or out of date unseen. The
-    difference is relative to what such a slope usually is; the larger of the directions' counts.
-    """
-    widths = _widths(weights, gradients, settings)
-    slopes = _Slopes(settings, weights, gradients, widths, ids_BS)
-    return max(slopes.error(each) for each in np.random.default_rng(0).spawn(2))
-
-
 def read_gradients(model: Llama) -> dict[str, Array]:
-    """Copy every gradient; under ranks that hold parts of them, all must ask."""
-    return {
-        name: np.zeros(p.shape) if p.grad is None else _float64(p.grad)
-        for name, p in model.named_parameters()
-    }
+    """Read every gradient, as wide as it is; under ranks that hold parts of them, all must ask."""
+    return _of_all(
+        model, lambda p: np.zeros(p.shape) if p.grad is None else whole(p.grad).cpu().numpy()
+    )
 
 
 def plain_weights(model: Llama) -> dict[str, Array]:
     """Copy every weight; under ranks that hold parts of them, all must ask."""
-    return {name: _float64(p.detach()) for name, p in model.named_parameters()}
+    return _of_all(model, lambda p: _float64(p.detach()))
 
 
-class _Slopes:
-    """Compares gradients with differences of the plain loss, moving one copy of the weights."""
-
-    def __init__(
-        self,
-        settings: LlamaSettings,
-        weights: Weights,
-        gradients: Weights,
-        widths: Mapping[str, float],
-        ids_BS: NDArray[np.int64],
-    ) -> None:
-        self.settings, self.ids_BS = settings, ids_BS
-        self.weights, self.gradients, self.widths = weights, gradients, widths
-        # Memory that was never touched costs more than what is done with it.
-        self.moved = {name: np.empty_like(weight) for name, weight in weights.items()}
-
-    def error(self, generator: np.random.Generator) -> float:
-        """Return how far the slope along a random direction is from that of the gradients."""
-        generators = dict(zip(self.weights, generator.spawn(len(self.weights)), strict=True))
-        slope = sum(_each(lambda name: self._ahead(name, generators[name]), self.weights))
-        ahead = plain_loss(self.moved, self.settings, self.ids_BS)
-        _each(self._behind, self.weights)
-        true_slope = (ahead - plain_loss(self.moved, self.settings, self.ids_BS)) / 2
-        usual = math.hypot(*(self.widths[n] * _norm(self.gradients[n]) for n in self.weights))
-        return abs(true_slope - slope) / max(usual, abs(true_slope))
-
-    def _ahead(self, name: str, generator: np.random.Generator) -> float:
-        """Move a weight one width along a random direction, and return its part of the slope."""
-        moved = self.moved[name]
-        np.multiply(_signs(generator, moved.shape), self.widths[name], out=moved)
-        part = float(np.vdot(self.gradients[name], moved))
-        moved += self.weights[name]
-        return part
-
-    def _behind(self, name: str) -> None:
-        """Move a weight from one width ahead to one behind."""
-        moved = self.moved[name]
-        moved -= self.weights[name]
-        np.subtract(self.weights[name], moved, out=moved)
-
-
-def _signs(generator: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.int8]:
-    """Draw ones of either sign, a random bit each."""
-    size = math.prod(shape)
-    bytes_ = np.frombuffer(generator.bytes(-(-size // 8)), np.uint8)
-    signs = np.unpackbits(bytes_, count=size).view(np.int8)
-    signs *= 2
-    signs -= 1
-    return signs.reshape(shape)
-
-
-def _each(work: Callable[[str], T], names: Iterable[str]) -> list[T]:
-    """Do what takes long for a large model for all its weights, some at a time."""
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        return list(threads.map(work, names))
-
-
-def _widths(weights: Weights, gradients: Weights, settings: LlamaSettings) -> dict[str, float]:
-    """Choose how far each weight is moved: a like change of the loss, at most a relative nudge."""
-    kinds: dict[str, list[str]] = {}
-    for name in weights:
-        kinds.setdefault(re.sub(r"\.\d+\.", ".", name), []).append(name)
-    norms = {
-        kind: math.hypot(*(_norm(gradients[n]) for n in names)) for kind, names in kinds.items()
-    }
-    # A new bias is zero everywhere, which is no width.
-    widest = {
-        kind: NUDGE * (_root_mean_square(weights[names[0]]) or settings.initializer_std)
-        for kind, names in kinds.items()
-    }
-    like = statistics.median(norms[kind] * widest[kind] for kind in kinds)
-    return {
-        name: min(widest[kind], like / norms[kind]) if norms[kind] else widest[kind]
-        for kind, names in kinds.items()
-        for name in names
-    }
-
-
-def _norm(values: Array) -> float:
-    return float(np.linalg.norm(values))
-
-
-def _root_mean_square(values: Array) -> float:
-    return _norm(values) / math.sqrt(values.size)
+def _of_all(model: Llama, copied: Callable[[Tensor], Array]) -> dict[str, Array]:
+    named = dict(model.named_parameters())
+    # Ranks that hold parts put each of them together in the same order.
+    copies = (
+        map(copied, named.values()) if is_sharded(model) else side_by_side(copied, named.values())
+    )
+    return dict(zip(named, copies, strict=True))
 
 
 def _float64(tensor: Tensor) -> Array:
     # Widened behind the transfer, which takes half as long then.
-    found: Array = whole(tensor).cpu().double().numpy()
+    found: Array = whole(tensor).cpu().to(torch.float64, copy=True).numpy()
     return found
 
 

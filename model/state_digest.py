@@ -8,12 +8,15 @@ against a forger there is the sha256 of every snapshot.
 Legend: N words of a tensor, C places modulo the prime.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
 from model.ranks import Ranks, own_part
 from model.train_settings import TrainSettings
 from model.training_state import TrainingState, weights
+from model.transfers import coming
 
 CLASSES = 1021
 """A prime: no row of a matrix is as wide."""
@@ -24,30 +27,53 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 def is_digested(step: int, every: int, settings: TrainSettings) -> bool:
     """Tell whether a step's report has a digest: every so many, and the last of an epoch."""
-    ends = step % settings.steps_per_epoch == 0 or step == settings.num_steps
-    return ends or step % every == 0
+    return is_last_of_epoch(step, settings) or step % every == 0
+
+
+def is_last_of_epoch(step: int, settings: TrainSettings) -> bool:
+    """Tell whether an epoch ends with a step; the last epoch may be short."""
+    return step % settings.steps_per_epoch == 0 or step == settings.num_steps
+
+
+def state_digest(state: TrainingState, ranks: Ranks, *, compiled: bool = False) -> str:
+    """Digest the weights and the optimizer's tensors; all ranks must ask.
+
+    The optimizer's counts are left out: a step reports its number of updates. `compiled` says
+    whether a GPU may be given a kernel made for this.
+    """
+    return begin_digest(state, ranks, compiled=compiled)()
 
 
 @torch.no_grad()
-def state_digest(state: TrainingState, ranks: Ranks) -> str:
-    """Digest the weights and the optimizer's tensors; all ranks must ask.
-
-    The optimizer's counts are left out: a step reports its number of updates.
-    """
+def begin_digest(state: TrainingState, ranks: Ranks, *, compiled: bool) -> Callable[[], str]:
+    """Begin a digest of the state as it is now; what is returned waits for it."""
     moments = state.optimizer.tensors().items()
     kept = [*weights(state).values(), *(t for name, t in moments if not name.endswith(".step"))]
-    sums_C = torch.stack([_fold(own_part(tensor)) for tensor in kept]).reshape(-1)
+    words = [_words(own_part(tensor)) for tensor in kept]
+    total = coming(ranks.sum_words(_added(words, compiled=compiled)))
+    return lambda: f"{int(total().item()) % 2**64:016x}"
+
+
+def _added(words: Sequence[Tensor], *, compiled: bool) -> Tensor:
+    """Add up all words, each times the odd number of its tensor and class.
+
+    Shapes: -> ().
+    """
+    if compiled and words[0].is_cuda:
+        # Where nothing can be compiled, the package that the kernel is written in may be missing.
+        from model.sum_kernels import weighted_sum
+
+        return weighted_sum(words, CLASSES, _ODD)
+    sums_C = torch.stack([_fold(each_N) for each_N in words]).reshape(-1)
     odd_C = 2 * torch.arange(1, len(sums_C) + 1, device=sums_C.device) * _ODD + 1
-    total = ranks.sum_words((sums_C * odd_C).sum())
-    return f"{int(total.item()) % 2**64:016x}"
+    return (sums_C * odd_C).sum()
 
 
-def _fold(tensor: Tensor) -> Tensor:
+def _fold(words_N: Tensor) -> Tensor:
     """Add up a tensor's words by their place modulo the prime.
 
-    Shapes: (...) -> (C,).
+    Shapes: (N,) -> (C,).
     """
-    words_N = _words(tensor)
     num_whole = len(words_N) // CLASSES * CLASSES
     sums_C = words_N[:num_whole].view(-1, CLASSES).sum(0)
     rest = words_N[num_whole:]

@@ -1,97 +1,71 @@
 """The training loop, as a generator of facts.
 
-While it is suspended nothing changes, so whoever consumes the reports may validate, save and log.
-Every reported number is measured: the tokens from the targets, the learning rate and the number of
-updates from the optimizer, the update's norm from the weights before and after.
+While it is suspended neither weights nor optimizer change, so whoever consumes the reports may
+validate, save and log. Every reported number is measured: the tokens from the targets, the learning
+rate and the number of updates from the optimizer, the update's norm from the weights before and
+after.
 
 Shapes: B rows, T positions, S = T + 1 ids of a row.
 """
 
-import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from model.errors import LossSpikeError, NonFiniteError, StreamExhaustedError, WrongSettingError
-from model.loss import PADDING
+from model.batch import batch_digest, check_batch, count_targets
+from model.distance import distance
+from model.errors import LossSpikeError, NonFiniteError, StreamExhaustedError
 from model.optimizer import read_learning_rate, set_learning_rate
 from model.passes import Passes, passes_of
 from model.precision import matmul_precision
 from model.ranks import Ranks, own_part, whole
+from model.reports import EpochReport, Report, SpikeReport, StepReport, StopReport
 from model.schedule import learning_rate
 from model.spikes import Spike, find_spike
-from model.state_digest import is_digested, state_digest
+from model.state_digest import begin_digest, is_digested, is_last_of_epoch
 from model.train_settings import TrainSettings
 from model.training_state import TrainingState
+from model.transfers import coming, sent
 
 VERSION = 5
 
-__all__ = [
-    "VERSION",
-    "EpochReport",
-    "Report",
-    "SpikeReport",
-    "StepReport",
-    "TrainSettings",
-    "accumulate",
-    "batch_digest",
-    "count_targets",
-    "train",
-]
+__all__ = ["VERSION", "TrainSettings", "accumulate", "train"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepReport:
-    """One update."""
+class _Passed:
+    """A batch whose gradients are made, or still being made by the device."""
 
-    step: int
-    updates: int
-    """As the optimizer counts them."""
+    ids_BS: np.ndarray
+    num_targets: int
+    batch_digest: str
+    parameters: list[nn.Parameter]
+    norm: Tensor
+    "Of the gradients."
+    measured: Callable[[], Tensor]
+    "Waits for the loss and that norm."
+    weights: list[Tensor]
+    before: list[Tensor]
+    "Copies of them."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Updated:
+    """An update that is made, or still being made by the device."""
+
     train_loss: float
-    """Nats per token, on the batch of this step, before its update."""
     grad_norm: float
-    """Over all parameters, before clipping."""
-    update_norm: float
-    """Of the difference that the update made to all parameters."""
     learning_rate: float
-    tokens: int
-    cursor_rows: int
-    """Rows consumed so far, those of this step included."""
+    num_targets: int
     batch_digest: str
-    state_digest: str | None
-    """After the update; None where it was not taken."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpikeReport:
-    """A batch that was read and not learnt from."""
-
-    step: int
-    """The step that it would have been; the next batch has that number."""
-    train_loss: float
-    grad_norm: float
-    quantity: str
-    bound: float
-    tokens: int
-    cursor_rows: int
-    batch_digest: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochReport:
-    """The end of an epoch, the last of which may be short."""
-
-    epoch: int
-    step: int
-    num_steps: int
-
-
-Report = StepReport | SpikeReport | EpochReport
+    measured: Callable[[], Tensor]
+    "Waits for the norm of the update and the fewest and the most updates of a parameter."
 
 
 def train(
@@ -103,6 +77,7 @@ def train(
     document_end: int | None = None,
     compiled: bool = False,
     digest_steps: int = 1,
+    ahead: bool = False,
 ) -> Iterator[Report]:
     """Advance the state to the step budget, reporting every step and every epoch.
 
@@ -111,7 +86,9 @@ def train(
     caller returns to an earlier state, keeping the cursor and the number of spikes. `document_end`
     is the id behind which a token sees nothing of its row, None where documents are not masked.
     `compiled` says whether kernels are made for the model, which takes a while at first.
-    The state is digested every `digest_steps` steps and at the end of an epoch.
+    The state is digested every `digest_steps` steps and at the end of an epoch. With `ahead` the
+    next step's passes are begun before a step is reported, except at the end of an epoch: a GPU
+    then never waits for whoever consumes the reports. On a CPU it is of no use.
 
     Shapes: every batch (B, S).
     Raises: StreamExhaustedError, NonFiniteError, LossSpikeError, WrongSettingError; weights and
@@ -120,15 +97,27 @@ def train(
     """
     ranks = ranks or Ranks()
     passes = passes_of(state.model, settings.precision, compiled=compiled)
+    passing = partial(_pass, state, settings, passes, ranks, document_end)
+    passed = None
     while state.step < settings.num_steps:
-        ids_BS = next(batches, None)
-        if ids_BS is None:
+        passed = passed or passing(next(batches, None))
+        if passed is None:
             raise StreamExhaustedError(state.step, settings.num_steps)
-        with matmul_precision(settings.precision):
-            report = _step(state, ids_BS, settings, passes, ranks, document_end, digest_steps)
-        yield report
-        if isinstance(report, StepReport):
+        made = _update_or_skip(state, passed, settings, ranks, compiled=compiled)
+        passed = None
+        if isinstance(made, SpikeReport):
+            yield made
+        else:
+            is_due = is_digested(state.step, digest_steps, settings)
+            digest = begin_digest(state, ranks, compiled=compiled) if is_due else None
+            if ahead and not is_last_of_epoch(state.step, settings):
+                passed = passing(next(batches, None))
+            yield _report(state, made, digest, ranks)
             yield from _epoch_end(state.step, settings)
+        with ranks.waiting():
+            stopping = ranks.stopping
+        if stopping and state.step < settings.num_steps:
+            yield StopReport(step=state.step)
 
 
 def _epoch_end(step: int, settings: TrainSettings) -> Iterator[EpochReport]:
@@ -138,72 +127,95 @@ def _epoch_end(step: int, settings: TrainSettings) -> Iterator[EpochReport]:
         yield EpochReport(epoch=epoch, step=step, num_steps=in_epoch)
 
 
-def _step(
+def _pass(
     state: TrainingState,
-    ids_BS: np.ndarray,
     settings: TrainSettings,
     passes: Passes,
     ranks: Ranks,
     document_end: int | None,
-    digest_steps: int,
-) -> StepReport | SpikeReport:
-    _check(ids_BS, state, settings)
-    num_targets = count_targets(ids_BS)
-    loss = accumulate(state, ids_BS, settings, passes, ranks, document_end)
-    # All of this while the device computes: after the transfer below it would wait for the host.
-    weights = [own_part(parameter.detach()) for parameter in state.model.parameters()]
-    before = [part.clone() for part in weights]
-    digest = batch_digest(ids_BS)
+    ids_BS: np.ndarray | None,
+) -> _Passed | None:
+    """Begin what can be done of a step before its loss is known; a GPU is still at it then."""
+    if ids_BS is None:
+        return None
+    check_batch(ids_BS, settings.batch_rows, state.model.settings.vocab_size)
+    with matmul_precision(settings.precision):
+        loss = accumulate(state, ids_BS, settings, passes, ranks, document_end)
     parameters = [p for p in state.model.parameters() if p.grad is not None]
     norm = whole(get_total_norm([p.grad for p in parameters if p.grad is not None]))
-    with ranks.waiting():
-        # One transfer for both: each would wait for the device.
-        train_loss, grad_norm = torch.stack((loss, norm.to(loss.dtype))).tolist()
-    _require_finite("loss", state.step + 1, train_loss)
-    _require_finite("gradient norm", state.step + 1, grad_norm)
-    state.cursor_rows += len(ids_BS)
-    if spike := _spike(state, train_loss, grad_norm, settings):
-        return _answer(state, spike, train_loss, grad_norm, ids_BS, digest, settings)
-    clip_grads_with_norm_(parameters, settings.clip_norm, norm)
-    update_norm = _update(state, settings, ranks, weights, before)
-    _require_finite("update norm", state.step + 1, update_norm)
-    state.step += 1
-    state.tokens_seen += num_targets
-    state.recent.add(train_loss, grad_norm, settings.spike_window)
-    return StepReport(
-        step=state.step,
-        updates=state.optimizer.num_updates(),
-        train_loss=train_loss,
-        grad_norm=grad_norm,
-        update_norm=update_norm,
-        learning_rate=read_learning_rate(state.optimizer),
-        tokens=num_targets,
-        cursor_rows=state.cursor_rows,
-        batch_digest=digest,
-        state_digest=(
-            state_digest(state, ranks) if is_digested(state.step, digest_steps, settings) else None
-        ),
+    # One transfer for both, ahead of the copies: these are made while the host judges.
+    measured = coming(torch.stack((loss, norm.to(loss.dtype))))
+    weights = [own_part(parameter.detach()) for parameter in state.model.parameters()]
+    return _Passed(
+        ids_BS=ids_BS,
+        num_targets=count_targets(ids_BS),
+        batch_digest=batch_digest(ids_BS),
+        parameters=parameters,
+        norm=norm,
+        measured=measured,
+        weights=weights,
+        before=[weight.clone() for weight in weights],
     )
 
 
-def batch_digest(ids_BS: np.ndarray) -> str:
-    """Digest a batch's ids, in their order."""
-    return hashlib.sha256(np.ascontiguousarray(ids_BS, "<i8").tobytes()).hexdigest()[:16]
+def _update_or_skip(
+    state: TrainingState,
+    passed: _Passed,
+    settings: TrainSettings,
+    ranks: Ranks,
+    *,
+    compiled: bool,
+) -> _Updated | SpikeReport:
+    """Wait for the loss, and begin the update unless the loss or the gradient is a spike."""
+    with ranks.waiting():
+        train_loss, grad_norm = passed.measured().tolist()
+    _require_finite("loss", state.step + 1, train_loss)
+    _require_finite("gradient norm", state.step + 1, grad_norm)
+    state.cursor_rows += len(passed.ids_BS)
+    if spike := _spike(state, train_loss, grad_norm, settings):
+        return _answer(state, spike, train_loss, grad_norm, passed, settings)
+    clip_grads_with_norm_(passed.parameters, settings.clip_norm, passed.norm)
+    with matmul_precision(settings.precision):
+        _update(state, settings)
+        norm = ranks.norm(distance(passed.before, passed.weights, compiled=compiled))
+    state.step += 1
+    state.tokens_seen += passed.num_targets
+    state.recent.add(train_loss, grad_norm, settings.spike_window)
+    counts = state.optimizer.update_counts()
+    return _Updated(
+        train_loss=train_loss,
+        grad_norm=grad_norm,
+        learning_rate=read_learning_rate(state.optimizer),
+        num_targets=passed.num_targets,
+        batch_digest=passed.batch_digest,
+        measured=coming(torch.cat((norm.reshape(1), counts.to(norm)))),
+    )
 
 
-def count_targets(ids_BS: np.ndarray) -> int:
-    """Count the tokens that are predicted."""
-    return int((ids_BS[:, 1:] != PADDING).sum())
+def _report(
+    state: TrainingState, made: _Updated, digest: Callable[[], str] | None, ranks: Ranks
+) -> StepReport:
+    """Wait for the update, and say what it was.
 
-
-def _check(ids_BS: np.ndarray, state: TrainingState, settings: TrainSettings) -> None:
-    if ids_BS.shape[0] != settings.batch_rows:
-        expected = f"{ids_BS.shape[0]}, as in the batch"
-        raise WrongSettingError("train.batch_rows", settings.batch_rows, expected)
-    vocab_size = state.model.settings.vocab_size
-    if not PADDING <= ids_BS.min() <= ids_BS.max() < vocab_size:
-        expected = f"above every token id ({ids_BS.min()} to {ids_BS.max()})"
-        raise WrongSettingError("model.vocab_size", vocab_size, expected)
+    The passes of the next step may be under way: they change neither weights nor optimizer.
+    """
+    with ranks.waiting():
+        update_norm, fewest, most = made.measured().tolist()
+        digested = digest() if digest else None
+    _require_finite("update norm", state.step, update_norm)
+    assert fewest == most
+    return StepReport(
+        step=state.step,
+        updates=int(fewest),
+        train_loss=made.train_loss,
+        grad_norm=made.grad_norm,
+        update_norm=update_norm,
+        learning_rate=made.learning_rate,
+        tokens=made.num_targets,
+        cursor_rows=state.cursor_rows,
+        batch_digest=made.batch_digest,
+        state_digest=digested,
+    )
 
 
 def accumulate(
@@ -219,7 +231,7 @@ def accumulate(
     state.optimizer.zero_grad()
     passes.refresh()
     device = next(state.model.parameters()).device
-    own_BS = torch.from_numpy(ranks.own(ids_BS)).to(device)
+    own_BS = sent(torch.from_numpy(ranks.own(ids_BS)), device)
     micros = torch.split(own_BS, settings.micro_batch_rows)
     losses: list[Tensor] = []
     for number, micro_BS in enumerate(micros, start=1):
@@ -252,8 +264,7 @@ def _answer(
     spike: Spike,
     train_loss: float,
     grad_norm: float,
-    ids_BS: np.ndarray,
-    digest: str,
+    passed: _Passed,
     settings: TrainSettings,
 ) -> SpikeReport:
     """Report the spike, unless it ends the training.
@@ -271,22 +282,13 @@ def _answer(
         grad_norm=grad_norm,
         quantity=spike.quantity,
         bound=spike.bound,
-        tokens=count_targets(ids_BS),
+        tokens=passed.num_targets,
         cursor_rows=state.cursor_rows,
-        batch_digest=digest,
+        batch_digest=passed.batch_digest,
     )
 
 
-@torch.no_grad()
-def _update(
-    state: TrainingState,
-    settings: TrainSettings,
-    ranks: Ranks,
-    weights: list[Tensor],
-    before: list[Tensor],
-) -> float:
-    """Let the optimizer move the weights, and measure how far it did from what was before."""
+def _update(state: TrainingState, settings: TrainSettings) -> None:
+    """Let the optimizer move the weights."""
     set_learning_rate(state.optimizer, learning_rate(state.step + 1, settings))
     state.optimizer.step()
-    torch._foreach_sub_(before, weights)
-    return float(ranks.norm(get_total_norm(before)))

@@ -11,8 +11,8 @@ from typing import Any
 
 from evidence.records import epoch_fields, write_record
 from model.loss_statistics import LossStatistics, bits_per_byte
+from model.reports import EpochReport
 from model.state_copy import StateCopy
-from model.train import EpochReport
 from model.training_state import OPTIMIZER_FILE, whole_model
 from tasks.directories import sync_directory
 from tasks.probe import Fingerprint, probe_ids

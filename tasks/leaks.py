@@ -1,5 +1,6 @@
 """Count validation rows among the rows that training reads."""
 
+from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
@@ -23,15 +24,21 @@ class LeakCount:
 
     def __init__(self, validation: Rows) -> None:
         self._held_out = np.unique(np.concatenate(list(_digests(validation))))
-        self.num_rows = 0
-        "Rows of the last batch that are validation rows."
+        self._counted: deque[int] = deque()
 
     def watching(self, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        """Pass batches on, each of them read and looked at while the one before is learnt from."""
+        """Pass batches on, each of them read and looked at while the one before is learnt from.
+
+        Their counts wait in the same order for whoever asks `next_count`, once a batch.
+        """
         counted = ((ids_BS, self.among(row_digests(ids_BS))) for ids_BS in batches)
         for ids_BS, num_rows in prefetched(counted):
-            self.num_rows = num_rows
+            self._counted.append(num_rows)
             yield ids_BS
+
+    def next_count(self) -> int:
+        """Return how many rows of the next batch that was passed on are validation rows."""
+        return self._counted.popleft()
 
     def among(self, digests_N: NDArray[np.uint64]) -> int:
         """Count the rows with these digests that are validation rows."""

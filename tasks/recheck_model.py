@@ -12,8 +12,8 @@ from data.rows import PADDING, open_rows
 from data.shard import ShardsIndex
 from evidence.canonical import read_object
 from evidence.refs import CheckpointRef, ShardsRef, TrainingRef, parse_ref
+from model.batch import count_targets
 from model.evaluation import evaluate, round_weights
-from model.train import count_targets
 from tasks import bisection
 from tasks.errors import NotFoundError
 from tasks.loss_evaluation import mean_loss

@@ -16,8 +16,9 @@ from evidence.refs import parse_ref
 from model.apr_model import read_model
 from model.errors import ModelError, WrongSettingError
 from model.ranks import Ranks
+from model.reports import EpochReport, SpikeReport
 from model.state_digest import state_digest
-from model.train import EpochReport, SpikeReport, train
+from model.train import train
 from model.train_settings import TrainSettings
 from model.training_state import TrainingState, load_training_state, new_state
 from tasks.determinism import repeat_every_bit

@@ -11,7 +11,8 @@ from typing import IO, Any
 
 from evidence.gates import Gate, require
 from model.flops import training_flops_per_token
-from model.train import SpikeReport, StepReport, TrainSettings
+from model.reports import SpikeReport, StepReport
+from model.train import TrainSettings
 from model.training_state import TrainingState
 from tasks.epoch_watch import EpochPlan, EpochWatch
 from tasks.errors import ArtefactDamagedError
@@ -130,6 +131,8 @@ class TrainJudge:
             "time": time.time(),
         }
         del row["quantity"]
+        # It was not learnt from.
+        self.leaks.next_count()
         if back_to is not None:
             row |= {BACK_TO: back_to.step, "tokens_seen": back_to.tokens_seen}
         append_row(log, row)
@@ -152,7 +155,7 @@ class TrainJudge:
         row = {
             **asdict(report),
             "tokens_seen": state.tokens_seen,
-            "leaked_rows": self.leaks.num_rows,
+            "leaked_rows": self.leaks.next_count(),
             "tokens_per_second": report.tokens / seconds,
             "wall_seconds": seconds,
             "time": time.time(),

@@ -24,7 +24,8 @@ from model.apr_model import read_model
 from model.errors import ModelFormatError
 from model.memory import is_out_of_memory
 from model.ranks import Ranks
-from model.train import SpikeReport, StepReport, train
+from model.reports import SpikeReport, StepReport, StopReport
+from model.train import train
 from model.training_state import (
     TrainingState,
     load_training_state,
@@ -99,7 +100,7 @@ def work(job: Job, ranks: Ranks | None = None, heart: Heart | None = None) -> No
     state = _restore(job, latest, ranks)
     with SnapshotWriter() as writer:
         session = _begin(job, ranks, heart, state, writer)
-        stream = _until_stopped(session, _stream(session))
+        stream = _stream(session)
         while not session.ended and session.state.step < job.train.num_steps:
             _follow_in_memory(session, stream)
         writer.wait(session.beat)
@@ -132,7 +133,7 @@ def _begin(
     start = {
         **look_around(state, job.train, places),
         **group_facts(job, ranks),
-        **digest_facts(state, job.state_digest_steps, directory, ranks),
+        **digest_facts(state, job.state_digest_steps, places),
     }
     judge = None
     if ranks.rank == 0:
@@ -185,6 +186,7 @@ def _follow(session: Session, stream: Iterator[np.ndarray[Any, Any]]) -> None:
     """Consume the training's facts: log every step, validate and save every epoch.
 
     Returns at the end, or with an earlier state to go on from where a spike undid steps.
+    Raises: StoppedError after the snapshot is written, where a rank was asked to stop.
     """
     state, judge, last = session.state, session.judge, time.perf_counter()
     with (session.directory / TRAIN_LOG if judge else Path(os.devnull)).open("a") as log:
@@ -196,6 +198,7 @@ def _follow(session: Session, stream: Iterator[np.ndarray[Any, Any]]) -> None:
             document_end=session.validation.document_end,
             compiled=session.job.compiled,
             digest_steps=session.job.state_digest_steps,
+            ahead=is_ahead(session.job),
         )
         for report in facts:
             now = time.perf_counter()
@@ -212,12 +215,19 @@ def _follow(session: Session, stream: Iterator[np.ndarray[Any, Any]]) -> None:
                 if earlier is not None:
                     session.state = earlier
                     return
+            elif isinstance(report, StopReport):
+                stop(session)
             else:
                 end_epoch(session, report)
                 if session.ended:
                     return
                 now = time.perf_counter()
             last = now
+
+
+def is_ahead(job: Job) -> bool:
+    """Tell whether the next step is begun before a step is judged: on a CPU both take its cores."""
+    return own_device(job) != "cpu"
 
 
 def _earlier(session: Session, report: SpikeReport) -> TrainingState | None:
@@ -233,20 +243,6 @@ def _earlier(session: Session, report: SpikeReport) -> TrainingState | None:
     earlier = _restore(job, epochs[-1] if epochs else None, session.ranks)
     earlier.cursor_rows, earlier.num_spikes = report.cursor_rows, session.state.num_spikes
     return earlier
-
-
-def _until_stopped(
-    session: Session, stream: Iterator[np.ndarray[Any, Any]]
-) -> Iterator[np.ndarray[Any, Any]]:
-    """Hand on batches; between two steps, stop where a rank was asked to.
-
-    Raises: StoppedError after the snapshot is written.
-    """
-    for ids_BS in stream:
-        if session.ranks.stopping:
-            stop(session)
-        session.beat()
-        yield ids_BS
 
 
 def _restore(job: Job, latest: Snapshot | None, ranks: Ranks) -> TrainingState:

@@ -30,8 +30,8 @@ from model.self_check import (
     measure_spread,
     plain_weights,
     read_gradients,
-    slope_error,
 )
+from model.slopes import slope_error
 from model.state_digest import state_digest
 from model.train import TrainSettings, accumulate
 from model.training_state import TrainingState, whole_model
@@ -87,15 +87,15 @@ def look_around(
     }
 
 
-def digest_facts(state: TrainingState, every: int, directory: Path, ranks: Ranks) -> dict[str, Any]:
+def digest_facts(state: TrainingState, every: int, places: Surroundings) -> dict[str, Any]:
     """Digest the state, and compare it with what the log says of the same step; all must ask.
 
     What ranks hold in parts has another digest on another number of them.
     """
-    found = state_digest(state, ranks)
+    found = state_digest(state, places.ranks, compiled=places.compiled)
     logged = [
         row[STATE_DIGEST]
-        for row in read_rows(directory / TRAIN_LOG)
+        for row in read_rows(places.directory / TRAIN_LOG)
         if row["step"] == state.step and STATE_DIGEST in row
     ]
     compared = logged and not is_sharded(state.model)

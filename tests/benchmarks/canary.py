@@ -27,7 +27,8 @@ import torch
 from torch import nn
 
 from model.llama import Llama, LlamaSettings, initialise
-from model.train import StepReport, train
+from model.reports import StepReport
+from model.train import train
 from model.train_settings import TrainSettings
 from model.training_state import new_state
 from tests.model.oracle import theirs

@@ -31,9 +31,10 @@ from model.optimizer import set_learning_rate
 from model.passes import Passes, ShardedPasses, passes_of
 from model.precision import matmul_precision
 from model.ranks import Ranks
+from model.reports import StepReport
 from model.schedule import learning_rate
 from model.state_digest import state_digest
-from model.train import StepReport, TrainSettings, accumulate, train
+from model.train import TrainSettings, accumulate, train
 from model.training_state import TrainingState, new_state
 from tasks.gpu import device_name, gpu_meter
 from tasks.step_watch import DIGEST_STEPS, FIELDS, STATE_DIGEST, StepPlan, StepWatch

@@ -25,7 +25,8 @@ from data.rows import Rows, open_rows
 from data.shard import ShardsIndex
 from model.llama import LlamaSettings
 from model.loss import PADDING, row_losses
-from model.train import EpochReport, StepReport, TrainSettings, train
+from model.reports import EpochReport, StepReport
+from model.train import TrainSettings, train
 from model.training_state import new_state
 from tests.benchmarks.facts import PRESETS
 

@@ -30,8 +30,9 @@ from model.llama import LlamaSettings, num_parameters
 from model.memory import learnt_row_bytes, step_bytes
 from model.precision import product_dtype
 from model.ranks import RankGroup, Ranks
+from model.reports import StepReport
 from model.state_copy import Staging, StateCopy, require_same
-from model.train import StepReport, TrainSettings, train
+from model.train import TrainSettings, train
 from model.training_state import TrainingState, load_training_state, new_state
 from tasks.determinism import repeat_every_bit
 

@@ -31,7 +31,8 @@ from model.llama import Llama, LlamaSettings, num_parameters
 from model.loss import row_losses
 from model.passes import ShardedPasses, passes_of
 from model.ranks import Ranks
-from model.train import StepReport, TrainSettings, accumulate, train
+from model.reports import StepReport
+from model.train import TrainSettings, accumulate, train
 from model.training_state import TrainingState, new_state
 from tasks.rank_processes import run_ranks
 from tasks.thresholds import Thresholds

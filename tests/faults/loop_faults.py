@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from data.rows import open_rows
 from data.shard import ShardsIndex
 from evidence.canonical import digest
 from flows.settings import PRESETS, load_settings
+from model.reports import EpochReport, Report, StepReport
 from model.schedule import learning_rate
-from model.train import EpochReport, Report, StepReport
 from tasks.device import choose_device
 from tasks.preflight import check_fits
 from tasks.run_record import Run, finish_run
@@ -84,15 +85,24 @@ def claim_all(state: Any, settings: Any) -> StepReport:
 def dry_after(lab: Lab, last: int, claim: Any, **settings: Any) -> None:
     """Let steps after one do nothing but claim something."""
 
-    def step(state: Any, ids_BS: Any, *arguments: Any) -> Any:
+    def passed(state: Any, *arguments: Any) -> Any:
         if state.step < last:
-            return real(state, ids_BS, *arguments)
+            return real["_pass"](state, *arguments)
+        return SimpleNamespace(ids_BS=arguments[-1])
+
+    def updated(state: Any, passed: Any, settings: Any, *arguments: Any, **named: Any) -> Any:
+        if state.step < last:
+            return real["_update_or_skip"](state, passed, settings, *arguments, **named)
         state.step += 1
         state.tokens_seen += 256
-        state.cursor_rows += len(ids_BS)
-        return claim(state, arguments[0])
+        state.cursor_rows += len(passed.ids_BS)
+        return claim(state, settings)
 
-    real = lab.replace("model.train._step", step)
+    def report(state: Any, made: Any, *arguments: Any) -> Any:
+        return made if isinstance(made, StepReport) else real["_report"](state, made, *arguments)
+
+    planted = {"_pass": passed, "_update_or_skip": updated, "_report": report}
+    real = {name: lab.replace(f"model.train.{name}", put) for name, put in planted.items()}
     lab.train(lab.job(thresholds={"min_val_batches": 0.0}, **settings))
 
 

@@ -13,7 +13,8 @@ from model.documents import documents_of, separate
 from model.evaluation import evaluate
 from model.llama import Llama, LlamaSettings
 from model.loss import PADDING, row_losses
-from model.train import StepReport, train
+from model.reports import StepReport
+from model.train import train
 from tests.model import tiny
 from tests.model.oracle import ARCHITECTURES, ours, relative, theirs
 

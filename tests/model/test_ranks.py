@@ -9,7 +9,8 @@ import torch
 from model.errors import WrongSettingError
 from model.llama import Llama
 from model.ranks import Ranks, is_sharded, like, own_part, whole
-from model.train import StepReport, train
+from model.reports import StepReport
+from model.train import train
 from tests.model import tiny
 
 

@@ -13,8 +13,8 @@ from model.self_check import (
     measure_spread,
     plain_weights,
     read_gradients,
-    slope_error,
 )
+from model.slopes import slope_error
 from tests.model import tiny
 
 IDS_BS = tiny.rows(1)[0][:, :9]

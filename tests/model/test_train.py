@@ -11,16 +11,9 @@ from model.architecture import expected_tensors
 from model.errors import LossSpikeError, NonFiniteError, StreamExhaustedError, WrongSettingError
 from model.fast_llama import FastLlama
 from model.loss import PADDING, token_losses
+from model.reports import EpochReport, Report, SpikeReport, StepReport
 from model.schedule import learning_rate
-from model.train import (
-    EpochReport,
-    Report,
-    SpikeReport,
-    StepReport,
-    TrainSettings,
-    accumulate,
-    train,
-)
+from model.train import TrainSettings, accumulate, train
 from model.training_state import TrainingState, new_state, weights
 from tests.model import tiny
 
@@ -140,6 +133,52 @@ def test_nothing_changes_while_training_is_suspended() -> None:
     state.model(torch.from_numpy(tiny.rows(1)[0]))
 
     assert_same(state, before)
+
+
+@pytest.mark.parametrize("digest_steps", [1, 3])
+@BOTH
+def test_the_next_step_is_begun_before_a_step_is_reported_and_changes_nothing(
+    settings: TrainSettings, digest_steps: int
+) -> None:
+    def followed(*, ahead: bool) -> Iterator[tuple[Report, dict[str, torch.Tensor]]]:
+        state, batches = tiny.state(settings), iter(tiny.rows(10))
+        for report in train(state, batches, settings, digest_steps=digest_steps, ahead=ahead):
+            yield report, snapshot(state)
+
+    for (one, before), (other, after) in zip(
+        followed(ahead=False), followed(ahead=True), strict=True
+    ):
+        assert one == other
+        assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_batch_is_taken_ahead_except_at_the_end_of_an_epoch() -> None:
+    settings = replace(tiny.TRAIN, steps_per_epoch=4)
+    taken: list[int] = []
+    batches = (taken.append(number) or ids_BS for number, ids_BS in enumerate(tiny.rows(10), 1))  # type: ignore[func-returns-value]
+
+    found = train(tiny.state(), batches, settings, ahead=True)
+    ahead = [taken[-1] - each.step for each in found if isinstance(each, StepReport)]
+
+    assert ahead == [1, 1, 1, 0, 1, 1, 1, 0, 1, 0]
+
+
+def test_a_spike_that_was_begun_ahead_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for ahead in (False, True):
+        with monkeypatch.context() as patch:
+            state = tiny.state(SPIKING)
+            found.append(list(train(state, with_a_spike(11, 6, patch), SPIKING, ahead=ahead)))
+    assert found[0] == found[1]
+    assert any(isinstance(report, SpikeReport) for report in found[1])
+
+
+def test_a_stream_that_ends_ahead_of_the_budget_is_refused_after_the_last_report() -> None:
+    settings = replace(tiny.TRAIN, steps_per_epoch=10)
+    following = train(tiny.state(), iter(tiny.rows(7)), settings, ahead=True)
+    assert [next(following).step for _ in range(7)] == list(range(1, 8))
+    with pytest.raises(StreamExhaustedError):
+        next(following)
 
 
 @BOTH

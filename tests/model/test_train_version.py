@@ -2,7 +2,8 @@
 
 import pytest
 
-from model.train import VERSION, StepReport, TrainSettings, train
+from model.reports import StepReport
+from model.train import VERSION, TrainSettings, train
 from tests.model import tiny
 
 TOLERANCE_NATS = 1e-4

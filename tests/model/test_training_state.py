@@ -8,8 +8,9 @@ import torch
 
 from model.errors import CorruptFileError, ModelFormatError, WrongTensorsError
 from model.ranks import Ranks
+from model.reports import EpochReport, Report
 from model.state_copy import Staging
-from model.train import EpochReport, Report, TrainSettings, train
+from model.train import TrainSettings, train
 from model.training_state import (
     OPTIMIZER_FILE,
     STATE_FILE,

@@ -70,15 +70,15 @@ def _after_update(change: Callable[[TrainingState], object]) -> Plant:
     def plant(patch: pytest.MonkeyPatch) -> None:
         from model import train
 
-        real = train._update
+        real = train._update_or_skip
 
-        def update(state: TrainingState, *arguments: Any) -> float:
-            moved = real(state, *arguments)
-            if state.step + 1 == FAULTY:
+        def update(state: TrainingState, *arguments: Any, **named: Any) -> Any:
+            made = real(state, *arguments, **named)
+            if state.step == FAULTY:
                 change(state)
-            return moved
+            return made
 
-        patch.setattr(train, "_update", update)
+        patch.setattr(train, "_update_or_skip", update)
 
     return plant
 

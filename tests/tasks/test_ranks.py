@@ -20,7 +20,7 @@ from tasks.train_worker import work
 from tasks.training_log import read_lines, read_rows
 from tests.tasks.listening import beyond_this_machine, listening
 from tests.tasks.test_resuming import stop_after
-from tests.tasks.test_train_worker import job_of
+from tests.tasks.test_train_worker import job_of, lenient
 from tests.tasks.tiny import EPOCH_STEPS, STEPS, Finished
 
 TOLERANCE = 1e-4
@@ -79,18 +79,16 @@ def interrupted(
     return caught.value, [started, *ranks]
 
 
-def assert_near(directory: Path, finished: Finished) -> None:
+def assert_near(directory: Path, other: Path) -> None:
     """Assert the same rows in the same order, and the losses of one rank up to rounding."""
-    ours, theirs = (
-        read_rows(each / "train.jsonl") for each in (directory, finished.training.directory)
-    )
+    ours, theirs = (read_rows(each / "train.jsonl") for each in (directory, other))
     for key in ("step", "cursor_rows", "tokens", "tokens_seen", "learning_rate"):
         assert [row[key] for row in ours] == [row[key] for row in theirs]
     for key in ("train_loss", "grad_norm", "update_norm"):
         expected = [row[key] for row in theirs]
         assert [row[key] for row in ours] == pytest.approx(expected, rel=TOLERANCE)
     losses = [snapshot.read()["val_loss"] for snapshot in complete_snapshots(directory)]
-    expected = [each.read()["val_loss"] for each in complete_snapshots(finished.training.directory)]
+    expected = [each.read()["val_loss"] for each in complete_snapshots(other)]
     assert losses == pytest.approx(expected, rel=TOLERANCE)
 
 
@@ -119,7 +117,7 @@ def test_a_rank_that_is_killed_is_named_and_any_number_of_ranks_goes_on(
         run_ranks(again, nothing)
     assert addresses
     assert beyond_this_machine(addresses) == set()
-    assert_near(tmp_path, finished)
+    assert_near(tmp_path, finished.training.directory)
     assert stopped_snapshots(tmp_path) == []
     starts = read_lines(tmp_path / "starts.jsonl")
     facts = ("num_ranks", "parallelism", "backend", "deterministic")
@@ -131,6 +129,16 @@ def test_a_rank_that_is_killed_is_named_and_any_number_of_ranks_goes_on(
     seeds = [rank["seed"] for rank in starts[0]["ranks"]]
     assert len(set(seeds)) == 2
     assert seeds == [rank["seed"] for rank in starts[2]["ranks"][:2]]
+
+
+def test_matrices_held_in_parts_are_made_orthogonal_as_whole_ones(
+    finished: Finished, tmp_path: Path
+) -> None:
+    changes = {"optimizer": "muon", "thresholds": lenient(finished)}
+    work(job_of(finished, tmp_path / "whole", **changes))
+    parts = {"num_ranks": 2, "parallelism": "fsdp"}
+    run_ranks(job_of(finished, tmp_path / "parts", **changes, **parts), nothing)
+    assert_near(tmp_path / "parts", tmp_path / "whole")
 
 
 def test_a_rank_that_gives_no_sign_of_life_is_named_and_all_are_ended(

@@ -46,6 +46,16 @@ def test_stopping_changes_nothing(finished: Finished, tmp_path: Path, steps: lis
     assert stopped_snapshots(tmp_path) == []
 
 
+@pytest.mark.parametrize("steps", [[], [1], [15], [17, 19], [3, 20, 47]], ids=str)
+def test_beginning_the_next_step_before_one_is_judged_changes_nothing(
+    finished: Finished, tmp_path: Path, steps: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.train_worker.is_ahead", lambda _job: True)
+    stop_and_go(job_of(finished, tmp_path), steps)
+    assert_same_training(tmp_path, finished.training.directory)
+    assert stopped_snapshots(tmp_path) == []
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_stopping_changes_nothing_over_several_passes(
     finished: Finished, tmp_path: Path, optimizer: str

@@ -11,7 +11,8 @@ import pytest
 from evidence.errors import GateFailedError
 from evidence.records import EPOCH_FIELDS
 from model.errors import NonFiniteError, StreamExhaustedError
-from model.train import VERSION, StepReport, train
+from model.reports import StepReport
+from model.train import VERSION, train
 from model.training_state import new_state
 from tasks.pulse import Doing, Heart, read_pulse
 from tasks.snapshots import complete_snapshots
