@@ -39,7 +39,8 @@ class Ranks:
     @property
     def stopping(self) -> bool:
         """Whether any rank was asked to stop before the last sum; every rank sees the same."""
-        return bool(self._asked())
+        with self.waiting():
+            return bool(self._asked())
 
     def place(self, model: nn.Module, device: torch.device | str, precision: Precision) -> None:  # noqa: ARG002
         """Move a model to where this rank computes; before its optimizer is made."""

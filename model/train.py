@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from model.accumulate import accumulate
 from model.batch import batch_digest, check_batch, count_targets
 from model.distance import distance
 from model.errors import LossSpikeError, NonFiniteError, StreamExhaustedError
@@ -31,11 +32,11 @@ from model.spikes import Spike, find_spike
 from model.state_digest import begin_digest, is_digested, is_last_of_epoch
 from model.train_settings import TrainSettings
 from model.training_state import TrainingState
-from model.transfers import coming, sent
+from model.transfers import coming
 
 VERSION = 5
 
-__all__ = ["VERSION", "TrainSettings", "accumulate", "train"]
+__all__ = ["VERSION", "TrainSettings", "train"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,8 @@ class _Updated:
     batch_digest: str
     measured: Callable[[], Tensor]
     "Waits for the norm of the update and the fewest and the most updates of a parameter."
+    digest: Callable[[], str] | None
+    "Waits for that of the state, where one is due."
 
 
 def train(
@@ -78,6 +81,7 @@ def train(
     compiled: bool = False,
     digest_steps: int = 1,
     ahead: bool = False,
+    step_queued: Callable[[], object] = lambda: None,
 ) -> Iterator[Report]:
     """Advance the state to the step budget, reporting every step and every epoch.
 
@@ -85,10 +89,10 @@ def train(
     `PADDING` may follow the last token of a row. After a spike that is answered with `rollback` the
     caller returns to an earlier state, keeping the cursor and the number of spikes. `document_end`
     is the id behind which a token sees nothing of its row, None where documents are not masked.
-    `compiled` says whether kernels are made for the model, which takes a while at first.
-    The state is digested every `digest_steps` steps and at the end of an epoch. With `ahead` the
-    next step's passes are begun before a step is reported, except at the end of an epoch: a GPU
-    then never waits for whoever consumes the reports. On a CPU it is of no use.
+    `compiled` says whether kernels are made for the model. The state is digested every
+    `digest_steps` steps and at the end of an epoch. With `ahead` the next step's passes are begun
+    before a step is reported, except at the end of an epoch, so that a GPU never waits for whoever
+    consumes the reports. `step_queued` is called when all that belongs to a step is begun.
 
     Shapes: every batch (B, S).
     Raises: StreamExhaustedError, NonFiniteError, LossSpikeError, WrongSettingError; weights and
@@ -98,33 +102,32 @@ def train(
     ranks = ranks or Ranks()
     passes = passes_of(state.model, settings.precision, compiled=compiled)
     passing = partial(_pass, state, settings, passes, ranks, document_end)
+    updating = partial(
+        _update_or_skip, state, settings, ranks, compiled=compiled, digest_steps=digest_steps
+    )
     passed = None
     while state.step < settings.num_steps:
         passed = passed or passing(next(batches, None))
         if passed is None:
             raise StreamExhaustedError(state.step, settings.num_steps)
-        made = _update_or_skip(state, passed, settings, ranks, compiled=compiled)
-        passed = None
+        made, passed = updating(passed), None
         if isinstance(made, SpikeReport):
             yield made
         else:
-            is_due = is_digested(state.step, digest_steps, settings)
-            digest = begin_digest(state, ranks, compiled=compiled) if is_due else None
+            step_queued()
             if ahead and not is_last_of_epoch(state.step, settings):
                 passed = passing(next(batches, None))
-            yield _report(state, made, digest, ranks)
+            yield _report(state, made, ranks)
             yield from _epoch_end(state.step, settings)
-        with ranks.waiting():
-            stopping = ranks.stopping
-        if stopping and state.step < settings.num_steps:
+        if ranks.stopping and state.step < settings.num_steps:
             yield StopReport(step=state.step)
 
 
 def _epoch_end(step: int, settings: TrainSettings) -> Iterator[EpochReport]:
-    epoch = (step - 1) // settings.steps_per_epoch
-    in_epoch = step - epoch * settings.steps_per_epoch
-    if in_epoch == settings.steps_per_epoch or step == settings.num_steps:
-        yield EpochReport(epoch=epoch, step=step, num_steps=in_epoch)
+    if is_last_of_epoch(step, settings):
+        epoch = (step - 1) // settings.steps_per_epoch
+        num_steps = step - epoch * settings.steps_per_epoch
+        yield EpochReport(epoch=epoch, step=step, num_steps=num_steps)
 
 
 def _pass(
@@ -160,11 +163,12 @@ def _pass(
 
 def _update_or_skip(
     state: TrainingState,
-    passed: _Passed,
     settings: TrainSettings,
     ranks: Ranks,
+    passed: _Passed,
     *,
     compiled: bool,
+    digest_steps: int,
 ) -> _Updated | SpikeReport:
     """Wait for the loss, and begin the update unless the loss or the gradient is a spike."""
     with ranks.waiting():
@@ -182,26 +186,27 @@ def _update_or_skip(
     state.tokens_seen += passed.num_targets
     state.recent.add(train_loss, grad_norm, settings.spike_window)
     counts = state.optimizer.update_counts()
+    measured = coming(torch.cat((norm.reshape(1), counts.to(norm))))
+    is_due = is_digested(state.step, digest_steps, settings)
     return _Updated(
         train_loss=train_loss,
         grad_norm=grad_norm,
         learning_rate=read_learning_rate(state.optimizer),
         num_targets=passed.num_targets,
         batch_digest=passed.batch_digest,
-        measured=coming(torch.cat((norm.reshape(1), counts.to(norm)))),
+        measured=measured,
+        digest=begin_digest(state, ranks, compiled=compiled) if is_due else None,
     )
 
 
-def _report(
-    state: TrainingState, made: _Updated, digest: Callable[[], str] | None, ranks: Ranks
-) -> StepReport:
+def _report(state: TrainingState, made: _Updated, ranks: Ranks) -> StepReport:
     """Wait for the update, and say what it was.
 
     The passes of the next step may be under way: they change neither weights nor optimizer.
     """
     with ranks.waiting():
         update_norm, fewest, most = made.measured().tolist()
-        digested = digest() if digest else None
+        digest = made.digest() if made.digest else None
     _require_finite("update norm", state.step, update_norm)
     assert fewest == most
     return StepReport(
@@ -214,32 +219,8 @@ def _report(
         tokens=made.num_targets,
         cursor_rows=state.cursor_rows,
         batch_digest=made.batch_digest,
-        state_digest=digested,
+        state_digest=digest,
     )
-
-
-def accumulate(
-    state: TrainingState,
-    ids_BS: np.ndarray,
-    settings: TrainSettings,
-    passes: Passes,
-    ranks: Ranks,
-    document_end: int | None = None,
-) -> Tensor:
-    """Leave the gradients of the mean loss over all targets of the batch, and return that loss."""
-    scale = ranks.loss_scale / count_targets(ids_BS)
-    state.optimizer.zero_grad()
-    passes.refresh()
-    device = next(state.model.parameters()).device
-    own_BS = sent(torch.from_numpy(ranks.own(ids_BS)), device)
-    micros = torch.split(own_BS, settings.micro_batch_rows)
-    losses: list[Tensor] = []
-    for number, micro_BS in enumerate(micros, start=1):
-        with ranks.exchanging(passes, last=number == len(micros)):
-            loss = passes(micro_BS, document_end, scale)
-            torch.autograd.backward(loss)
-            losses.append(loss.detach())
-    return ranks.sum(torch.stack(losses).sum(0, keepdim=True) / ranks.loss_scale).squeeze(0)
 
 
 def _require_finite(quantity: str, step: int, value: float) -> None:

@@ -47,6 +47,7 @@ from tasks.snapshots import (
     drop_incomplete,
     latest_snapshot,
 )
+from tasks.step_clock import StepClock
 from tasks.train_errors import StoppedError
 from tasks.train_job import Job, read_job
 from tasks.train_judge import TrainJudge, is_finished
@@ -188,7 +189,8 @@ def _follow(session: Session, stream: Iterator[np.ndarray[Any, Any]]) -> None:
     Returns at the end, or with an earlier state to go on from where a spike undid steps.
     Raises: StoppedError after the snapshot is written, where a rank was asked to stop.
     """
-    state, judge, last = session.state, session.judge, time.perf_counter()
+    state, judge = session.state, session.judge
+    clock = StepClock(torch.device(own_device(session.job)))
     with (session.directory / TRAIN_LOG if judge else Path(os.devnull)).open("a") as log:
         facts = train(
             state,
@@ -199,15 +201,16 @@ def _follow(session: Session, stream: Iterator[np.ndarray[Any, Any]]) -> None:
             compiled=session.job.compiled,
             digest_steps=session.job.state_digest_steps,
             ahead=is_ahead(session.job),
+            step_queued=clock.end_step,
         )
         for report in facts:
-            now = time.perf_counter()
             session.beat("training")
             session.writer.check()
             if isinstance(report, StepReport):
-                session.steps.append((now, now - last))
+                seconds = clock.next_seconds()
+                session.steps.append((time.perf_counter(), seconds))
                 if judge:
-                    judge.step(log, report, state, now - last)
+                    judge.step(log, report, state, seconds)
             elif isinstance(report, SpikeReport):
                 earlier = _earlier(session, report)
                 if judge:
@@ -215,14 +218,14 @@ def _follow(session: Session, stream: Iterator[np.ndarray[Any, Any]]) -> None:
                 if earlier is not None:
                     session.state = earlier
                     return
+                clock.restart()
             elif isinstance(report, StopReport):
                 stop(session)
             else:
                 end_epoch(session, report)
                 if session.ended:
                     return
-                now = time.perf_counter()
-            last = now
+                clock.restart()
 
 
 def is_ahead(job: Job) -> bool:

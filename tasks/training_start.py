@@ -18,6 +18,7 @@ from data.baselines import BASELINES
 from data.rows import Rows
 from data.shard import ShardsIndex
 from evidence.canonical import read_object
+from model.accumulate import accumulate
 from model.flops import peak_flops_per_second
 from model.loss import PADDING
 from model.passes import passes_of
@@ -33,7 +34,7 @@ from model.self_check import (
 )
 from model.slopes import slope_error
 from model.state_digest import state_digest
-from model.train import TrainSettings, accumulate
+from model.train import TrainSettings
 from model.training_state import TrainingState, whole_model
 from tasks.gpu import device_name, gpu_meter
 from tasks.probe import probe_ids, probe_loss, read_probe_loss

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from model.accumulate import accumulate
 from model.flops import CONVENTION, peak_flops_per_second, training_flops_per_token
 from model.llama import LlamaSettings
 from model.optimizer import set_learning_rate
@@ -34,9 +35,10 @@ from model.ranks import Ranks
 from model.reports import StepReport
 from model.schedule import learning_rate
 from model.state_digest import state_digest
-from model.train import TrainSettings, accumulate, train
+from model.train import TrainSettings, train
 from model.training_state import TrainingState, new_state
 from tasks.gpu import device_name, gpu_meter
+from tasks.step_clock import StepClock
 from tasks.step_watch import DIGEST_STEPS, FIELDS, STATE_DIGEST, StepPlan, StepWatch
 
 PRESETS = Path(__file__).parents[2] / "flows" / "presets"
@@ -83,16 +85,23 @@ def measured(
     fields = sorted(FIELDS | sample().keys())
     plan = StepPlan(train=settings, context_length=context, uniform_nats=11.0)
     start = {"cursor_rows": 0, "fields": fields, DIGEST_STEPS: digest_steps}
-    watch, last = StepWatch(plan, [start]), time.perf_counter()
-    for report in train(state, stream, settings, compiled=compiled, digest_steps=digest_steps):
+    watch, clock = StepWatch(plan, [start]), StepClock(next(state.model.parameters()).device)
+    for report in train(
+        state,
+        stream,
+        settings,
+        compiled=compiled,
+        digest_steps=digest_steps,
+        step_queued=clock.end_step,
+    ):
         if isinstance(report, StepReport):
-            now = time.perf_counter()
+            seconds = clock.next_seconds()
             row: dict[str, Any] = {
                 **asdict(report),
                 "tokens_seen": state.tokens_seen,
                 "leaked_rows": 0,
-                "tokens_per_second": report.tokens / (now - last),
-                "wall_seconds": now - last,
+                "tokens_per_second": report.tokens / seconds,
+                "wall_seconds": seconds,
                 "time": time.time(),
                 **sample(),
             }
@@ -100,7 +109,6 @@ def measured(
                 del row[STATE_DIGEST]
             assert watch.measure(row)["flawed_fields"] == 0
             json.dumps(row)
-            last = now
     return _digest_seconds(state)
 
 

@@ -56,12 +56,17 @@ class Trained:
 
 
 def training(
-    shards: Path, num_ranks: int, parallelism: Parallelism, batch_rows: int, num_steps: int
+    shards: Path,
+    num_ranks: int,
+    parallelism: Parallelism,
+    batch_rows: int,
+    num_steps: int,
+    micro_batch_rows: int = RANK_ROWS,
 ) -> Trained:
     """Train for some steps, in processes of their own."""
     _, recipe = settings(
         batch_rows=batch_rows,
-        micro_batch_rows=min(RANK_ROWS, batch_rows // num_ranks),
+        micro_batch_rows=min(micro_batch_rows, batch_rows // num_ranks),
         num_steps=num_steps,
         steps_per_epoch=num_steps,
         peak_lr=PEAK_RATE * num_steps / WARMUP_STEPS,
@@ -111,6 +116,12 @@ def main() -> int:
     parser.add_argument("shards", type=Path)
     parser.add_argument("--ranks", type=int, nargs="*", help="default: 2, 4, ... to all GPUs")
     parser.add_argument("--parallelism", nargs="*", default=["ddp", "fsdp"])
+    parser.add_argument(
+        "--micro-batch-rows",
+        type=int,
+        default=RANK_ROWS,
+        help="of ranks that train together; FSDP needs more memory for a row than DDP",
+    )
     parser.add_argument("--alone", action="store_true", help="train with one rank, and no more")
     arguments = parser.parse_args()
     if arguments.alone:
@@ -126,7 +137,14 @@ def main() -> int:
     print(json.dumps(found), flush=True)
     for parallelism in arguments.parallelism:
         for number in ranks:
-            more = training(arguments.shards, number, parallelism, number * RANK_ROWS, TIMED_STEPS)
+            more = training(
+                arguments.shards,
+                number,
+                parallelism,
+                number * RANK_ROWS,
+                TIMED_STEPS,
+                arguments.micro_batch_rows,
+            )
             efficiency = said(more).of_a_gpu / alone.of_a_gpu
             found[f"{parallelism}, {number}"] = round(efficiency, 4)
     together = said(training(arguments.shards, max(ranks), "ddp", RANK_ROWS, AGREE_STEPS))

@@ -25,6 +25,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from model.accumulate import accumulate
 from model.fast_llama import FastLlama
 from model.flops import CONVENTION, peak_flops_per_second, training_flops_per_token
 from model.llama import Llama, LlamaSettings, num_parameters
@@ -32,7 +33,7 @@ from model.loss import row_losses
 from model.passes import ShardedPasses, passes_of
 from model.ranks import Ranks
 from model.reports import StepReport
-from model.train import TrainSettings, accumulate, train
+from model.train import TrainSettings, train
 from model.training_state import TrainingState, new_state
 from tasks.rank_processes import run_ranks
 from tasks.thresholds import Thresholds

@@ -90,16 +90,16 @@ def dry_after(lab: Lab, last: int, claim: Any, **settings: Any) -> None:
             return real["_pass"](state, *arguments)
         return SimpleNamespace(ids_BS=arguments[-1])
 
-    def updated(state: Any, passed: Any, settings: Any, *arguments: Any, **named: Any) -> Any:
+    def updated(state: Any, settings: Any, ranks: Any, passed: Any, **named: Any) -> Any:
         if state.step < last:
-            return real["_update_or_skip"](state, passed, settings, *arguments, **named)
+            return real["_update_or_skip"](state, settings, ranks, passed, **named)
         state.step += 1
         state.tokens_seen += 256
         state.cursor_rows += len(passed.ids_BS)
         return claim(state, settings)
 
-    def report(state: Any, made: Any, *arguments: Any) -> Any:
-        return made if isinstance(made, StepReport) else real["_report"](state, made, *arguments)
+    def report(state: Any, made: Any, ranks: Any) -> Any:
+        return made if isinstance(made, StepReport) else real["_report"](state, made, ranks)
 
     planted = {"_pass": passed, "_update_or_skip": updated, "_report": report}
     real = {name: lab.replace(f"model.train.{name}", put) for name, put in planted.items()}
@@ -359,8 +359,11 @@ def _(lab: Lab) -> None:
     "epoch 1",
 )
 def _(lab: Lab) -> None:
-    def scripted(state: Any, stream: Any, settings: Any, *_: Any, **__: Any) -> Iterator[Report]:
+    def scripted(
+        state: Any, stream: Any, settings: Any, *_: Any, step_queued: Any, **__: Any
+    ) -> Iterator[Report]:
         for number, ids_BS in enumerate(stream, start=1):
+            step_queued()
             state.step, state.tokens_seen = number, 256 * number
             state.cursor_rows += len(ids_BS)
             yield constant(

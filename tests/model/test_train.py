@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from model.accumulate import accumulate
 from model.architecture import expected_tensors
 from model.errors import LossSpikeError, NonFiniteError, StreamExhaustedError, WrongSettingError
 from model.fast_llama import FastLlama
 from model.loss import PADDING, token_losses
 from model.reports import EpochReport, Report, SpikeReport, StepReport
 from model.schedule import learning_rate
-from model.train import TrainSettings, accumulate, train
+from model.train import TrainSettings, train
 from model.training_state import TrainingState, new_state, weights
 from tests.model import tiny
 

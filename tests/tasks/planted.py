@@ -12,6 +12,7 @@ from torch.nn.utils import clip_grads_with_norm_
 from data.batches import batches
 from evidence.canonical import pretty
 from evidence.errors import GateFailedError
+from model import train
 from model.schedule import learning_rate
 from model.train_settings import TrainSettings
 from model.training_state import TrainingState
@@ -23,6 +24,7 @@ from tests.tasks.test_train_worker import job_of, lenient
 from tests.tasks.tiny import Finished, begin
 
 FAULTY = 6
+LOOP: Any = train
 STEPS, EPOCH = 12, 4
 SO_SHORT = {"max_gap_growth_errors": 1e9, "max_val_loss_growth": 9.0, "max_loss_to_unigram": 9.0}
 "Thresholds that so few steps need."
@@ -68,17 +70,20 @@ def train_short(
 
 def _after_update(change: Callable[[TrainingState], object]) -> Plant:
     def plant(patch: pytest.MonkeyPatch) -> None:
-        from model import train
-
-        real = train._update_or_skip
+        real, measured = LOOP._update_or_skip, LOOP.distance
 
         def update(state: TrainingState, *arguments: Any, **named: Any) -> Any:
-            made = real(state, *arguments, **named)
-            if state.step == FAULTY:
+            def distance(*tensors: Any, **how: Any) -> Any:
+                found = measured(*tensors, **how)
                 change(state)
-            return made
+                return found
 
-        patch.setattr(train, "_update_or_skip", update)
+            with pytest.MonkeyPatch.context() as inner:
+                if state.step + 1 == FAULTY:
+                    inner.setattr(LOOP, "distance", distance)
+                return real(state, *arguments, **named)
+
+        patch.setattr(LOOP, "_update_or_skip", update)
 
     return plant
 
@@ -87,9 +92,7 @@ def _around_passes(
     before: Callable[[TrainingState], object], after: Callable[[TrainingState], object]
 ) -> Plant:
     def plant(patch: pytest.MonkeyPatch) -> None:
-        from model import train
-
-        real = train.accumulate
+        real = LOOP.accumulate
 
         def accumulate(state: TrainingState, *arguments: Any) -> Any:
             if state.step + 1 != FAULTY:
@@ -99,7 +102,7 @@ def _around_passes(
             after(state)
             return loss
 
-        patch.setattr(train, "accumulate", accumulate)
+        patch.setattr(LOOP, "accumulate", accumulate)
 
     return plant
 
