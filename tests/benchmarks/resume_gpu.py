@@ -43,8 +43,8 @@ TOLERANCES = {"float32": 1e-4, "bfloat16": 1e-2}
 "Relative difference of any loss that another order of sums may make in so many steps."
 BATCH_ROWS = 16
 WEIGHTS = "weights.apr"
-MEMORY_SHARE = 0.2
-"Of the GPU, so that few rows fill it."
+MEMORY_SHARE = 0.5
+"Of the GPU: so many rows that what a step takes beside them is little."
 LARGE_STEPS = 12
 "Steps of the large model while nothing is written; as many are timed while a snapshot is."
 
