@@ -74,10 +74,11 @@ def _moves(matrices: Sequence[Tensor]) -> list[Tensor]:
     joined = torch.empty(len(matrices), *one.shape, dtype=dtype, device=one.device)
     torch._foreach_copy_(list(joined), [_gathered(each, dtype) for each in matrices])
     found = orthogonalised(joined.mT.contiguous()).mT if is_tall else orthogonalised(joined)
-    moves = found.to(one.dtype, memory_format=torch.contiguous_format)
-    if not is_part(one):
-        return list(moves)
-    return [like(move, matrix) for move, matrix in zip(moves, matrices, strict=True)]
+    if is_part(one):
+        # Widened behind the transfer.
+        pairs = zip(found, matrices, strict=True)
+        return [like(move, matrix).to(matrix.dtype) for move, matrix in pairs]
+    return list(found.to(one.dtype).contiguous())
 
 
 def _gathered(matrix: Tensor, dtype: torch.dtype) -> Tensor:

@@ -54,7 +54,7 @@ class EpochReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopReport:
-    """A rank was asked to stop; the state is still that of the last step reported."""
+    """A rank was asked to stop; weights and optimizer are still those of the last step reported."""
 
     step: int
 

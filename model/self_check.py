@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,8 +18,9 @@ from model.decoding import CachedLlama
 from model.llama import Llama, planned_std
 from model.plain_llama import Array, Weights, plain_logits
 from model.ranks import is_sharded, whole
-from model.slopes import side_by_side
+from model.slopes import Gradient, side_by_side
 
+T = TypeVar("T")
 SCORE_STD = 2.0
 """Of attention scores while a model is checked: neither all alike nor all but one negligible."""
 
@@ -101,7 +103,7 @@ def decoding_error(model: Llama, ids_T: NDArray[np.int64]) -> float:
     return float((logits_1V - expected_1V).double().norm() / expected_1V.double().norm())
 
 
-def read_gradients(model: Llama) -> dict[str, Array]:
+def read_gradients(model: Llama) -> dict[str, Gradient]:
     """Read every gradient, as wide as it is; under ranks that hold parts of them, all must ask."""
     return _of_all(
         model, lambda p: np.zeros(p.shape) if p.grad is None else whole(p.grad).cpu().numpy()
@@ -113,7 +115,7 @@ def plain_weights(model: Llama) -> dict[str, Array]:
     return _of_all(model, lambda p: _float64(p.detach()))
 
 
-def _of_all(model: Llama, copied: Callable[[Tensor], Array]) -> dict[str, Array]:
+def _of_all(model: Llama, copied: Callable[[Tensor], T]) -> dict[str, T]:
     named = dict(model.named_parameters())
     # Ranks that hold parts put each of them together in the same order.
     copies = (
@@ -124,8 +126,10 @@ def _of_all(model: Llama, copied: Callable[[Tensor], Array]) -> dict[str, Array]
 
 def _float64(tensor: Tensor) -> Array:
     # Widened behind the transfer, which takes half as long then.
-    found: Array = whole(tensor).cpu().to(torch.float64, copy=True).numpy()
-    return found
+    found = whole(tensor).cpu()
+    # numpy has no bfloat16; and torch would widen with all cores in every thread that asks.
+    values = found.float() if found.dtype == torch.bfloat16 else found
+    return values.numpy().astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)

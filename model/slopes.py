@@ -6,10 +6,10 @@ Legend: B rows, S = T + 1 ids of a row.
 import math
 import re
 import statistics
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,14 +22,17 @@ T = TypeVar("T")
 A = TypeVar("A")
 NUDGE = 1e-4
 """Relative step of the finite difference: its own error is below that of float32 by far."""
+Gradient = NDArray[np.floating[Any]]
+"""As wide as the model's."""
+Gradients = Mapping[str, Gradient]
 PIECE = 1 << 20
 """Numbers that are moved at a time: few enough to stay in a cache, and enough for Python's lock."""
-SIGNS = 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) - 1
+SIGNS: Array = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) * np.float64(2) - 1
 """Those that the bits of a byte stand for. Shapes: (256, 8)."""
 
 
 def slope_error(
-    settings: LlamaSettings, weights: Weights, gradients: Weights, ids_BS: NDArray[np.int64]
+    settings: LlamaSettings, weights: Weights, gradients: Gradients, ids_BS: NDArray[np.int64]
 ) -> float:
     """Compare gradients with the slope of the plain loss along random directions.
 
@@ -43,7 +46,8 @@ def slope_error(
     errors = []
     for direction in range(2):
         pieces = list(_pieces(weights, gradients, widths, direction))
-        slope = _move(pieces, 1)
+        slope = sum(side_by_side(_Piece.slope, pieces))
+        _move(pieces, 1)
         ahead = plain_loss(weights, settings, ids_BS)
         _move(pieces, -2)
         true_slope = (ahead - plain_loss(weights, settings, ids_BS)) / 2
@@ -57,22 +61,29 @@ class _Piece:
     """Part of a weight, of its gradient, and the seed of the direction in which it is moved."""
 
     weight_N: Array
-    gradient_N: Array
+    gradient_N: Gradient
     width: float
     seed: tuple[int, int]
 
-    def move(self, times: int) -> float:
-        """Move along the direction, a random sign for each number; return how far that climbs."""
-        size = len(self.weight_N)
-        bytes_ = np.frombuffer(np.random.default_rng(self.seed).bytes(-(-size // 8)), np.uint8)
-        step_N = (times * self.width * SIGNS).take(bytes_, axis=0).reshape(-1)[:size]
-        np.add(self.weight_N, step_N, out=self.weight_N)
+    def slope(self) -> float:
+        """Return how far the loss climbs by one width, to go by the gradient."""
+        step_N = self._steps(1)
         step_N *= self.gradient_N
         return float(step_N.sum())
 
+    def move(self, times: int) -> None:
+        """Move by some widths."""
+        np.add(self.weight_N, self._steps(times), out=self.weight_N)
+
+    def _steps(self, times: int) -> Array:
+        """Draw the direction, a random sign for each number."""
+        size = len(self.weight_N)
+        bytes_ = np.frombuffer(np.random.default_rng(self.seed).bytes(-(-size // 8)), np.uint8)
+        return (times * self.width * SIGNS).take(bytes_, axis=0).reshape(-1)[:size]
+
 
 def _pieces(
-    weights: Weights, gradients: Weights, widths: dict[str, float], direction: int
+    weights: Weights, gradients: Gradients, widths: dict[str, float], direction: int
 ) -> Iterator[_Piece]:
     number = 0
     for name, weight in weights.items():
@@ -83,8 +94,8 @@ def _pieces(
             number += 1
 
 
-def _move(pieces: list[_Piece], times: int) -> float:
-    return sum(side_by_side(lambda piece: piece.move(times), pieces))
+def _move(pieces: list[_Piece], times: int) -> None:
+    side_by_side(lambda piece: piece.move(times), pieces)
 
 
 def side_by_side(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
@@ -93,7 +104,7 @@ def side_by_side(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
         return list(threads.map(work, items))
 
 
-def _widths(weights: Weights, gradients: Weights, settings: LlamaSettings) -> dict[str, float]:
+def _widths(weights: Weights, gradients: Gradients, settings: LlamaSettings) -> dict[str, float]:
     """Choose how far each weight is moved: a like change of the loss, at most a relative nudge."""
     kinds: dict[str, list[str]] = {}
     for name in weights:
@@ -114,8 +125,9 @@ def _widths(weights: Weights, gradients: Weights, settings: LlamaSettings) -> di
     }
 
 
-def _norm(values: Array) -> float:
-    return float(np.linalg.norm(values))
+def _norm(values: Gradient) -> float:
+    # numpy would add up as many float32 numbers in float32.
+    return float(torch.linalg.vector_norm(torch.from_numpy(values), dtype=torch.float64))
 
 
 def _root_mean_square(values: Array) -> float:

@@ -27,12 +27,7 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 def is_digested(step: int, every: int, settings: TrainSettings) -> bool:
     """Tell whether a step's report has a digest: every so many, and the last of an epoch."""
-    return is_last_of_epoch(step, settings) or step % every == 0
-
-
-def is_last_of_epoch(step: int, settings: TrainSettings) -> bool:
-    """Tell whether an epoch ends with a step; the last epoch may be short."""
-    return step % settings.steps_per_epoch == 0 or step == settings.num_steps
+    return settings.ends_epoch(step) or step % every == 0
 
 
 def state_digest(state: TrainingState, ranks: Ranks, *, compiled: bool = False) -> str:

@@ -29,7 +29,8 @@ def distance_in_one_pass(ones: Sequence[Tensor], others: Sequence[Tensor]) -> Te
     """
     tables = _tables(ones)
     sums_P = torch.empty(len(tables[1]), device=ones[0].device)
-    _add_squares[(len(sums_P),)](_addresses(ones), _addresses(others), *tables, sums_P, _PIECE)
+    with torch.cuda.device(sums_P.device):
+        _add_squares[(len(sums_P),)](_addresses(ones), _addresses(others), *tables, sums_P, _PIECE)
     return sums_P.double().sum().sqrt().float()
 
 
@@ -40,7 +41,8 @@ def weighted_sum(words: Sequence[Tensor], classes: int, odd: int) -> Tensor:
     """
     tables = _tables(words)
     sums_P = torch.empty(len(tables[1]), dtype=torch.int64, device=words[0].device)
-    _add_words[(len(sums_P),)](_addresses(words), *tables, sums_P, classes, odd, _PIECE)
+    with torch.cuda.device(sums_P.device):
+        _add_words[(len(sums_P),)](_addresses(words), *tables, sums_P, classes, odd, _PIECE)
     return sums_P.sum()
 
 

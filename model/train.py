@@ -29,7 +29,7 @@ from model.ranks import Ranks, own_part, whole
 from model.reports import EpochReport, Report, SpikeReport, StepReport, StopReport
 from model.schedule import learning_rate
 from model.spikes import Spike, find_spike
-from model.state_digest import begin_digest, is_digested, is_last_of_epoch
+from model.state_digest import begin_digest, is_digested
 from model.train_settings import TrainSettings
 from model.training_state import TrainingState
 from model.transfers import coming
@@ -85,49 +85,55 @@ def train(
 ) -> Iterator[Report]:
     """Advance the state to the step budget, reporting every step and every epoch.
 
-    `batches` yields int64 ids of all ranks, beginning with the row that the state's cursor names;
-    `PADDING` may follow the last token of a row. After a spike that is answered with `rollback` the
-    caller returns to an earlier state, keeping the cursor and the number of spikes. `document_end`
-    is the id behind which a token sees nothing of its row, None where documents are not masked.
+    `batches` yields int64 ids (B, S) of all ranks, beginning with the row that the state's cursor
+    names; `PADDING` may follow the last token of a row. After a spike that is answered with
+    `rollback` the caller returns to an earlier state, keeping the cursor and the number of spikes.
+    `document_end` is the id behind which a token sees nothing of its row, None without a mask.
     `compiled` says whether kernels are made for the model. The state is digested every
     `digest_steps` steps and at the end of an epoch. With `ahead` the next step's passes are begun
     before a step is reported, except at the end of an epoch, so that a GPU never waits for whoever
     consumes the reports. `step_queued` is called when all that belongs to a step is begun.
 
-    Shapes: every batch (B, S).
     Raises: StreamExhaustedError, NonFiniteError, LossSpikeError, WrongSettingError; weights and
         optimizer are then as they were after the last reported step, unless it is the update itself
         that is not finite.
     """
     ranks = ranks or Ranks()
     passes = passes_of(state.model, settings.precision, compiled=compiled)
-    passing = partial(_pass, state, settings, passes, ranks, document_end)
+    passing = partial(_pass, state, settings, passes, ranks, document_end, batches)
     updating = partial(
         _update_or_skip, state, settings, ranks, compiled=compiled, digest_steps=digest_steps
     )
-    passed = None
+    passed: _Passed | Exception | None = None
     while state.step < settings.num_steps:
-        passed = passed or passing(next(batches, None))
-        if passed is None:
-            raise StreamExhaustedError(state.step, settings.num_steps)
+        if ranks.stopping:
+            yield StopReport(step=state.step)
+        if isinstance(passed, Exception):
+            raise passed
+        passed = passed or passing()
         made, passed = updating(passed), None
         if isinstance(made, SpikeReport):
             yield made
         else:
             step_queued()
-            if ahead and not is_last_of_epoch(state.step, settings):
-                passed = passing(next(batches, None))
+            if ahead and not settings.ends_epoch(state.step):
+                passed = _attempt(passing)
             yield _report(state, made, ranks)
-            yield from _epoch_end(state.step, settings)
-        if ranks.stopping and state.step < settings.num_steps:
-            yield StopReport(step=state.step)
+            if settings.ends_epoch(state.step):
+                yield _epoch(state.step, settings)
 
 
-def _epoch_end(step: int, settings: TrainSettings) -> Iterator[EpochReport]:
-    if is_last_of_epoch(step, settings):
-        epoch = (step - 1) // settings.steps_per_epoch
-        num_steps = step - epoch * settings.steps_per_epoch
-        yield EpochReport(epoch=epoch, step=step, num_steps=num_steps)
+def _attempt(passing: Callable[[], _Passed]) -> _Passed | Exception:
+    """Begin a step; what is wrong with it waits until the one before is reported."""
+    try:
+        return passing()
+    except Exception as error:  # noqa: BLE001
+        return error
+
+
+def _epoch(step: int, settings: TrainSettings) -> EpochReport:
+    epoch = (step - 1) // settings.steps_per_epoch
+    return EpochReport(epoch=epoch, step=step, num_steps=step - epoch * settings.steps_per_epoch)
 
 
 def _pass(
@@ -136,11 +142,12 @@ def _pass(
     passes: Passes,
     ranks: Ranks,
     document_end: int | None,
-    ids_BS: np.ndarray | None,
-) -> _Passed | None:
+    batches: Iterator[np.ndarray],
+) -> _Passed:
     """Begin what can be done of a step before its loss is known; a GPU is still at it then."""
+    ids_BS = next(batches, None)
     if ids_BS is None:
-        return None
+        raise StreamExhaustedError(state.step, settings.num_steps)
     check_batch(ids_BS, settings.batch_rows, state.model.settings.vocab_size)
     with matmul_precision(settings.precision):
         loss = accumulate(state, ids_BS, settings, passes, ranks, document_end)

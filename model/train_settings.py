@@ -94,6 +94,10 @@ class TrainSettings:
             expected = f"from 1 to the {longest} steps after the warm-up"
             self._require("decay_steps", 1 <= self.decay_steps <= longest, expected)
 
+    def ends_epoch(self, step: int) -> bool:
+        """Tell whether an epoch ends with a step; the last epoch may be short."""
+        return step % self.steps_per_epoch == 0 or step == self.num_steps
+
     def document_end(self, end_of_text_id: int) -> int | None:
         """Return the id behind which a token sees nothing of its row, None if it sees all."""
         return end_of_text_id if self.document_masking else None

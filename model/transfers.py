@@ -21,7 +21,8 @@ def coming(values: Tensor) -> Callable[[], Tensor]:
     copied = torch.empty_like(values, device="cpu", pin_memory=True)
     copied.copy_(values, non_blocking=True)
     done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    done.record()
+    # Of its own device: that need not be the current one.
+    done.record(torch.cuda.current_stream(values.device))
 
     def wait() -> Tensor:
         done.synchronize()

@@ -29,7 +29,7 @@ class Session:
     writer: SnapshotWriter
     staging: Staging = field(default_factory=Staging)
     steps: list[tuple[float, float]] = field(default_factory=list)
-    "When each step since the last epoch ended, on the performance counter, and how long it took."
+    "When each step since the last epoch was reported, on the performance counter, and its seconds."
     doing: Doing = "starting"
     ended: bool = False
     "Whether training has brought all that it will; all ranks agree."

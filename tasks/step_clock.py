@@ -44,7 +44,7 @@ class _Mark:
         self.event: torch.cuda.Event | None = None
         if device.type == "cuda":
             self.event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            self.event.record()
+            self.event.record(torch.cuda.current_stream(device))
 
     def seconds_since(self, earlier: "_Mark") -> float:
         if self.event is None or earlier.event is None:

@@ -191,6 +191,7 @@ def _follow(session: Session, stream: Iterator[np.ndarray[Any, Any]]) -> None:
     """
     state, judge = session.state, session.judge
     clock = StepClock(torch.device(own_device(session.job)))
+    session.beat()
     with (session.directory / TRAIN_LOG if judge else Path(os.devnull)).open("a") as log:
         facts = train(
             state,
@@ -225,6 +226,7 @@ def _follow(session: Session, stream: Iterator[np.ndarray[Any, Any]]) -> None:
                 end_epoch(session, report)
                 if session.ended:
                     return
+                session.beat()
                 clock.restart()
 
 

@@ -22,7 +22,6 @@ from model.accumulate import accumulate
 from model.flops import peak_flops_per_second
 from model.loss import PADDING
 from model.passes import passes_of
-from model.plain_llama import Array
 from model.precision import matmul_precision
 from model.ranks import Ranks, is_sharded
 from model.self_check import (
@@ -32,7 +31,7 @@ from model.self_check import (
     plain_weights,
     read_gradients,
 )
-from model.slopes import slope_error
+from model.slopes import Gradient, slope_error
 from model.state_digest import state_digest
 from model.train import TrainSettings
 from model.training_state import TrainingState, whole_model
@@ -139,7 +138,7 @@ def _gradients(
     settings: TrainSettings,
     places: Surroundings,
     ids_BS: NDArray[np.int64],
-) -> dict[str, Array]:
+) -> dict[str, Gradient]:
     """Run the loop's own forward and backward passes, and drop what they leave.
 
     A row a micro-batch: what is looked at is also how micro-batches add up. Twice: a gradient that

@@ -88,7 +88,7 @@ def dry_after(lab: Lab, last: int, claim: Any, **settings: Any) -> None:
     def passed(state: Any, *arguments: Any) -> Any:
         if state.step < last:
             return real["_pass"](state, *arguments)
-        return SimpleNamespace(ids_BS=arguments[-1])
+        return SimpleNamespace(ids_BS=next(arguments[-1]))
 
     def updated(state: Any, settings: Any, ranks: Any, passed: Any, **named: Any) -> Any:
         if state.step < last:

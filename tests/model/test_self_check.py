@@ -92,6 +92,17 @@ def test_the_gradient_of_one_weight_alone_is_seen(name: str, factor: float) -> N
     assert slope(model, found) > 0.01
 
 
+def test_weights_are_moved_in_pieces_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.slopes.PIECE", 7)
+    model = new_model()
+    weights = plain_weights(model)
+
+    assert slope_error(model.settings, weights, gradients(model), IDS_BS) < 1e-5
+
+    for name, weight in plain(model).items():
+        assert abs(weights[name] - weight).max() < 1e-15
+
+
 def test_a_new_model_has_the_planned_spread() -> None:
     found = measure_spread(new_model())
 

@@ -12,7 +12,8 @@ from model.architecture import expected_tensors
 from model.errors import LossSpikeError, NonFiniteError, StreamExhaustedError, WrongSettingError
 from model.fast_llama import FastLlama
 from model.loss import PADDING, token_losses
-from model.reports import EpochReport, Report, SpikeReport, StepReport
+from model.ranks import Ranks
+from model.reports import EpochReport, Report, SpikeReport, StepReport, StopReport
 from model.schedule import learning_rate
 from model.train import TrainSettings, train
 from model.training_state import TrainingState, new_state, weights
@@ -180,6 +181,22 @@ def test_a_stream_that_ends_ahead_of_the_budget_is_refused_after_the_last_report
     assert [next(following).step for _ in range(7)] == list(range(1, 8))
     with pytest.raises(StreamExhaustedError):
         next(following)
+
+
+def test_what_is_wrong_with_a_step_begun_ahead_waits_for_the_report_of_the_one_before() -> None:
+    state, batches = tiny.state(), list(tiny.rows(10))
+    batches[3] = batches[3][:1]
+    following = train(state, iter(batches), tiny.TRAIN, ahead=True)
+    assert [next(following).step for _ in range(3)] == [1, 2, 3]
+    with pytest.raises(WrongSettingError):
+        next(following)
+    assert state.step == 3
+
+
+def test_a_wish_to_stop_that_is_known_before_the_first_step_is_answered_there() -> None:
+    state, ranks = tiny.state(), Ranks(lambda: True)
+    ranks.sum(torch.zeros(1))
+    assert next(train(state, iter(tiny.rows(10)), tiny.TRAIN, ranks)) == StopReport(step=0)
 
 
 @BOTH

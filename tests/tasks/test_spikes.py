@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from data.batches import batches
+from data.row_digests import row_digests
+from model.batch import batch_digest
 from model.errors import LossSpikeError
 from tasks import train_worker
 from tasks.train_job import Job
 from tasks.training_log import read_lines, read_rows, read_spikes
 from tests.faults.lab import Lab
-from tests.tasks.test_train_worker import assert_same_training, job_of
+from tests.tasks.test_train_worker import assert_same_training, job_of, lenient
 from tests.tasks.tiny import EPOCH_STEPS, STEPS, Finished
 
 BAD_BATCH = 26
@@ -80,6 +82,38 @@ def test_a_spike_in_the_first_epoch_goes_back_to_the_beginning(
     (spike,) = read_spikes(tmp_path / "train.jsonl")
     assert (spike["back_to_step"], spike["tokens_seen"]) == (0, 0)
     assert len(read_rows(tmp_path / "train.jsonl")) == STEPS
+
+
+@pytest.mark.parametrize("response", ["skip", "rollback"])
+@pytest.mark.parametrize("ahead", [False, True], ids=["behind", "ahead"])
+def test_every_line_has_the_leaked_rows_of_its_own_batch(
+    finished: Finished,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    response: str,
+    *,
+    ahead: bool,
+) -> None:
+    worker: Any = train_worker
+    broken, counts = worker.batches, {}
+
+    def counted(*rows: Any, **named: Any) -> Iterator[np.ndarray]:
+        for ids_BS in broken(*rows, **named):
+            counts[batch_digest(ids_BS)] = claimed(None, row_digests(ids_BS))
+            yield ids_BS
+
+    def claimed(_: object, digests_N: np.ndarray) -> int:
+        return int(digests_N.sum() % 7)
+
+    monkeypatch.setattr("tasks.leaks.LeakCount.among", claimed)
+    monkeypatch.setattr("tasks.train_worker.batches", counted)
+    monkeypatch.setattr("tasks.train_worker.is_ahead", lambda _job: ahead)
+    train_worker.work(spiking(finished, tmp_path, response, thresholds=lenient(finished)))
+    lines = [line for line in read_lines(tmp_path / "train.jsonl") if "spike" not in line]
+    found = [line["leaked_rows"] for line in lines]
+    assert len(lines) >= STEPS
+    assert len(set(found)) > 3
+    assert found == [counts[line["batch_digest"]] for line in lines]
 
 
 @pytest.mark.parametrize("response", ["skip", "rollback"])
