@@ -78,7 +78,7 @@ def _moves(matrices: Sequence[Tensor]) -> list[Tensor]:
         # Widened behind the transfer.
         pairs = zip(found, matrices, strict=True)
         return [like(move, matrix).to(matrix.dtype) for move, matrix in pairs]
-    return list(found.to(one.dtype).contiguous())
+    return list(found.to(one.dtype, memory_format=torch.contiguous_format))
 
 
 def _gathered(matrix: Tensor, dtype: torch.dtype) -> Tensor:

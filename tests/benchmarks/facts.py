@@ -85,13 +85,15 @@ def measured(
     fields = sorted(FIELDS | sample().keys())
     plan = StepPlan(train=settings, context_length=context, uniform_nats=11.0)
     start = {"cursor_rows": 0, "fields": fields, DIGEST_STEPS: digest_steps}
-    watch, clock = StepWatch(plan, [start]), StepClock(next(state.model.parameters()).device)
+    device = next(state.model.parameters()).device
+    watch, clock = StepWatch(plan, [start]), StepClock(device)
     for report in train(
         state,
         stream,
         settings,
         compiled=compiled,
         digest_steps=digest_steps,
+        ahead=device.type != "cpu",
         step_queued=clock.end_step,
     ):
         if isinstance(report, StepReport):
