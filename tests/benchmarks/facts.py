@@ -81,11 +81,11 @@ def measured(
     digest_steps: int,
 ) -> float:
     """Make the updates as the worker does, but for the disk; return the seconds of a digest."""
-    sample = gpu_meter(next(state.model.parameters()).device)
+    device = next(state.model.parameters()).device
+    sample = gpu_meter(device)
     fields = sorted(FIELDS | sample().keys())
     plan = StepPlan(train=settings, context_length=context, uniform_nats=11.0)
     start = {"cursor_rows": 0, "fields": fields, DIGEST_STEPS: digest_steps}
-    device = next(state.model.parameters()).device
     watch, clock = StepWatch(plan, [start]), StepClock(device)
     for report in train(
         state,
@@ -111,15 +111,15 @@ def measured(
                 del row[STATE_DIGEST]
             assert watch.measure(row)["flawed_fields"] == 0
             json.dumps(row)
-    return _digest_seconds(state)
+    return _digest_seconds(state, compiled=compiled)
 
 
-def _digest_seconds(state: TrainingState) -> float:
+def _digest_seconds(state: TrainingState, *, compiled: bool) -> float:
     seconds = []
     for _ in range(5):
         wait(next(state.model.parameters()).device)
         begin = time.perf_counter()
-        state_digest(state, Ranks())
+        state_digest(state, Ranks(), compiled=compiled)
         seconds.append(time.perf_counter() - begin)
     return statistics.median(seconds)
 
