@@ -46,8 +46,7 @@ def slope_error(
     errors = []
     for direction in range(2):
         pieces = list(_pieces(weights, gradients, widths, direction))
-        slope = sum(side_by_side(_Piece.slope, pieces))
-        _move(pieces, 1)
+        slope = sum(side_by_side(_Piece.climb, pieces))
         ahead = plain_loss(weights, settings, ids_BS)
         _move(pieces, -2)
         true_slope = (ahead - plain_loss(weights, settings, ids_BS)) / 2
@@ -65,9 +64,10 @@ class _Piece:
     width: float
     seed: tuple[int, int]
 
-    def slope(self) -> float:
-        """Return how far the loss climbs by one width, to go by the gradient."""
+    def climb(self) -> float:
+        """Move by one width, and return how far the loss climbs, to go by the gradient."""
         step_N = self._steps(1)
+        np.add(self.weight_N, step_N, out=self.weight_N)
         step_N *= self.gradient_N
         return float(step_N.sum())
 
@@ -88,8 +88,7 @@ def _pieces(
     number = 0
     for name, weight in weights.items():
         flat, gradient = weight.reshape(-1), gradients[name].reshape(-1)
-        for first in range(0, weight.size, PIECE):
-            own = slice(first, first + PIECE)
+        for own in _places(weight.size):
             yield _Piece(flat[own], gradient[own], widths[name], (direction, number))
             number += 1
 
@@ -126,8 +125,13 @@ def _widths(weights: Weights, gradients: Gradients, settings: LlamaSettings) -> 
 
 
 def _norm(values: Gradient) -> float:
-    # numpy would add up as many float32 numbers in float32.
-    return float(torch.linalg.vector_norm(torch.from_numpy(values), dtype=torch.float64))
+    # In pieces: numpy adds up float32 numbers in float32.
+    flat_N = values.reshape(-1)
+    return math.hypot(*(np.linalg.norm(flat_N[own]) for own in _places(values.size)))
+
+
+def _places(size: int) -> Iterator[slice]:
+    return (slice(first, first + PIECE) for first in range(0, size, PIECE))
 
 
 def _root_mean_square(values: Array) -> float:
