@@ -6,6 +6,7 @@ learns; a snapshot holds training up for a copy only. Needs torch, numpy and saf
 one GPU what is said of two ranks is skipped. Takes some two minutes.
 """
 
+import argparse
 import functools
 import hashlib
 import json
@@ -87,8 +88,12 @@ def rows(llama: LlamaSettings, first: int) -> Iterator[np.ndarray]:
 
 def main() -> int:
     """Do one part of the work, or all of it."""
-    if len(sys.argv) > 1:
-        work = Work(**json.loads(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    # What a process of its own is asked for.
+    parser.add_argument("work", nargs="?", type=json.loads, help=argparse.SUPPRESS)
+    asked = parser.parse_args().work
+    if asked:
+        work = Work(**asked)
         measure = _measure_memory if work.memory else _measure_snapshot
         found = measure(work) if work.large else _train(work)
         if found:
