@@ -1,14 +1,12 @@
 """How far tensors are apart, all of them together."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 
 @torch.no_grad()
-def distance(ones: Sequence[Tensor], others: Sequence[Tensor], *, compiled: bool) -> Tensor:
+def distance(ones: list[Tensor], others: list[Tensor], *, compiled: bool) -> Tensor:
     """Return the norm of all differences; the first tensors may be used up for it.
 
     `compiled` says whether a GPU may be given a kernel made for this.
@@ -20,5 +18,5 @@ def distance(ones: Sequence[Tensor], others: Sequence[Tensor], *, compiled: bool
         from model.sum_kernels import distance_in_one_pass
 
         return distance_in_one_pass(ones, others)
-    torch._foreach_sub_(list(ones), list(others))
+    torch._foreach_sub_(ones, others)
     return get_total_norm(ones)

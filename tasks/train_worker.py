@@ -191,6 +191,7 @@ def _follow(session: Session, stream: Iterator[np.ndarray[Any, Any]]) -> None:
     """
     state, judge = session.state, session.judge
     clock = StepClock(torch.device(own_device(session.job)))
+    # What came before may have taken long, and so may what is compiled in the first step.
     session.beat()
     with (session.directory / TRAIN_LOG if judge else Path(os.devnull)).open("a") as log:
         facts = train(
